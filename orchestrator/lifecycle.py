@@ -1,0 +1,99 @@
+"""The states of jobs and evaluations and every arrow between them, on one page. Pure; `jobs` moves the rows.
+
+    Job          queued ──→ dispatched ──→ running ──→ completed
+                   ↑            │             │ ├────→ failed
+                   └── requeue ─┴─────────────┘ └────→ cancelled (from every state that is not final)
+                 a failed job may be retried by a person: failed ──→ queued
+
+    Evaluation   queued → preparing → running → scoring → finished | failed | cancelled      derived from its jobs
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from orchestrator.wire import FailureKind, Stage
+
+
+class JobState(StrEnum):
+    BLOCKED = "blocked"  # waits for an earlier stage of the same evaluation
+    QUEUED = "queued"
+    DISPATCHED = "dispatched"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        return self in FINAL
+
+    @property
+    def is_held(self) -> bool:
+        """Whether an attempt holds the job, under a lease."""
+        return self in (JobState.DISPATCHED, JobState.RUNNING)
+
+
+FINAL = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED})
+
+ARROWS: dict[JobState, frozenset[JobState]] = {
+    JobState.BLOCKED: frozenset({JobState.QUEUED, JobState.FAILED, JobState.CANCELLED}),
+    JobState.QUEUED: frozenset({JobState.DISPATCHED, JobState.FAILED, JobState.CANCELLED}),
+    JobState.DISPATCHED: frozenset(
+        {JobState.RUNNING, JobState.COMPLETED, JobState.QUEUED, JobState.FAILED, JobState.CANCELLED}
+    ),
+    JobState.RUNNING: frozenset({JobState.COMPLETED, JobState.QUEUED, JobState.FAILED, JobState.CANCELLED}),
+    JobState.COMPLETED: frozenset(),
+    JobState.FAILED: frozenset({JobState.QUEUED, JobState.BLOCKED}),
+    JobState.CANCELLED: frozenset(),
+}
+"""Every move there is. `completed` may follow `dispatched` directly when the `started` update was lost."""
+
+
+class EvaluationState(StrEnum):
+    QUEUED = "queued"
+    PREPARING = "preparing"
+    RUNNING = "running"
+    SCORING = "scoring"
+    FINISHED = "finished"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        return self in (EvaluationState.FINISHED, EvaluationState.FAILED, EvaluationState.CANCELLED)
+
+
+TRANSIENT = frozenset({FailureKind.DOWNLOAD, FailureKind.ENGINE, FailureKind.NODE_LOST, FailureKind.STORAGE})
+"""Failures that a new attempt may not meet; all others end the job at once."""
+
+INFRASTRUCTURE = frozenset({FailureKind.NODE_LOST, FailureKind.STORAGE, FailureKind.DOWNLOAD})
+"""Failures that are not the model's: they have a budget of their own."""
+
+
+@dataclass(frozen=True)
+class JobFacts:
+    stage: Stage
+    state: JobState
+
+
+def evaluation_state(jobs: Iterable[JobFacts]) -> EvaluationState:
+    """The state people see, from the states of the evaluation's jobs.
+
+    A benchmark that failed does not end the others: the evaluation goes on while any job can, is `finished` when at
+    least one score job completed, and `failed` when none did.
+    """
+    facts = list(jobs)
+    unfinished = [job for job in facts if not job.state.is_final]
+    if not unfinished:
+        if any(job.state is JobState.CANCELLED for job in facts):
+            return EvaluationState.CANCELLED
+        scored = any(job.stage is Stage.SCORE and job.state is JobState.COMPLETED for job in facts)
+        return EvaluationState.FINISHED if scored else EvaluationState.FAILED
+    if all(job.state in (JobState.QUEUED, JobState.BLOCKED) for job in facts):
+        return EvaluationState.QUEUED
+    if any(job.stage is Stage.PREPARE for job in unfinished):
+        return EvaluationState.PREPARING
+    if any(job.stage is Stage.INFER for job in unfinished):
+        return EvaluationState.RUNNING
+    return EvaluationState.SCORING

@@ -1,0 +1,201 @@
+"""The tables: what is true. Times are UTC; JSON columns hold records of `orchestrator.wire` or plain facts.
+
+`orchestrator.jobs` alone writes `Job.state` and `Attempt`; `orchestrator.results` alone writes `Score`.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, Column, DateTime, Index, Text, TypeDecorator, UniqueConstraint, text
+from sqlalchemy.engine import Dialect
+from sqlmodel import Field, SQLModel
+
+from orchestrator.lifecycle import EvaluationState, JobState
+from orchestrator.wire import EngineFamily, FailureKind, Precision, Stage
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A point in time, always aware and in UTC; SQLite keeps no zone, so it is put back on reading."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value.astimezone(UTC) if value else None
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def _time(*, nullable: bool = False) -> Any:
+    return Field(default=None, sa_type=UtcDateTime, nullable=nullable)
+
+
+def _json() -> Any:
+    return Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+
+
+class Submission(SQLModel, table=True):
+    """What a person asked for."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    model: str = Field(index=True)
+    revision: str
+    folder: str | None = None
+    """Absolute path, for a model of a local folder or mirror."""
+    precision: Precision
+    weight_type: str = "original"
+    base_model: str | None = None
+    base_revision: str | None = None
+    base_folder: str | None = None
+    model_type: str = "unknown"
+    chat_template: bool = False
+    architecture: str | None = None
+    parameters: int | None = None
+    """Number of weights, from the safetensors headers."""
+    licence: str | None = None
+    submitter: str = "local"
+    submitted_at: datetime = _time()
+    facts: dict[str, Any] = _json()
+    """Whatever else was read from the repository at submission."""
+
+
+class Evaluation(SQLModel, table=True):
+    """A submission under a suite version, answered by one engine family."""
+
+    __table_args__ = (UniqueConstraint("key", name="evaluation_key"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    submission_id: int = Field(foreign_key="submission.id", index=True)
+    suite: str = Field(index=True)
+    suite_version: str
+    engine: EngineFamily
+    document_limit: int | None = None
+    """Documents per lm-eval task; an evaluation with a limit is never ranked."""
+    key: str
+    """Digest of everything that makes two evaluations the same: see `submissions.intake.evaluation_key`."""
+    state: EvaluationState = Field(default=EvaluationState.QUEUED, index=True)
+    failure: FailureKind | None = None
+    sentence: str = Field(default="", sa_column=Column(Text, nullable=False, default=""))
+    """Why it failed or lacks a benchmark, for people."""
+    average: float | None = None
+    """The suite's average, 0 to 100; None unless every benchmark has its score."""
+    created_at: datetime = _time()
+    started_at: datetime | None = _time(nullable=True)
+    ended_at: datetime | None = _time(nullable=True)
+
+
+class Job(SQLModel, table=True):
+    """One stage of an evaluation."""
+
+    __table_args__ = (
+        UniqueConstraint("evaluation_id", "stage", "benchmark", "slice_index", name="job_once"),
+        Index("job_waiting", "state", "stage"),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    evaluation_id: int = Field(foreign_key="evaluation.id", index=True)
+    stage: Stage
+    benchmark: str = ""
+    """Name of the benchmark; empty for infer, which answers all of them in one engine start."""
+    slice_index: int = 0
+    slice_count: int = 1
+    state: JobState = JobState.BLOCKED
+    priority: int = 0
+    attempt_id: str | None = None
+    """The current attempt: the fence."""
+    not_before: datetime | None = _time(nullable=True)
+    """Back-off: not dispatched earlier."""
+    model_failures: int = 0
+    infrastructure_failures: int = 0
+    failure: FailureKind | None = None
+    sentence: str = Field(default="", sa_column=Column(Text, nullable=False, default=""))
+    log_tail: str = Field(default="", sa_column=Column(Text, nullable=False, default=""))
+    requests_done: int = 0
+    requests_total: int = 0
+    phase: str = ""
+    result: dict[str, Any] = _json()
+    """The Done record of the completed attempt."""
+    created_at: datetime = _time()
+    ended_at: datetime | None = _time(nullable=True)
+
+
+class Attempt(SQLModel, table=True):
+    """One dispatch of a job. Rows are never deleted: they are the job's history."""
+
+    __table_args__ = (
+        Index("attempt_current", "job_id", unique=True, sqlite_where=text("ended_at IS NULL"),
+              postgresql_where=text("ended_at IS NULL")),
+        Index("attempt_lease", "lease_until"),
+    )
+
+    id: str = Field(primary_key=True)
+    job_id: int = Field(foreign_key="job.id", index=True)
+    worker: str
+    boot: str
+    """The worker's boot when the attempt was dispatched."""
+    dispatched_at: datetime = _time()
+    started_at: datetime | None = _time(nullable=True)
+    lease_until: datetime = _time()
+    ended_at: datetime | None = _time(nullable=True)
+    outcome: str = ""
+    """`completed`, `failed`, `released`, `expired`, `superseded`, `cancelled`; empty while it runs."""
+    failure: FailureKind | None = None
+    sentence: str = Field(default="", sa_column=Column(Text, nullable=False, default=""))
+    log_tail: str = Field(default="", sa_column=Column(Text, nullable=False, default=""))
+
+
+class Worker(SQLModel, table=True):
+    """A worker as its last heartbeat described it."""
+
+    name: str = Field(primary_key=True)
+    kind: str
+    boot: str
+    slots: int = 1
+    stopping: bool = False
+    engine_family: EngineFamily | None = None
+    engine_version: str | None = None
+    device_type: str | None = None
+    device: str | None = None
+    last_heartbeat: datetime = _time()
+    first_seen: datetime = _time()
+
+
+class Score(SQLModel, table=True):
+    """One number with its provenance. Written once, never changed."""
+
+    __table_args__ = (
+        UniqueConstraint("evaluation_id", "benchmark", "task", "metric", "filter", name="score_once"),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    evaluation_id: int = Field(foreign_key="evaluation.id", index=True)
+    benchmark: str
+    task: str
+    """lm-eval's task or group; empty for the benchmark's own value (the board's cell)."""
+    metric: str
+    """lm-eval's metric; `value` (0 to 100, normalised as the suite says) or `raw` (0 to 100) for the benchmark's own."""
+    filter: str = ""
+    value: float
+    stderr: float | None = None
+    samples: int = 0
+    job_id: int = Field(foreign_key="job.id")
+    attempt_id: str
+    provenance: dict[str, Any] = _json()
+    """On the benchmark's own rows; the rows of its tasks share it."""
+    created_at: datetime = _time()
+
+
+class Event(SQLModel, table=True):
+    """What happened to an evaluation, in order; written in the transaction that made it happen."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    at: datetime = _time()
+    evaluation_id: int | None = Field(default=None, foreign_key="evaluation.id", index=True)
+    job_id: int | None = Field(default=None, foreign_key="job.id")
+    attempt_id: str | None = None
+    name: str
+    """A constant of `orchestrator.jobs`, e.g. `job_requeued`."""
+    details: dict[str, Any] = _json()

@@ -1,0 +1,301 @@
+"""What crosses between the hub and its workers: small, frozen, versioned messages, always JSON.
+
+`Order` goes out; `Update` and `Heartbeat` come back. The part of an order that a stage program needs is its
+`Work`; the same record, with artifact keys replaced by local paths, is the file that `python -m workers.….prepare`,
+`infer` and `score` read, so a stage can be run by hand. This module imports nothing of Evalyard.
+"""
+
+import hashlib
+import json
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+VERSION = 1
+"""Version of every message here; a receiver refuses a message with another one."""
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Stage(StrEnum):
+    PREPARE = "prepare"
+    INFER = "infer"
+    SCORE = "score"
+
+
+class FailureKind(StrEnum):
+    """Why an attempt failed. Each kind has a next step for the submitter in `orchestrator.errors`."""
+
+    DOWNLOAD = "download"  # the Hub or a mirror could not be reached (transient)
+    GATED = "gated"  # the repository may not be read with the token at hand
+    CONFIG = "config"  # config.json is missing or cannot be read
+    TOKENIZER = "tokenizer"
+    CHAT_TEMPLATE = "chat_template"
+    REMOTE_CODE = "remote_code"  # the model only loads with its own Python code
+    ARCHITECTURE = "architecture"  # the engine does not know it
+    WEIGHTS = "weights"  # no safetensors, incomplete or damaged
+    PRECISION = "precision"
+    OUT_OF_MEMORY = "out_of_memory"
+    INVALID_OUTPUT = "invalid_output"  # NaN, infinite, constant or empty answers: never a score
+    DATASET = "dataset"  # a benchmark's dataset is missing or gated
+    TASK_REFUSED = "task_refused"  # needs remote code, runs generated code, or is multimodal
+    HARNESS = "harness"  # lm-eval raised
+    ENGINE = "engine"  # the engine crashed or was killed (transient)
+    TIMEOUT = "timeout"
+    NODE_LOST = "node_lost"  # no heartbeat until the lease ended (transient)
+    STORAGE = "storage"  # the artifact store failed (transient)
+    CANCELLED = "cancelled"
+
+
+class Precision(StrEnum):
+    """What the weights are loaded as; `auto` is resolved at submission and never appears here."""
+
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+    FLOAT32 = "float32"
+    EIGHT_BIT = "8bit"
+    FOUR_BIT = "4bit"
+    GPTQ = "gptq"
+
+
+class EngineFamily(StrEnum):
+    VLLM = "vllm"
+    TRANSFORMERS = "transformers"
+    SCRIPTED = "scripted"
+
+    @property
+    def rules(self) -> Literal["vllm", "hf"]:
+        """The lm-eval back end whose encoding, truncation and windows the sheet follows."""
+        return "hf" if self is EngineFamily.TRANSFORMERS else "vllm"
+
+
+class Model(Frozen):
+    """Which weights, at which commit, loaded how."""
+
+    name: str
+    """`org/name`, or the last part of a local folder's path; data, never a path by itself."""
+    revision: str
+    """Commit sha on the Hub, or `sha256-…`, the digest of a local folder's files."""
+    folder: str | None = None
+    """Absolute path of a local folder (or of a mirror's); None for a Hub repository."""
+    precision: Precision
+    weight_type: Literal["original", "adapter"] = "original"
+    base_name: str | None = None
+    base_revision: str | None = None
+    base_folder: str | None = None
+
+
+class Seeds(Frozen):
+    """lm-eval's four seeds, with lm-eval 0.4.13's defaults."""
+
+    random: int = 0
+    numpy: int = 1234
+    torch: int = 1234
+    fewshot: int = 1234
+
+
+class Benchmark(Frozen):
+    """One column of a suite as the harness needs it."""
+
+    name: str
+    """Column name, unique in the suite, e.g. `ARC`."""
+    tasks: tuple[str, ...]
+    """lm-eval task or group names."""
+    num_fewshot: int | None = None
+    """None leaves the shots that the task's own file gives."""
+    gen_kwargs: dict[str, Any] = {}
+
+
+class PrepareWork(Frozen):
+    """Build the request sheet of one benchmark. Output: a sheet folder (`workers.sheets`)."""
+
+    stage: Literal[Stage.PREPARE] = Stage.PREPARE
+    model: Model
+    model_folder: str | None = None
+    """Local folder with config and tokenizer; the supervisor fills it in."""
+    benchmark: Benchmark
+    rules: Literal["vllm", "hf"]
+    chat_template: bool = False
+    fewshot_as_multiturn: bool = True
+    system_instruction: str | None = None
+    limit: int | None = None
+    """Documents per lm-eval task; None means all. An evaluation with a limit is never ranked."""
+    seeds: Seeds = Seeds()
+    context_limit: int | None = None
+    """Overrides the limit found in the model's config, in tokens."""
+    task_folders: tuple[str, ...] = ()
+    """Further folders with lm-eval task files, beside lm-eval's own and the shipped ones."""
+
+
+class InferWork(Frozen):
+    """Compute the responses that sheets ask for and that no segment holds yet. Output: segments (`workers.segments`)."""
+
+    stage: Literal[Stage.INFER] = Stage.INFER
+    model: Model
+    model_folder: str | None = None
+    """Local folder with config, tokenizer and weights; the supervisor fills it in."""
+    identity: dict[str, Any]
+    """The full model identity (`identity_digest` of it addresses the responses)."""
+    engine: EngineFamily
+    sheets: dict[str, str]
+    """Benchmark name to its sheet: an artifact key on the wire, a folder in the work file."""
+    known: tuple[str, ...] = ()
+    """Segments that exist already: filled in by the supervisor with local files."""
+    slice_index: int = 0
+    slice_count: int = 1
+    settings: dict[str, Any] = {}
+    """Engine settings given by the operator; they override what the engine derives."""
+    seal_seconds: float = 5.0
+    attempt: str = ""
+
+
+class ScoreWork(Frozen):
+    """Turn responses into lm-eval's results for one benchmark. Output: a results folder (`workers.harness.score`)."""
+
+    stage: Literal[Stage.SCORE] = Stage.SCORE
+    model: Model
+    model_folder: str | None = None
+    benchmark: Benchmark
+    sheet: str
+    """The benchmark's sheet: an artifact key on the wire, a folder in the work file."""
+    segments: tuple[str, ...] = ()
+    """Segments to read, in name order: filled in by the supervisor with local files."""
+    identity: dict[str, Any]
+    task_folders: tuple[str, ...] = ()
+
+
+Work = Annotated[PrepareWork | InferWork | ScoreWork, Field(discriminator="stage")]
+
+
+class EngineInfo(Frozen):
+    """What computes on a worker; stored with each segment and each score."""
+
+    family: EngineFamily
+    version: str
+    device_type: Literal["cpu", "cuda"]
+    device: str
+    """Name of the device as people know it, e.g. `NVIDIA H100 80GB HBM3` or the CPU's model name."""
+    device_count: int = 1
+    memory_bytes: int | None = None
+
+
+class Order(Frozen):
+    """One attempt at one job."""
+
+    version: int = VERSION
+    attempt: str
+    """Attempt id: the fence. Every update carries it, and only the current one is believed."""
+    job: int
+    evaluation: int
+    work: Work
+    lease_seconds: float
+    timeout_seconds: float | None = None
+    output: str
+    """Artifact prefix that only this attempt may write."""
+    token: str | None = Field(default=None, repr=False)
+    """Read token for gated weights; used in the supervisor only, never stored, logged or given to a child."""
+
+
+class Progress(Frozen):
+    phase: str = ""
+    """What is happening, for people: `loading weights`, `answering`."""
+    done: int = 0
+    total: int = 0
+    """Requests answered and sealed, of requests in the sheets (those known before count as done)."""
+    benchmarks_done: tuple[str, ...] = ()
+    """Benchmarks whose every response is sealed in the artifact store."""
+
+
+class PrepareDone(Frozen):
+    stage: Literal[Stage.PREPARE] = Stage.PREPARE
+    sheet: str
+    """Artifact key of the sheet folder."""
+    digest: str
+    requests: int
+    documents: int
+    truncated: int
+    identity: dict[str, Any]
+    """The model's part of the identity; the hub adds engine family and device type."""
+    provenance: dict[str, Any]
+
+
+class InferDone(Frozen):
+    stage: Literal[Stage.INFER] = Stage.INFER
+    computed: int
+    reused: int
+    seconds: float
+    """Engine time: from the first request fed to the last answered."""
+    total_seconds: float
+    tokens_computed: int
+    tokens_reused: int
+    engine: EngineInfo
+    settings: dict[str, Any] = {}
+
+
+class ScoreValue(Frozen):
+    """One number of lm-eval's results."""
+
+    task: str
+    metric: str
+    filter: str
+    value: float
+    stderr: float | None
+    samples: int
+    higher_is_better: bool | None = None
+
+
+class ScoreDone(Frozen):
+    stage: Literal[Stage.SCORE] = Stage.SCORE
+    results: str
+    """Artifact key of the results folder: results.json, samples_*.jsonl.zst, segments.json."""
+    scores: tuple[ScoreValue, ...]
+    provenance: dict[str, Any]
+
+
+Done = Annotated[PrepareDone | InferDone | ScoreDone, Field(discriminator="stage")]
+
+
+class Update(Frozen):
+    """What became of an attempt; accepted only while `attempt` is the job's current one."""
+
+    version: int = VERSION
+    attempt: str
+    worker: str
+    at: datetime
+    event: Literal["started", "completed", "failed", "released"]
+    """`released`: the worker gave the attempt back unfinished (stopping, preempted); costs no retry."""
+    done: Done | None = None
+    failure: FailureKind | None = None
+    sentence: str = ""
+    """For people: what failed and what to do next."""
+    log_tail: str = ""
+
+
+class Heartbeat(Frozen):
+    """A worker lives, and how far its attempts are. Extends their leases."""
+
+    version: int = VERSION
+    worker: str
+    """Unique name; also the name of the queue its orders come by."""
+    boot: str
+    """New at each start of the worker process: attempts of an earlier boot are lost."""
+    kind: Literal["harness", "engine"]
+    at: datetime
+    slots: int
+    engine: EngineInfo | None = None
+    running: dict[str, Progress] = {}
+    stopping: bool = False
+
+
+def canonical_json(value: Any) -> bytes:
+    """JSON with sorted keys and no white space: equal values give equal bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def identity_digest(identity: dict[str, Any]) -> str:
+    """The address of everything this model identity has answered: 32 hexadecimal digits of a SHA-256."""
+    return hashlib.sha256(canonical_json(identity)).hexdigest()[:32]
