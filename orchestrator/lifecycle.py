@@ -1,11 +1,11 @@
 """The states of jobs and evaluations and every arrow between them, on one page. Pure; `jobs` moves the rows.
 
-    Job          queued ──→ dispatched ──→ running ──→ completed
-                   ↑            │             │ ├────→ failed
-                   └── requeue ─┴─────────────┘ └────→ cancelled (from every state that is not final)
-                 a failed job may be retried by a person: failed ──→ queued
+Job          queued ──→ dispatched ──→ running ──→ completed
+               ↑            │             │ ├────→ failed
+               └── requeue ─┴─────────────┘ └────→ cancelled (from every state that is not final)
+             a failed job may be retried by a person: failed ──→ queued
 
-    Evaluation   queued → preparing → running → scoring → finished | failed | cancelled      derived from its jobs
+Evaluation   queued → preparing → running → scoring → finished | failed | cancelled      derived from its jobs
 """
 
 from collections.abc import Iterable

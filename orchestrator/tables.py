@@ -126,8 +126,13 @@ class Attempt(SQLModel, table=True):
     """One dispatch of a job. Rows are never deleted: they are the job's history."""
 
     __table_args__ = (
-        Index("attempt_current", "job_id", unique=True, sqlite_where=text("ended_at IS NULL"),
-              postgresql_where=text("ended_at IS NULL")),
+        Index(
+            "attempt_current",
+            "job_id",
+            unique=True,
+            sqlite_where=text("ended_at IS NULL"),
+            postgresql_where=text("ended_at IS NULL"),
+        ),
         Index("attempt_lease", "lease_until"),
     )
 
@@ -166,9 +171,7 @@ class Worker(SQLModel, table=True):
 class Score(SQLModel, table=True):
     """One number with its provenance. Written once, never changed."""
 
-    __table_args__ = (
-        UniqueConstraint("evaluation_id", "benchmark", "task", "metric", "filter", name="score_once"),
-    )
+    __table_args__ = (UniqueConstraint("evaluation_id", "benchmark", "task", "metric", "filter", name="score_once"),)
 
     id: int | None = Field(default=None, primary_key=True)
     evaluation_id: int = Field(foreign_key="evaluation.id", index=True)
@@ -176,7 +179,7 @@ class Score(SQLModel, table=True):
     task: str
     """lm-eval's task or group; empty for the benchmark's own value (the board's cell)."""
     metric: str
-    """lm-eval's metric; `value` (0 to 100, normalised as the suite says) or `raw` (0 to 100) for the benchmark's own."""
+    """lm-eval's metric; on the benchmark's own rows `value` (normalised as the suite says) or `raw`, both 0 to 100."""
     filter: str = ""
     value: float
     stderr: float | None = None

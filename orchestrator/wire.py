@@ -132,7 +132,7 @@ class PrepareWork(Frozen):
 
 
 class InferWork(Frozen):
-    """Compute the responses that sheets ask for and that no segment holds yet. Output: segments (`workers.segments`)."""
+    """Compute the responses that sheets ask for and no segment holds yet. Output: segments (`workers.segments`)."""
 
     stage: Literal[Stage.INFER] = Stage.INFER
     model: Model

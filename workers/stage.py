@@ -7,23 +7,24 @@
     {"event": "failed", "failure": "dataset", "sentence": "…"}
 
 The program reads its work from a file and writes only under its output folder. It ends when its standard input
-closes while `EVALYARD_SUPERVISED=1`: no stage outlives its supervisor.
+closes while `EVALYARD_SUPERVISED=1`: no stage outlives its supervisor. `EVALYARD_MEMORY_BYTES` limits its memory.
 """
 
 import json
 import os
+import resource
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from pydantic import BaseModel
 
 from orchestrator.wire import FailureKind
-
 
 WorkT = TypeVar("WorkT", bound=BaseModel)
 
@@ -43,10 +44,8 @@ _events: IO[str] | None = None
 def emit(event: str, **fields: Any) -> None:
     """Tell the supervisor; a closed pipe is not an error of the stage."""
     line = json.dumps({"event": event, **fields})
-    try:
+    with suppress(BrokenPipeError):
         print(line, file=_events or sys.stdout, flush=True)
-    except BrokenPipeError:
-        pass
 
 
 def run(work_type: type[WorkT], main: Callable[[WorkT, Path], BaseModel]) -> None:
@@ -64,6 +63,8 @@ def run(work_type: type[WorkT], main: Callable[[WorkT, Path], BaseModel]) -> Non
     os.dup2(2, 1)
     if os.environ.get("EVALYARD_SUPERVISED") == "1":
         threading.Thread(target=_end_with_supervisor, daemon=True).start()
+    if limit := os.environ.get("EVALYARD_MEMORY_BYTES"):
+        resource.setrlimit(resource.RLIMIT_AS, (int(limit), int(limit)))
     work = work_type.model_validate_json(Path(sys.argv[1]).read_bytes())
     out = Path(sys.argv[2])
     out.mkdir(parents=True, exist_ok=True)

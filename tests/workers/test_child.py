@@ -1,0 +1,142 @@
+import os
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from orchestrator.wire import EngineFamily, FailureKind, InferWork, Model, Precision
+from workers import child
+
+WORK = InferWork(
+    model=Model(name="org/model", revision="sha256-0", precision=Precision.FLOAT32),
+    identity={},
+    engine=EngineFamily.SCRIPTED,
+    sheets={},
+)
+
+
+@pytest.fixture
+def started(tmp_path: Path):
+    """Starts a stand-in stage program from its source, through the same interpreter interface `python -m …`."""
+    children: list[child.Child] = []
+
+    def start(body: str, **options) -> child.Child:
+        python = tmp_path / "python"
+        program = tmp_path / "program.py"
+        program.write_text(textwrap.dedent(body))
+        python.write_text(f'#!/bin/sh\nexec {sys.executable} {program} "$@"\n')
+        python.chmod(0o755)
+        found = child.start(WORK, tmp_path / "out", log=tmp_path / "log", python=str(python), **options)
+        children.append(found)
+        return found
+
+    yield start
+    for found in children:
+        found.kill()
+
+
+def drain(running: child.Child) -> list[dict]:
+    events = []
+    while running.running():
+        events += running.events(timeout=5.0)
+    return events
+
+
+def test_a_failure_the_stage_reports_keeps_its_class_and_sentence(started):
+    running = started("""
+        import sys
+        print('{"event": "phase", "phase": "loading"}')
+        print('{"event": "failed", "failure": "weights", "sentence": "No weights. Add them."}')
+        print("why", file=sys.stderr)
+        sys.exit(1)
+    """)
+    assert [event["event"] for event in drain(running)] == ["phase", "failed"]
+    outcome = running.outcome()
+    assert (outcome.failure, outcome.sentence) == (FailureKind.WEIGHTS, "No weights. Add them.")
+    assert outcome.log_tail == "why\n"
+
+
+def test_a_killed_engine_is_an_engine_failure_that_names_the_signal(started):
+    running = started("import os; os.kill(os.getpid(), 9)")
+    outcome = running.outcome()
+    assert outcome.failure is FailureKind.ENGINE
+    assert "SIGKILL" in outcome.sentence
+
+
+def test_completion_is_not_believed_from_a_process_that_then_crashed(started):
+    running = started("""
+        import os
+        print('{"event": "completed", "done": {}}', flush=True)
+        os.kill(os.getpid(), 11)
+    """)
+    assert running.outcome().failure is FailureKind.ENGINE
+
+
+def test_stop_lets_the_stage_seal_and_says_it_was_asked(started):
+    running = started("""
+        import signal, sys, time
+        def end(*_):
+            print('{"event": "stopped"}', flush=True)
+            sys.exit(3)
+        signal.signal(signal.SIGTERM, end)
+        print('{"event": "phase", "phase": "ready"}', flush=True)
+        while True: time.sleep(0.05)
+    """)
+    running.events(timeout=10.0)
+    running.stop(grace_seconds=10.0)
+    outcome = running.outcome()
+    assert (outcome.exit_code, outcome.stopped, outcome.failure) == (3, True, None)
+
+
+def test_stop_kills_a_stage_that_does_not_listen_with_its_own_children(started):
+    running = started("""
+        import signal, subprocess, time
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        grandchild = subprocess.Popen(["sleep", "600"])
+        print('{"event": "phase", "phase": "%d"}' % grandchild.pid, flush=True)
+        time.sleep(600)
+    """)
+    grandchild = int(running.events(timeout=10.0)[0]["phase"])
+    running.stop(grace_seconds=0.2)
+    assert running.outcome().stopped
+    assert ended(grandchild)
+
+
+def test_a_grandchild_does_not_hold_the_supervisor_after_the_stage_died(started):
+    running = started("""
+        import subprocess
+        grandchild = subprocess.Popen(["sleep", "600"])
+        print('{"event": "phase", "phase": "%d"}' % grandchild.pid, flush=True)
+    """)
+    events = drain(running)
+    assert ended(int(events[0]["phase"]))
+
+
+def test_no_credentials_reach_a_stage(started, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("EVALYARD_DATABASE_URL", "postgresql://secret")
+    monkeypatch.setenv("EVALYARD_BROKER_URL", "redis://secret")
+    running = started("""
+        import json, os
+        print(json.dumps({"event": "phase", "phase": json.dumps(dict(os.environ))}))
+    """)
+    seen = drain(running)[0]["phase"]
+    assert "secret" not in seen
+    assert '"HF_HUB_OFFLINE": "1"' in seen
+
+
+def ended(pid: int) -> bool:
+    """Whether a process is gone or a zombie, within five seconds."""
+    deadline = time.monotonic() + 5.0
+    while time.monotonic() < deadline:
+        try:
+            os.kill(pid, 0)
+            state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except (ProcessLookupError, FileNotFoundError):
+            return True
+        if state == "Z":
+            return True
+        os.sched_yield()
+    return False
