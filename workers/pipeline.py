@@ -1,0 +1,265 @@
+"""The three stages in one go on this machine: no broker, no database. What `evalyard evaluate` runs.
+
+It drives the same stage programs as the workers, each benchmark's harness stages in a fresh process. Responses are
+kept under their address, so an interrupted run goes on where it was and a second run of the same thing starts no
+engine.
+"""
+
+import threading
+import uuid
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from orchestrator.wire import (
+    Benchmark,
+    EngineFamily,
+    FailureKind,
+    InferDone,
+    InferWork,
+    Model,
+    PrepareDone,
+    PrepareWork,
+    ScoreDone,
+    ScoreWork,
+    identity_digest,
+)
+from workers import child
+
+DoneT = TypeVar("DoneT", PrepareDone, InferDone, ScoreDone)
+ResultT = TypeVar("ResultT")
+
+Report = Callable[[str, str, int, int], None]
+"""Called with stage, what is happening (a benchmark or a phase), done and total; from several threads."""
+
+
+class StageError(Exception):
+    """A stage failed: its class, a sentence for people, and where its log is."""
+
+    def __init__(self, kind: FailureKind, sentence: str, log: Path) -> None:
+        super().__init__(sentence)
+        self.kind = kind
+        self.sentence = sentence
+        self.log = log
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to evaluate and where to keep what is computed."""
+
+    model: Model
+    model_folder: Path
+    benchmarks: tuple[Benchmark, ...]
+    engine: EngineFamily
+    device_type: str
+    folder: Path
+    """Work folder of this run: sheets, results and logs; made new."""
+    responses: Path
+    """Root of all responses, by model identity; shared between runs."""
+    chat_template: bool = False
+    fewshot_as_multiturn: bool = True
+    system_instruction: str | None = None
+    limit: int | None = None
+    context_limit: int | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    task_folders: tuple[str, ...] = ()
+    parallel: int = 2
+    """Harness processes at the same time; each takes a core and about 1 GB."""
+
+
+@dataclass(frozen=True)
+class BenchmarkOutcome:
+    benchmark: str
+    done: ScoreDone | None
+    results: Path | None
+    """Folder with results.json and the samples, of a benchmark that was scored."""
+    failure: FailureKind | None = None
+    sentence: str = ""
+    log: Path | None = None
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    benchmarks: tuple[BenchmarkOutcome, ...]
+    infer: InferDone | None
+
+
+def evaluate(plan: Plan, report: Report) -> RunOutcome:
+    """Prepare, infer and score every benchmark; one that fails is reported and does not stop the others.
+
+    Ctrl-C lets inference seal what it has, then goes on its way.
+
+    Raises:
+        StageError: inference failed, so there is nothing to score.
+    """
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    run = _Run(plan, report)
+    try:
+        return run.all()
+    except BaseException:
+        run.stopping.set()
+        raise
+
+
+class _Run:
+    def __init__(self, plan: Plan, report: Report) -> None:
+        self.plan = plan
+        self.report = report
+        self.stopping = threading.Event()
+        self.failed: dict[str, BenchmarkOutcome] = {}
+
+    def all(self) -> RunOutcome:
+        prepared = self._each(self.plan.benchmarks, self.prepare)
+        ready = [benchmark for benchmark in self.plan.benchmarks if benchmark.name in prepared]
+        inferred = None
+        scored: dict[str, BenchmarkOutcome] = {}
+        if ready:
+            part = prepared[ready[0].name].identity
+            identity = {**part, "engine": self.plan.engine.value, "device_type": self.plan.device_type}
+            inferred = self.infer([benchmark.name for benchmark in ready], identity)
+            segments = segment_files(self.plan.responses / identity_digest(identity))
+            scored = self._each(ready, lambda benchmark: self.score(benchmark, identity, segments))
+        outcomes = self.failed | scored
+        return RunOutcome(tuple(outcomes[benchmark.name] for benchmark in self.plan.benchmarks), inferred)
+
+    def prepare(self, benchmark: Benchmark) -> PrepareDone:
+        plan = self.plan
+        work = PrepareWork(
+            model=plan.model,
+            model_folder=str(plan.model_folder),
+            benchmark=benchmark,
+            rules=plan.engine.rules,
+            chat_template=plan.chat_template,
+            fewshot_as_multiturn=plan.fewshot_as_multiturn,
+            system_instruction=plan.system_instruction,
+            limit=plan.limit,
+            context_limit=plan.context_limit,
+            task_folders=plan.task_folders,
+        )
+        self.report("prepare", benchmark.name, 0, 0)
+
+        def listen(event: dict[str, Any]) -> None:
+            if event["event"] == "progress":
+                self.report("prepare", benchmark.name, event["done"], event["total"])
+
+        return run_stage(work, self._sheet(benchmark.name), PrepareDone, listen, stopping=self.stopping)
+
+    def infer(self, benchmarks: list[str], identity: dict[str, Any]) -> InferDone:
+        plan = self.plan
+        store = plan.responses / identity_digest(identity)
+        attempt = f"local-{uuid.uuid4().hex}"
+        target = store / attempt
+        out = plan.folder / "responses"
+        work = InferWork(
+            model=plan.model,
+            model_folder=str(plan.model_folder),
+            identity=identity,
+            engine=plan.engine,
+            sheets={name: str(self._sheet(name)) for name in benchmarks},
+            known=segment_files(store),
+            settings=plan.settings,
+            attempt=attempt,
+        )
+        phase = "starting"
+
+        def listen(event: dict[str, Any]) -> None:
+            nonlocal phase
+            if event["event"] == "phase":
+                phase = event["phase"]
+                self.report("infer", phase, 0, 0)
+            elif event["event"] == "progress":
+                self.report("infer", phase, event["done"], event["total"])
+            elif event["event"] == "sealed" and event.get("file"):
+                target.mkdir(parents=True, exist_ok=True)
+                (out / event["file"]).replace(target / event["file"])
+
+        return run_stage(work, out, InferDone, listen, stopping=self.stopping)
+
+    def score(self, benchmark: Benchmark, identity: dict[str, Any], segments: tuple[str, ...]) -> BenchmarkOutcome:
+        plan = self.plan
+        work = ScoreWork(
+            model=plan.model,
+            model_folder=str(plan.model_folder),
+            benchmark=benchmark,
+            sheet=str(self._sheet(benchmark.name)),
+            segments=segments,
+            identity=identity,
+            task_folders=plan.task_folders,
+        )
+        self.report("score", benchmark.name, 0, 0)
+        results = plan.folder / "results" / slug(benchmark.name)
+        done = run_stage(work, results, ScoreDone, lambda event: None, stopping=self.stopping)
+        return BenchmarkOutcome(benchmark.name, done, results)
+
+    def _each(self, benchmarks: Iterable[Benchmark], stage: Callable[[Benchmark], ResultT]) -> dict[str, ResultT]:
+        """Run a harness stage for each benchmark, a few at a time; those that fail are set aside."""
+
+        def attempt(benchmark: Benchmark) -> ResultT | None:
+            try:
+                return stage(benchmark)
+            except StageError as error:
+                if self.stopping.is_set():
+                    raise
+                self.failed[benchmark.name] = BenchmarkOutcome(
+                    benchmark.name, None, None, error.kind, error.sentence, error.log
+                )
+                return None
+
+        with ThreadPoolExecutor(self.plan.parallel) as pool:
+            results = {benchmark.name: pool.submit(attempt, benchmark) for benchmark in benchmarks}
+            try:
+                found = {name: result.result() for name, result in results.items()}
+            except BaseException:
+                self.stopping.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return {name: result for name, result in found.items() if result is not None}
+
+    def _sheet(self, benchmark: str) -> Path:
+        return self.plan.folder / "sheets" / slug(benchmark)
+
+
+def run_stage(
+    work: PrepareWork | InferWork | ScoreWork,
+    out: Path,
+    expected: type[DoneT],
+    listen: Callable[[dict[str, Any]], None],
+    *,
+    stopping: threading.Event,
+) -> DoneT:
+    """Run one stage program to its end and return its Done record; once `stopping` is set it may seal, then ends.
+
+    Raises:
+        StageError: it failed, or was stopped.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    log = out.with_name(out.name + ".log")
+    process = child.start(work, out, log=log)
+    interrupt: BaseException | None = None
+    while process.running():
+        try:
+            for event in process.events(timeout=0.5):
+                listen(event)
+            if stopping.is_set():
+                process.stop(grace_seconds=20.0)
+        except BaseException as error:
+            interrupt = interrupt or error
+            stopping.set()
+    if interrupt is not None:
+        raise interrupt
+    outcome = process.outcome()
+    if isinstance(outcome.done, expected):
+        return outcome.done
+    raise StageError(outcome.failure or FailureKind.CANCELLED, outcome.sentence, log)
+
+
+def segment_files(folder: Path) -> tuple[str, ...]:
+    """Sealed segments of every attempt below `folder`, in name order."""
+    return tuple(str(path) for path in sorted(folder.glob("*/*.jsonl.zst")))
+
+
+def slug(name: str) -> str:
+    """A benchmark's name as a folder name."""
+    return "".join(character if character.isalnum() else "-" for character in name.lower())
