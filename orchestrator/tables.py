@@ -4,9 +4,10 @@
 """
 
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, Column, DateTime, Index, Text, TypeDecorator, UniqueConstraint, text
+from sqlalchemy import JSON, BigInteger, Column, DateTime, Enum, Index, Text, TypeDecorator, UniqueConstraint, text
 from sqlalchemy.engine import Dialect
 from sqlmodel import Field, SQLModel
 
@@ -33,6 +34,12 @@ def _time(*, nullable: bool = False) -> Any:
     return Field(default=None, sa_type=UtcDateTime, nullable=nullable)
 
 
+def _enum(kind: type[StrEnum], **field: Any) -> Any:
+    """Stored as its value in a plain text column: a later version may add values without changing the schema."""
+    values = Enum(kind, native_enum=False, length=32, values_callable=lambda members: [str(m.value) for m in members])
+    return Field(sa_type=values, **field)
+
+
 def _json() -> Any:
     return Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
 
@@ -45,7 +52,7 @@ class Submission(SQLModel, table=True):
     revision: str
     folder: str | None = None
     """Absolute path, for a model of a local folder or mirror."""
-    precision: Precision
+    precision: Precision = _enum(Precision)
     weight_type: str = "original"
     base_model: str | None = None
     base_revision: str | None = None
@@ -53,7 +60,7 @@ class Submission(SQLModel, table=True):
     model_type: str = "unknown"
     chat_template: bool = False
     architecture: str | None = None
-    parameters: int | None = None
+    parameters: int | None = Field(default=None, sa_type=BigInteger)
     """Number of weights, from the safetensors headers."""
     licence: str | None = None
     submitter: str = "local"
@@ -71,13 +78,13 @@ class Evaluation(SQLModel, table=True):
     submission_id: int = Field(foreign_key="submission.id", index=True)
     suite: str = Field(index=True)
     suite_version: str
-    engine: EngineFamily
+    engine: EngineFamily = _enum(EngineFamily)
     document_limit: int | None = None
     """Documents per lm-eval task; an evaluation with a limit is never ranked."""
     key: str
     """Digest of everything that makes two evaluations the same: see `submissions.intake.evaluation_key`."""
-    state: EvaluationState = Field(default=EvaluationState.QUEUED, index=True)
-    failure: FailureKind | None = None
+    state: EvaluationState = _enum(EvaluationState, default=EvaluationState.QUEUED, index=True)
+    failure: FailureKind | None = _enum(FailureKind, default=None, nullable=True)
     sentence: str = Field(default="", sa_column=Column(Text, nullable=False, default=""))
     """Why it failed or lacks a benchmark, for people."""
     average: float | None = None
@@ -97,12 +104,12 @@ class Job(SQLModel, table=True):
 
     id: int | None = Field(default=None, primary_key=True)
     evaluation_id: int = Field(foreign_key="evaluation.id", index=True)
-    stage: Stage
+    stage: Stage = _enum(Stage)
     benchmark: str = ""
     """Name of the benchmark; empty for infer, which answers all of them in one engine start."""
     slice_index: int = 0
     slice_count: int = 1
-    state: JobState = JobState.BLOCKED
+    state: JobState = _enum(JobState, default=JobState.BLOCKED)
     priority: int = 0
     attempt_id: str | None = None
     """The current attempt: the fence."""
@@ -110,7 +117,7 @@ class Job(SQLModel, table=True):
     """Back-off: not dispatched earlier."""
     model_failures: int = 0
     infrastructure_failures: int = 0
-    failure: FailureKind | None = None
+    failure: FailureKind | None = _enum(FailureKind, default=None, nullable=True)
     sentence: str = Field(default="", sa_column=Column(Text, nullable=False, default=""))
     log_tail: str = Field(default="", sa_column=Column(Text, nullable=False, default=""))
     requests_done: int = 0
@@ -118,6 +125,8 @@ class Job(SQLModel, table=True):
     phase: str = ""
     result: dict[str, Any] = _json()
     """The Done record of the completed attempt."""
+    identity: dict[str, Any] = _json()
+    """Full model identity whose responses this job makes (infer, since its last dispatch) or reads (score)."""
     created_at: datetime = _time()
     ended_at: datetime | None = _time(nullable=True)
 
@@ -147,7 +156,7 @@ class Attempt(SQLModel, table=True):
     ended_at: datetime | None = _time(nullable=True)
     outcome: str = ""
     """`completed`, `failed`, `released`, `expired`, `superseded`, `cancelled`; empty while it runs."""
-    failure: FailureKind | None = None
+    failure: FailureKind | None = _enum(FailureKind, default=None, nullable=True)
     sentence: str = Field(default="", sa_column=Column(Text, nullable=False, default=""))
     log_tail: str = Field(default="", sa_column=Column(Text, nullable=False, default=""))
 
@@ -160,7 +169,7 @@ class Worker(SQLModel, table=True):
     boot: str
     slots: int = 1
     stopping: bool = False
-    engine_family: EngineFamily | None = None
+    engine_family: EngineFamily | None = _enum(EngineFamily, default=None, nullable=True)
     engine_version: str | None = None
     device_type: str | None = None
     device: str | None = None

@@ -43,6 +43,7 @@ class FailureKind(StrEnum):
     INVALID_OUTPUT = "invalid_output"  # NaN, infinite, constant or empty answers: never a score
     DATASET = "dataset"  # a benchmark's dataset is missing or gated
     TASK_REFUSED = "task_refused"  # needs remote code, runs generated code, or is multimodal
+    SUITE = "suite"  # the suite file is gone, or is another version than the evaluation's
     HARNESS = "harness"  # lm-eval raised
     ENGINE = "engine"  # the engine crashed or was killed (transient)
     TIMEOUT = "timeout"

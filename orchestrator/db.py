@@ -1,0 +1,153 @@
+"""The database: engines for SQLite and PostgreSQL, sessions, and bringing the schema up to date.
+
+Both databases give the same promises here: a writing session sees no other writer's half-done work, and waits for it
+instead of failing. Nothing connects at import; this module knows no table.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlmodel import Session
+
+from orchestrator.errors import DatabaseUnusable
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+BUSY_SECONDS = 30.0
+"""How long a writer waits for another one on SQLite."""
+MIGRATION_LOCK = 0x45564C59
+"""Advisory lock number on PostgreSQL: one process migrates, the others wait and find nothing left to do."""
+
+
+def make_engine(url: str) -> Engine:
+    """Engine for `sqlite:///…` or `postgresql://…`; creates the folder of an SQLite file.
+
+    Raises:
+        DatabaseUnusable: the folder cannot be written, or the driver is not installed.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise DatabaseUnusable(f"{url!r} is not a database URL. Use sqlite:///… or postgresql://….") from error
+    if parsed.get_backend_name() == "sqlite":
+        return _make_sqlite_engine(parsed.database or "")
+    try:
+        return create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, pool_size=10)
+    except ModuleNotFoundError as error:
+        raise DatabaseUnusable("PostgreSQL needs its driver: pip install 'evalyard[postgres]'.") from error
+
+
+@contextmanager
+def session(engine: Engine, *, read_only: bool = False) -> Iterator[Session]:
+    """A session in one transaction, committed at the end and rolled back by an exception.
+
+    Objects stay readable after the commit. A read-only session never waits for a writer, and may not write.
+    """
+    bind = engine.execution_options(evalyard_read_only=True) if read_only else engine
+    with Session(bind, expire_on_commit=False) as opened:
+        try:
+            yield opened
+            opened.commit()
+        except BaseException:
+            opened.rollback()
+            raise
+
+
+def migrate(engine: Engine) -> None:
+    """Bring the schema to this version's, from any earlier one; safe when several processes start at once.
+
+    Raises:
+        DatabaseUnusable: the database cannot be reached or written, is of a newer Evalyard, or holds foreign tables.
+    """
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    script = ScriptDirectory.from_config(config)
+    try:
+        with engine.begin() as connection:
+            if engine.dialect.name == "postgresql":
+                connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
+            present = MigrationContext.configure(connection).get_current_heads()
+            _refuse_foreign(connection, present, script)
+            if set(present) != set(script.get_heads()):
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+    except (OperationalError, DBAPIError) as error:
+        raise DatabaseUnusable(
+            f"The database {_shown(engine)} cannot be used: {_first_line(error.orig)}. "
+            "Check that it is running, reachable and writable."
+        ) from error
+
+
+def head_revision() -> str:
+    """The schema revision of this version of Evalyard."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    head = ScriptDirectory.from_config(config).get_current_head()
+    assert head is not None
+    return head
+
+
+def _refuse_foreign(connection: Connection, present: tuple[str, ...], script: ScriptDirectory) -> None:
+    known = {revision.revision for revision in script.walk_revisions()}
+    if unknown := [revision for revision in present if revision not in known]:
+        raise DatabaseUnusable(
+            f"The database {_shown(connection.engine)} was made by a newer Evalyard (schema {unknown[0]}). "
+            "Upgrade this Evalyard, or restore a backup that this version made."
+        )
+    if not present and {"job", "evaluation", "submission"} & set(inspect(connection).get_table_names()):
+        raise DatabaseUnusable(
+            f"The database {_shown(connection.engine)} holds tables that Evalyard's migrations did not make. "
+            "Give Evalyard a database of its own."
+        )
+
+
+def _make_sqlite_engine(database: str) -> Engine:
+    path = Path(database)
+    if database in ("", ":memory:"):
+        raise DatabaseUnusable("Several processes share the database: give SQLite a file, sqlite:///path/evalyard.db.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # SQLite itself says no more than "unable to open database file".
+        with path.open("ab"):
+            pass
+    except OSError as error:
+        raise DatabaseUnusable(
+            f"The data folder {path.parent} cannot be written ({error.strerror}). "
+            "Choose another with --data or EVALYARD_DATA, or change its owner."
+        ) from error
+    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})
+    event.listen(engine, "connect", _on_sqlite_connect)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _on_sqlite_connect(connection: sqlite3.Connection, record: Any) -> None:
+    connection.isolation_level = None  # the driver's own BEGIN would come too late and be of the wrong kind
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=ON")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """Writers take the write lock at once: a transaction that reads first could not be given it later."""
+    read_only = bool(connection.get_execution_options().get("evalyard_read_only"))
+    connection.exec_driver_sql(f"PRAGMA query_only={int(read_only)}")
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+
+def _shown(engine: Engine) -> str:
+    return engine.url.render_as_string(hide_password=True)
+
+
+def _first_line(error: BaseException | None) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

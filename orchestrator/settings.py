@@ -1,0 +1,138 @@
+"""The hub's settings: one typed record, read once at start from EVALYARD_* variables and passed on from there.
+
+Nothing is read at import. A variable that no process knows, or two that contradict each other, stop the start.
+"""
+
+import difflib
+import os
+from collections.abc import Mapping
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Self
+
+import platformdirs
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from orchestrator.errors import SettingsError
+from orchestrator.wire import EngineFamily
+
+PREFIX = "EVALYARD_"
+OF_OTHERS = frozenset({"EVALYARD_URL", "EVALYARD_SUPERVISED", "EVALYARD_MEMORY_BYTES"})
+"""Variables of the command line and of stage programs: known here so that they do not stop the hub."""
+OTHERS_PREFIXES = ("EVALYARD_WORKER_", "EVALYARD_TEST_", "EVALYARD_DEMO_")
+
+
+class HubSettings(BaseSettings):
+    """What the web and control processes need to know."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
+
+    data: Path
+    """Folder of everything the hub keeps: database, artifacts, logs; the platform's user data folder by default."""
+    database_url: str = Field(default="", repr=False)
+    """SQLAlchemy URL, `sqlite:///…` or `postgresql://…`; an SQLite file in the data folder by default."""
+    broker_url: str = Field(default="", repr=False)
+    """`redis://…` of a Valkey or Redis server; `evalyard up` starts one and fills it in."""
+    artifacts_url: str = Field(default="", repr=False)
+    """Where sheets, segments and results are kept, as an fsspec URL; a folder in the data folder by default."""
+    engine: EngineFamily = EngineFamily.VLLM
+    """Engine family of new evaluations."""
+    suites: Path | None = None
+    """Folder with further suite files (*.toml)."""
+    datasets: Path | None = None
+    """Mirror of Hub datasets, laid out `org/name/`."""
+    models: Path | None = None
+    """Mirror of Hub models, laid out `org/name/`."""
+    host: str = "127.0.0.1"
+    """Address of the web server: loopback only, until there are accounts."""
+    port: int = Field(default=8765, ge=0, le=65535)
+    """Port of the web server; 0 takes a free one."""
+    lease_seconds: float = Field(default=60.0, gt=0)
+    """An attempt without a heartbeat for this long is given up and its job queued again."""
+    tick_seconds: float = Field(default=1.0, gt=0)
+    """Pause between two rounds of dispatching and looking for ended leases."""
+    hub_token: SecretStr | None = None
+    """Read token for gated weights; sent with orders, never stored."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, values: Any) -> Any:
+        """Defaults that follow from the data folder."""
+        data = Path(values.get("data") or platformdirs.user_data_dir("evalyard", appauthor=False))
+        data = data.expanduser().absolute()
+        return values | {
+            "data": data,
+            "database_url": values.get("database_url") or f"sqlite:///{data / 'evalyard.db'}",
+            "artifacts_url": values.get("artifacts_url") or (data / "artifacts").as_uri(),
+        }
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.database_url.split(":", 1)[0].split("+", 1)[0] not in ("sqlite", "postgresql", "postgres"):
+            raise ValueError("EVALYARD_DATABASE_URL must begin with sqlite:/// or postgresql://.")
+        if "://" not in self.artifacts_url:
+            raise ValueError("EVALYARD_ARTIFACTS_URL must be a URL such as file:///srv/evalyard or s3://bucket/prefix.")
+        if self.broker_url and not self.broker_url.startswith(("redis://", "rediss://", "redis+socket://")):
+            raise ValueError("EVALYARD_BROKER_URL must begin with redis:// or rediss://; Valkey speaks the same.")
+        if self.lease_seconds < 3 * self.tick_seconds:
+            raise ValueError(
+                f"A lease of {self.lease_seconds:g} s is too short for a tick of {self.tick_seconds:g} s: set "
+                "EVALYARD_LEASE_SECONDS to at least three times EVALYARD_TICK_SECONDS."
+            )
+        if not _is_loopback(self.host):
+            raise ValueError(
+                f"EVALYARD_HOST={self.host} would open the site to the network, and it has no accounts yet. "
+                "Use 127.0.0.1 and a reverse proxy with authentication in front."
+            )
+        for name in ("suites", "datasets", "models"):
+            folder: Path | None = getattr(self, name)
+            if folder is not None and not folder.is_dir():
+                raise ValueError(f"{PREFIX}{name.upper()}: there is no folder {folder}. Create it or unset it.")
+        return self
+
+
+def read_settings(**given: Any) -> HubSettings:
+    """Settings from the environment; `given` (from the command line) wins, None meaning not given.
+
+    Raises:
+        SettingsError: a variable is unknown, impossible or contradicts another one.
+    """
+    refuse_unknown(os.environ)
+    try:
+        return HubSettings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise SettingsError(" ".join(_sentence(detail) for detail in error.errors(include_input=False))) from error
+
+
+def refuse_unknown(environment: Mapping[str, str]) -> None:
+    """Stop at the first EVALYARD_* variable that no process of Evalyard reads.
+
+    Raises:
+        SettingsError: names the variable and the nearest known one.
+    """
+    known = {PREFIX + name.upper() for name in HubSettings.model_fields} | OF_OTHERS
+    for variable in sorted(environment):
+        name = variable.upper()
+        if name.startswith(PREFIX) and name not in known and not name.startswith(OTHERS_PREFIXES):
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"Did you mean {near[0]}?" if near else "docs/settings.md lists the settings."
+            raise SettingsError(f"There is no setting {variable}. {hint}")
+
+
+def _sentence(detail: Any) -> str:
+    """One sentence for one fault that pydantic found."""
+    if detail["type"] == "value_error":
+        return str(detail["ctx"]["error"])
+    if detail["type"] == "extra_forbidden":
+        return f"There is no setting {detail['loc'][0]}."
+    return f"{PREFIX}{str(detail['loc'][0]).upper()}: {detail['msg'][0].lower()}{detail['msg'][1:]}."
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
