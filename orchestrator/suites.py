@@ -1,0 +1,305 @@
+"""Suites are data: a versioned list of benchmarks in a TOML file, checked on reading; and what their scores add up to.
+
+Shipped files are in `orchestrator/suites/`; a team adds its own in a configured folder (`EVALYARD_SUITES`). Nothing
+here runs a benchmark: `workers.harness` does, from the names that a suite gives.
+"""
+
+import math
+import tomllib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from orchestrator.errors import EvalyardError, NotFound
+from orchestrator.wire import Benchmark, Frozen, ScoreValue
+
+SHIPPED = Path(__file__).parent / "suites"
+
+
+class SuiteError(EvalyardError):
+    """A suite file cannot be used as it stands."""
+
+
+class UnknownSuite(NotFound):
+    """No suite has the asked name."""
+
+
+class MissingScore(EvalyardError):
+    """A benchmark's scores lack a number that its suite counts."""
+
+
+class Part(Frozen):
+    """One number that a benchmark counts: a task's or group's metric, and what guessing gives."""
+
+    task: str = Field(min_length=1)
+    """Name of an lm-eval task or group, or a pattern (`mmlu_*`) for every subtask that it matches."""
+    metric: str
+    filter: str = "none"
+    baseline: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """The score of guessing, 0 to 1: the 0 of the normalised scale."""
+    except_tasks: tuple[str, ...] = ()
+    """Names that a pattern matches and must not count, such as the groups between."""
+    count: int = Field(default=1, ge=1)
+    """How many tasks a pattern must match: fewer or more is an error, never a different mean."""
+
+    @model_validator(mode="after")
+    def _pattern_and_count_agree(self) -> Self:
+        if "*" in self.task and "count" not in self.model_fields_set:
+            raise ValueError(f"the pattern '{self.task}' needs `count`, the number of tasks it must match")
+        if "*" not in self.task and (self.count != 1 or self.except_tasks):
+            raise ValueError(f"`count` and `except_tasks` belong to a pattern such as '{self.task}_*'")
+        return self
+
+    def select(self, scores: Sequence[ScoreValue]) -> list[ScoreValue]:
+        """The scores that this part counts, in the given order."""
+        return [
+            score
+            for score in scores
+            if (score.metric, score.filter) == (self.metric, self.filter)
+            and fnmatchcase(score.task, self.task)
+            and score.task not in self.except_tasks
+        ]
+
+
+class SuiteBenchmark(Frozen):
+    """One column: what the harness runs, and how its numbers become one."""
+
+    name: str = Field(min_length=1, max_length=40)
+    tasks: tuple[str, ...] = Field(min_length=1)
+    """lm-eval task or group names."""
+    num_fewshot: int | None = Field(default=None, ge=0)
+    """None leaves the shots that the task's own file gives."""
+    gen_kwargs: dict[str, Any] = Field(default_factory=dict)
+    parts: tuple[Part, ...] = Field(min_length=1)
+    normalised: bool = True
+    """Whether the value counts from the baselines (0) to 1 (100), or is the plain percentage."""
+    raw_task: str | None = None
+    """Group whose own number is shown as `raw`; otherwise the plain mean of the parts."""
+    description: str = ""
+
+    def as_wire(self) -> Benchmark:
+        return Benchmark(
+            name=self.name, tasks=self.tasks, num_fewshot=self.num_fewshot, gen_kwargs=dict(self.gen_kwargs)
+        )
+
+
+class Suite(Frozen):
+    """A versioned list of benchmarks. A change that moves a score is a new version."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=60)
+    version: str = Field(min_length=1, max_length=20)
+    title: str
+    description: str = ""
+    harness: str
+    """The harness that the tasks are written for, e.g. `lm_eval 0.4.13`."""
+    chat_template: bool = False
+    """Whether a submission that does not say so applies the model's chat template."""
+    fewshot_as_multiturn: bool = True
+    """With a chat template: each example is a turn of its own, as lm-eval 0.4.13 does by itself."""
+    system_instruction: str | None = None
+    benchmarks: tuple[SuiteBenchmark, ...] = Field(min_length=1)
+    known_problems: tuple[str, ...] = ()
+    """What a reader of the scores must know, a sentence each."""
+
+    @model_validator(mode="after")
+    def _benchmark_names_are_unique(self) -> Self:
+        # Artifact keys use slugs of names, so names that differ only in letter case would meet in one folder.
+        names = [benchmark.name.casefold() for benchmark in self.benchmarks]
+        for benchmark in self.benchmarks:
+            if names.count(benchmark.name.casefold()) > 1:
+                raise ValueError(f"the benchmark '{benchmark.name}' is there twice: each needs a name of its own")
+        return self
+
+    def benchmark(self, name: str) -> SuiteBenchmark:
+        for benchmark in self.benchmarks:
+            if benchmark.name == name:
+                return benchmark
+        names = [benchmark.name for benchmark in self.benchmarks]
+        raise NotFound(f"Suite '{self.name}' has no benchmark '{name}'.{_meant(name, names)} It has {_listed(names)}.")
+
+
+@dataclass(frozen=True)
+class BenchmarkValue:
+    """What the board shows of one benchmark, all from 0 to 100."""
+
+    value: float
+    raw: float
+    stderr: float | None
+    """Of `value`; None when the harness gives none for one of the parts."""
+
+
+def load_suites(extra: Path | None = None) -> dict[str, Suite]:
+    """Every suite by name: the shipped ones and those of a further folder.
+
+    Raises:
+        SuiteError: a file cannot be read, is no suite, or has a name that is taken.
+    """
+    files = sorted(SHIPPED.glob("*.toml"))
+    if extra is not None:
+        if not extra.is_dir():
+            raise SuiteError(f"The suites folder {extra} does not exist. Create it or mend EVALYARD_SUITES.")
+        files += sorted(extra.glob("*.toml"))
+    suites: dict[str, Suite] = {}
+    origin: dict[str, Path] = {}
+    for file in files:
+        suite = read_suite(file)
+        if suite.name in suites:
+            raise SuiteError(
+                f"{file} and {origin[suite.name]} both define the suite '{suite.name}'. Give one another name."
+            )
+        suites[suite.name] = suite
+        origin[suite.name] = file
+    return suites
+
+
+def read_suite(file: Path) -> Suite:
+    """The suite of one file.
+
+    Raises:
+        SuiteError: with a sentence that names the file, the place and the mistake.
+    """
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SuiteError(f"The suite file {file} cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SuiteError(f"The suite file {file} is not TOML: {error}. Mend that line.") from error
+    try:
+        return Suite.model_validate(content)
+    except ValidationError as error:
+        raise SuiteError(f"The suite file {file} cannot be used. {_sentences(error)}") from error
+
+
+def find_suite(suites: Mapping[str, Suite], name: str) -> Suite:
+    """The suite of that name.
+
+    Raises:
+        UnknownSuite: with the nearest name there is.
+    """
+    if name in suites:
+        return suites[name]
+    raise UnknownSuite(f"There is no suite '{name}'.{_meant(name, suites)} Suites here: {_listed(sorted(suites))}.")
+
+
+def normalise(value: float, low: float, high: float = 1.0) -> float:
+    """`value` on the scale where guessing (`low`) is 0 and `high` is 100; below guessing is 0.
+
+    The formula of the Open LLM Leaderboard v2.
+    """
+    return max(value - low, 0.0) / (high - low) * 100.0
+
+
+def evaluate_benchmark(benchmark: SuiteBenchmark, scores: Sequence[ScoreValue]) -> BenchmarkValue:
+    """The benchmark's value: the unweighted mean over its parts, each normalised by itself first.
+
+    Raises:
+        MissingScore: a counted number is absent, or is no number.
+    """
+    counted: list[tuple[Part, ScoreValue]] = []
+    for part in benchmark.parts:
+        found = part.select(scores)
+        if len(found) != part.count:
+            raise MissingScore(
+                f"Benchmark '{benchmark.name}' counts {part.count} score(s) of '{part.task}' ({part.metric}, "
+                f"{part.filter}) and the harness gave {len(found)}. Compare the suite file with the harness's results."
+            )
+        counted += [(part, score) for score in found]
+    for _, score in counted:
+        if not math.isfinite(score.value):
+            raise MissingScore(f"'{score.task}' has no finite {score.metric}: {score.value} is not a score.")
+    mean = math.fsum(score.value for _, score in counted) / len(counted) * 100.0
+    raw = mean if benchmark.raw_task is None else _group_value(benchmark, scores)
+    if not benchmark.normalised:
+        return BenchmarkValue(value=mean, raw=raw, stderr=_stderr(counted, normalised=False))
+    value = math.fsum(normalise(score.value, part.baseline) for part, score in counted) / len(counted)
+    return BenchmarkValue(value=value, raw=raw, stderr=_stderr(counted, normalised=True))
+
+
+def average(suite: Suite, values: Mapping[str, BenchmarkValue]) -> float | None:
+    """The unweighted mean over all benchmarks of the suite, unrounded; None while one has no value."""
+    if any(benchmark.name not in values for benchmark in suite.benchmarks):
+        return None
+    return math.fsum(values[benchmark.name].value for benchmark in suite.benchmarks) / len(suite.benchmarks)
+
+
+def _group_value(benchmark: SuiteBenchmark, scores: Sequence[ScoreValue]) -> float:
+    first = benchmark.parts[0]
+    for score in scores:
+        if (score.task, score.metric, score.filter) == (benchmark.raw_task, first.metric, first.filter):
+            return score.value * 100.0
+    raise MissingScore(
+        f"Benchmark '{benchmark.name}' shows {first.metric} of '{benchmark.raw_task}' as raw; the harness gave none. "
+        "Compare `raw_task` in the suite file with the harness's results."
+    )
+
+
+def _stderr(counted: Iterable[tuple[Part, ScoreValue]], *, normalised: bool) -> float | None:
+    """Standard error of the mean over parts.
+
+    Tasks are independent, so their errors add in quadrature; two metrics of one task see the same samples, so theirs
+    add up plainly, which is never too small.
+    """
+    by_task: dict[str, float] = defaultdict(float)
+    parts = 0
+    for part, score in counted:
+        if score.stderr is None or not math.isfinite(score.stderr):
+            return None
+        scale = 1.0 / (1.0 - part.baseline) if normalised else 1.0
+        by_task[score.task] += score.stderr * scale
+        parts += 1
+    return math.hypot(*by_task.values()) / parts * 100.0
+
+
+_MODELS: dict[str, type[BaseModel]] = {"benchmarks": SuiteBenchmark, "parts": Part}
+
+
+def _sentences(error: ValidationError) -> str:
+    """A sentence for each mistake; a list that is short only because an item is wrong is not one of its own."""
+    details = error.errors()
+    places = [detail["loc"] for detail in details]
+    return " ".join(
+        _sentence(detail)
+        for detail in details
+        if detail["type"] != "too_short"
+        or not any(place[:-1][: len(detail["loc"])] == detail["loc"] for place in places)
+    )
+
+
+def _sentence(detail: ErrorDetails) -> str:
+    *path, last = detail["loc"] or ("",)
+    place = _place(path)
+    if detail["type"] == "extra_forbidden":
+        names = [str(step) for step in path if isinstance(step, str)]
+        known = list((_MODELS[names[-1]] if names else Suite).model_fields)
+        return f"The key '{last}' is not known{place}.{_meant(str(last), known)} Known keys: {_listed(known)}."
+    if detail["type"] == "missing":
+        return f"The key '{last}' is missing{place}."
+    message = detail["msg"].removeprefix("Value error, ")
+    return f"{_place(detail['loc']).removeprefix(' in ') or 'the suite'}: {message}."
+
+
+def _place(path: Sequence[int | str]) -> str:
+    """` in benchmarks 2, parts 1` for ("benchmarks", 1, "parts", 0); empty for the file itself."""
+    words: list[str] = []
+    for step in path:
+        if isinstance(step, int) and words:
+            words[-1] += f" {step + 1}"
+        else:
+            words.append(str(step))
+    return f" in {', '.join(words)}" if words else ""
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    near = get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" Did you mean '{near[0]}'?" if near else ""
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"
