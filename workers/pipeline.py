@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from orchestrator.artifacts import slug
 from orchestrator.wire import (
     Benchmark,
     EngineFamily,
@@ -258,8 +259,3 @@ def run_stage(
 def segment_files(folder: Path) -> tuple[str, ...]:
     """Sealed segments of every attempt below `folder`, in name order."""
     return tuple(str(path) for path in sorted(folder.glob("*/*.jsonl.zst")))
-
-
-def slug(name: str) -> str:
-    """A benchmark's name as a folder name."""
-    return "".join(character if character.isalnum() else "-" for character in name.lower())
