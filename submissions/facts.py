@@ -1,0 +1,237 @@
+"""What is known of a model before anything loads it: read once, then judged by `submissions.checks`.
+
+Reading never decides: a file that is missing or damaged is a fact too.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.wire import Precision
+from submissions.hub import Repository, Unreadable
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tekken.json",
+    "tokenizer.model.v3",
+)
+"""Any of these makes a tokenizer for some class of transformers."""
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+PACKED = frozenset({"I32", "U8", "U32", "I8"})
+"""Dtypes that hold several quantised weights in one element, or one in eight bits."""
+BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
+DTYPES = {"BF16": Precision.BFLOAT16, "F16": Precision.FLOAT16, "F32": Precision.FLOAT32, "F64": Precision.FLOAT32}
+CONFIG_DTYPES = {
+    "bfloat16": Precision.BFLOAT16,
+    "float16": Precision.FLOAT16,
+    "half": Precision.FLOAT16,
+    "float32": Precision.FLOAT32,
+    "float": Precision.FLOAT32,
+    "float64": Precision.FLOAT32,
+}
+LICENCE_LINE = re.compile(r"^license(?:_name)?:[ \t]*[\"']?([\w.+-]{1,60})[\"']?[ \t]*$", re.MULTILINE)
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The safetensors of a model, from their headers."""
+
+    files: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    """Files that the index names and the repository lacks."""
+    damaged: str | None = None
+    """What is wrong with a header or the index."""
+    elements: Mapping[str, int] = field(default_factory=dict)
+    """Number of stored elements by dtype, e.g. `{"BF16": 7241732096}`."""
+    tensors: int = 0
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """One revision of one model."""
+
+    name: str
+    revision: str
+    folder: str | None
+    files: Mapping[str, int]
+    config: Record | None
+    tokenizer_config: Record | None
+    adapter_config: Record | None
+    has_generation_config: bool
+    has_chat_template: bool
+    licence: str | None
+    weights: Weights
+    unreadable: Mapping[str, str]
+    """File name to what is wrong with it."""
+
+    @property
+    def architectures(self) -> tuple[str, ...]:
+        named = (self.config or {}).get("architectures")
+        return tuple(str(name) for name in named) if isinstance(named, list) else ()
+
+    @property
+    def quantization(self) -> Record:
+        """The config's quantisation section; empty when the weights are not quantised."""
+        found = (self.config or {}).get("quantization_config")
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def quantization_method(self) -> str:
+        """`gptq`, `awq`, `bitsandbytes`, …; empty when the weights are not quantised."""
+        return str(self.quantization.get("quant_method") or "").lower()
+
+    @property
+    def weight_precision(self) -> Precision | None:
+        """The floating type that most weights are stored in; None when that is none of the usual ones."""
+        usual = {name: count for name, count in self.weights.elements.items() if name in DTYPES}
+        return DTYPES[max(usual, key=lambda name: usual[name])] if usual else None
+
+    @property
+    def config_precision(self) -> Precision | None:
+        """The type that config.json names, in its text part where there is one."""
+        config = self.config or {}
+        inner = config.get("text_config")
+        for part in (config, inner if isinstance(inner, dict) else {}):
+            named = str(part.get("dtype") or part.get("torch_dtype") or "").removeprefix("torch.")
+            if named in CONFIG_DTYPES:
+                return CONFIG_DTYPES[named]
+        return None
+
+    @property
+    def parameters(self) -> int | None:
+        """Number of weights; packed quantised ones are counted as what they unpack to. None when unknown."""
+        if not self.weights.elements:
+            return None
+        return sum(count * self._unpacked(dtype) for dtype, count in self.weights.elements.items())
+
+    @property
+    def weight_bytes(self) -> int:
+        return sum(count * BYTES.get(dtype, 1) for dtype, count in self.weights.elements.items())
+
+    def _unpacked(self, dtype: str) -> int:
+        if not self.quantization_method or dtype not in PACKED:
+            return 1
+        bits = self.quantization.get("bits") or (4 if self.quantization.get("load_in_4bit") else 8)
+        if bits not in (2, 3, 4, 8):
+            return 1
+        return max(1, BYTES.get(dtype, 1) * 8 // int(bits))
+
+
+def read_facts(repository: Repository) -> ModelFacts:
+    """Everything the checks ask about, each file read once.
+
+    Raises:
+        SubmissionRefused: the repository is gated.
+        HubAway: the Hub stopped answering.
+    """
+    unreadable: dict[str, str] = {}
+
+    def record(path: str) -> Record | None:
+        if path not in repository.files:
+            return None
+        try:
+            value = json.loads(repository.text(path))
+        except (Unreadable, ValueError, RecursionError) as error:
+            unreadable[path] = str(error) if isinstance(error, Unreadable) else f"{path} is not valid JSON"
+            return None
+        if not isinstance(value, dict):
+            unreadable[path] = f"{path} is not a JSON object"
+            return None
+        return value
+
+    tokenizer_config = record("tokenizer_config.json")
+    return ModelFacts(
+        name=repository.name,
+        revision=repository.revision,
+        folder=repository.folder,
+        files=repository.files,
+        config=record("config.json"),
+        tokenizer_config=tokenizer_config,
+        adapter_config=record("adapter_config.json"),
+        has_generation_config="generation_config.json" in repository.files,
+        has_chat_template=_has_chat_template(repository, tokenizer_config),
+        licence=_licence(repository),
+        weights=_read_weights(repository),
+        unreadable=unreadable,
+    )
+
+
+def _has_chat_template(repository: Repository, tokenizer_config: Record | None) -> bool:
+    """Older repositories keep it in tokenizer_config.json, newer ones in a file of its own."""
+    return (
+        bool((tokenizer_config or {}).get("chat_template"))
+        or any(name in repository.files for name in ("chat_template.jinja", "chat_template.json"))
+        or any(name.startswith("additional_chat_templates/") for name in repository.files)
+    )
+
+
+def _licence(repository: Repository) -> str | None:
+    """The licence that the model card's header names."""
+    if "README.md" not in repository.files:
+        return None
+    try:
+        card = repository.text("README.md")
+    except Unreadable:
+        return None
+    if not card.startswith("---"):
+        return None
+    found = LICENCE_LINE.findall(card[3:].split("\n---", 1)[0])
+    named = [licence for licence in found if licence != "other"]
+    return str((named or found)[0]) if found else None
+
+
+def _read_weights(repository: Repository) -> Weights:
+    present = {name for name in repository.files if name.endswith(".safetensors") and "/" not in name}
+    damaged: str | None = None
+    wanted = set(present)
+    missing: set[str] = set()
+    index = "model.safetensors.index.json"
+    if index in repository.files and "model.safetensors" not in present:
+        try:
+            named = _indexed(repository.text(index))
+            missing = named - present
+            wanted = named & present
+        except Unreadable as error:
+            damaged = str(error)
+    elif "model.safetensors" in present:
+        wanted = {"model.safetensors"}
+    elif "adapter_model.safetensors" in present:
+        wanted = {"adapter_model.safetensors"}
+    elements: dict[str, int] = {}
+    tensors = 0
+    for name in sorted(wanted):
+        try:
+            header = repository.header(name)
+        except Unreadable as error:
+            damaged = damaged or str(error)
+            continue
+        tensors += header.tensors
+        for dtype, count in header.elements.items():
+            elements[dtype] = elements.get(dtype, 0) + count
+    return Weights(
+        files=tuple(sorted(wanted)),
+        missing=tuple(sorted(missing)),
+        damaged=damaged,
+        elements=elements,
+        tensors=tensors,
+    )
+
+
+def _indexed(text: str) -> set[str]:
+    """The files that a safetensors index names: plain names only, an index may not point elsewhere."""
+    try:
+        named = {str(name) for name in json.loads(text)["weight_map"].values()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise Unreadable("model.safetensors.index.json is damaged") from error
+    if any("/" in name or "\\" in name or name.startswith(".") for name in named):
+        raise Unreadable("model.safetensors.index.json names files outside the model's folder")
+    return named

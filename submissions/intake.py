@@ -1,0 +1,304 @@
+"""Accepting a submission: check the model, then write submission, evaluation and jobs in one transaction.
+
+Examining talks to the Hub and touches no database; recording touches the database alone. A refusal leaves no trace.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import update
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import Session, col, select
+
+from orchestrator import jobs
+from orchestrator.lifecycle import EvaluationState
+from orchestrator.settings import HubSettings
+from orchestrator.suites import Suite, UnknownSuite, find_suite
+from orchestrator.tables import Evaluation, Submission
+from orchestrator.wire import EngineFamily, Precision, canonical_json
+from submissions.checks import Case, find_faults, resolve_precision
+from submissions.facts import ModelFacts, read_facts
+from submissions.faults import Fault, SubmissionRefused
+from submissions.hub import HUB_NAME, open_model
+
+DEFAULT_SUITE = "open-llm-v2"
+
+
+class ModelType(StrEnum):
+    """What kind of model a submitter says it is; shown and filtered by, never part of the identity."""
+
+    PRETRAINED = "pretrained"
+    CONTINUOUSLY_PRETRAINED = "continuously-pretrained"
+    FINE_TUNED = "fine-tuned"
+    CHAT = "chat"
+    MERGE = "merge"
+    MULTIMODAL = "multimodal"
+    UNKNOWN = "unknown"
+
+
+class SubmissionRequest(BaseModel):
+    """What a person asks for, from the form, the command line or the API."""
+
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
+
+    model: str = Field(min_length=1, max_length=1000, examples=["org/name"])
+    """Hub id, or the absolute path of a folder on the hub's machine."""
+    revision: str | None = Field(default=None, max_length=200)
+    """Branch, tag or commit; the default branch when left out. Pinned to its commit on acceptance."""
+    precision: Precision | Literal["auto"] = "auto"
+    """What to load the weights as; `auto` takes what they were saved in."""
+    weight_type: Literal["original", "adapter"] = "original"
+    base_model: str | None = Field(default=None, max_length=1000)
+    """For an adapter; read from its adapter_config.json when left out."""
+    base_revision: str | None = Field(default=None, max_length=200)
+    model_type: ModelType = ModelType.UNKNOWN
+    chat_template: bool | None = None
+    """Whether prompts go through the model's chat template; the suite's default when left out."""
+    suite: str = Field(default=DEFAULT_SUITE, max_length=100)
+    limit: int | None = Field(default=None, gt=0, le=1_000_000)
+    """Documents for each lm-eval task. An evaluation with a limit is a trial: it is never ranked."""
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A submission without a fault, with everything resolved: nothing of it is `auto` or a branch any more."""
+
+    model: ModelFacts
+    base: ModelFacts | None
+    precision: Precision
+    weight_type: str
+    model_type: ModelType
+    chat_template: bool
+    suite: Suite
+    limit: int | None
+    engine: EngineFamily
+    asked_name: str
+
+    @property
+    def key(self) -> str:
+        return evaluation_key(
+            revision=self.model.revision,
+            precision=self.precision,
+            weight_type=self.weight_type,
+            base_revision=self.base.revision if self.base else None,
+            chat_template=self.chat_template,
+            suite=self.suite.name,
+            suite_version=self.suite.version,
+            limit=self.limit,
+            engine=self.engine,
+        )
+
+
+class Intake(NamedTuple):
+    evaluation: Evaluation
+    submission: Submission
+    existing: bool
+    """Whether an equal evaluation was there already; nothing new was queued then."""
+
+
+def evaluation_key(
+    *,
+    revision: str,
+    precision: Precision,
+    weight_type: str,
+    base_revision: str | None,
+    chat_template: bool,
+    suite: str,
+    suite_version: str,
+    limit: int | None,
+    engine: EngineFamily,
+) -> str:
+    """Digest of everything that makes two evaluations the same.
+
+    The model's name is not part of it: a commit or a folder's digest says which weights are meant, so a renamed
+    repository is the same model and a new commit is another one.
+    """
+    identity = {
+        "revision": revision,
+        "precision": precision.value,
+        "weight_type": weight_type,
+        "base_revision": base_revision,
+        "chat_template": chat_template,
+        "suite": suite,
+        "suite_version": suite_version,
+        "limit": limit,
+        "engine": engine.value,
+    }
+    return hashlib.sha256(canonical_json(identity)).hexdigest()[:40]
+
+
+def submit(
+    session: Session,
+    settings: HubSettings,
+    *,
+    suites: Mapping[str, Suite],
+    request: SubmissionRequest,
+    now: datetime | None = None,
+) -> Intake:
+    """Examine and record in one call, for callers whose session has not begun yet.
+
+    Raises:
+        SubmissionRefused: with every fault that was found.
+        HubAway: the Hub does not answer; nothing is known about the model.
+    """
+    return record(session, examine(settings, suites, request=request), now=now)
+
+
+def examine(settings: HubSettings, suites: Mapping[str, Suite], *, request: SubmissionRequest) -> Accepted:
+    """The submission with everything resolved, when nothing is wrong with it. Reads the Hub, writes nothing.
+
+    Raises:
+        SubmissionRefused: with every fault that was found.
+        HubAway: the Hub does not answer; nothing is known about the model.
+    """
+    faults: list[Fault] = []
+    suite: Suite | None = None
+    try:
+        suite = find_suite(suites, request.suite)
+    except UnknownSuite as error:
+        faults.append(Fault("suite", error.sentence))
+    model = _read(settings, request.model, request.revision, field="model", faults=faults)
+    base = _read_base(settings, request, model=model, faults=faults)
+    chat_template = request.chat_template
+    if chat_template is None:
+        chat_template = bool(suite and suite.chat_template)
+    if model is None:
+        raise SubmissionRefused(faults)
+    case = Case(
+        model=model,
+        base=base,
+        precision=None if request.precision == "auto" else request.precision,
+        weight_type=request.weight_type,
+        chat_template=chat_template,
+        engine=settings.engine,
+    )
+    said = {fault.field for fault in faults}
+    faults += [fault for fault in find_faults(case) if fault.field not in said or fault.field == "model"]
+    if faults or suite is None:
+        raise SubmissionRefused(faults)
+    return Accepted(
+        model=model,
+        base=base if request.weight_type == "adapter" else None,
+        precision=resolve_precision(case),
+        weight_type=request.weight_type,
+        model_type=request.model_type,
+        chat_template=chat_template,
+        suite=suite,
+        limit=request.limit,
+        engine=settings.engine,
+        asked_name=request.model,
+    )
+
+
+def record(session: Session, accepted: Accepted, *, now: datetime | None = None, submitter: str = "local") -> Intake:
+    """Write submission, evaluation and jobs; or find the equal evaluation that is there already.
+
+    The unique key decides between two that come at the same moment.
+    """
+    now = now or datetime.now(UTC)
+    session.execute(
+        update(Evaluation)
+        .where(col(Evaluation.key) == accepted.key, col(Evaluation.state) == EvaluationState.CANCELLED)
+        # A cancelled evaluation keeps its page but no longer stands for the model.
+        .values(key=Evaluation.key + "-cancelled-" + str(int(now.timestamp() * 1e6)))
+    )
+    try:
+        with session.begin_nested():
+            submission = _as_submission(accepted, now=now, submitter=submitter)
+            session.add(submission)
+            session.flush()
+            assert submission.id is not None
+            evaluation = Evaluation(
+                submission_id=submission.id,
+                suite=accepted.suite.name,
+                suite_version=accepted.suite.version,
+                engine=accepted.engine,
+                document_limit=accepted.limit,
+                key=accepted.key,
+                created_at=now,
+            )
+            session.add(evaluation)
+            session.flush()
+    except IntegrityError:
+        found = session.exec(
+            select(Evaluation, Submission)
+            .join(Submission, col(Submission.id) == col(Evaluation.submission_id))
+            .where(Evaluation.key == accepted.key)
+        ).one()
+        return Intake(found[0], found[1], existing=True)
+    jobs.create_jobs(session, evaluation, [benchmark.name for benchmark in accepted.suite.benchmarks])
+    return Intake(evaluation, submission, existing=False)
+
+
+def _read(
+    settings: HubSettings, name: str, revision: str | None, *, field: str, faults: list[Fault]
+) -> ModelFacts | None:
+    """The facts, or None with the reason added to `faults`."""
+    token = settings.hub_token.get_secret_value() if settings.hub_token else None
+    try:
+        return read_facts(open_model(name, revision, mirror=settings.models, token=token, field=field))
+    except SubmissionRefused as refused:
+        faults += refused.faults
+        return None
+
+
+def _read_base(
+    settings: HubSettings, request: SubmissionRequest, *, model: ModelFacts | None, faults: list[Fault]
+) -> ModelFacts | None:
+    """The adapter's base model: the one asked for, else the one that the adapter itself names."""
+    if request.weight_type != "adapter":
+        if request.base_model:
+            faults.append(Fault("base_model", "A base model goes with weight type 'adapter' only. Leave it out."))
+        return None
+    name = request.base_model
+    if not name and model is not None:
+        named = (model.adapter_config or {}).get("base_model_name_or_path")
+        name = named if isinstance(named, str) and HUB_NAME.fullmatch(named) else None
+    if not name:
+        return None
+    return _read(settings, name, request.base_revision, field="base_model", faults=faults)
+
+
+def _as_submission(accepted: Accepted, *, now: datetime, submitter: str) -> Submission:
+    model, base = accepted.model, accepted.base
+    whole = base or model
+    counts = [facts.parameters for facts in (model, base) if facts is not None]
+    known = [count for count in counts if count is not None]
+    facts: dict[str, Any] = {
+        "architectures": list(whole.architectures),
+        "weight_bytes": sum(part.weight_bytes for part in (model, base) if part is not None),
+        "stored_as": dict(model.weights.elements),
+        "quantization": whole.quantization_method or None,
+        "has_chat_template": model.has_chat_template,
+        "context_limit": _context_limit(whole),
+    }
+    if model.folder is None and model.name != accepted.asked_name:
+        facts["asked_name"] = accepted.asked_name
+    return Submission(
+        model=model.name,
+        revision=model.revision,
+        folder=model.folder,
+        precision=accepted.precision,
+        weight_type=accepted.weight_type,
+        base_model=base.name if base else None,
+        base_revision=base.revision if base else None,
+        base_folder=base.folder if base else None,
+        model_type=accepted.model_type.value,
+        chat_template=accepted.chat_template,
+        architecture=";".join(whole.architectures) or None,
+        parameters=sum(known) if len(known) == len(counts) else None,
+        licence=model.licence,
+        submitter=submitter,
+        submitted_at=now,
+        facts=facts,
+    )
+
+
+def _context_limit(facts: ModelFacts) -> int | None:
+    found = (facts.config or {}).get("max_position_embeddings")
+    return found if isinstance(found, int) else None
