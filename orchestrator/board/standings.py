@@ -1,0 +1,169 @@
+"""Standings: one row for each finished evaluation of a suite, ranked by average or listed apart with the reason.
+
+Only whole evaluations of the suite's present version are ranked: versions, trials and gaps are never mixed in.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy
+from sqlmodel import Session, col, select
+
+from orchestrator.lifecycle import EvaluationState
+from orchestrator.suites import Suite
+from orchestrator.tables import Evaluation, Score, Submission
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One benchmark of one row, 0 to 100."""
+
+    value: float
+    """Normalised as the suite says."""
+    raw: float | None = None
+    stderr: float | None = None
+    samples: int = 0
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One row of the board."""
+
+    evaluation: int
+    model: str
+    revision: str
+    suite: str
+    suite_version: str
+    precision: str
+    engine: str
+    model_type: str = "unknown"
+    weight_type: str = "original"
+    base_model: str | None = None
+    architecture: str | None = None
+    parameters: int | None = None
+    licence: str | None = None
+    chat_template: bool = False
+    on_hub: bool = True
+    average: float | None = None
+    cells: Mapping[str, Cell] = field(default_factory=dict)
+    document_limit: int | None = None
+    submitted_at: datetime | None = None
+    ended_at: datetime | None = None
+    rank: int | None = None
+    """1 is the best; equal averages share a rank. None for a row that is listed apart."""
+    apart_because: str = ""
+    """Why the row is not ranked; empty for one that is."""
+
+    @property
+    def average_stderr(self) -> float | None:
+        """Standard error of the average, benchmarks being independent; None when one of them has none."""
+        errors = [cell.stderr for cell in self.cells.values()]
+        if not errors or any(error is None for error in errors):
+            return None
+        return math.sqrt(math.fsum(error**2 for error in errors if error is not None)) / len(errors)
+
+
+@dataclass(frozen=True)
+class Board:
+    """The rows of one suite version."""
+
+    suite: Suite
+    ranked: tuple[Standing, ...] = ()
+    apart: tuple[Standing, ...] = ()
+
+
+def read_board(session: Session, suite: Suite) -> Board:
+    """Every finished evaluation of this suite, as the board shows it."""
+    finished = (col(Evaluation.suite) == suite.name, col(Evaluation.state) == EvaluationState.FINISHED)
+    pairs = session.exec(
+        select(Evaluation, Submission)
+        .join(Submission, col(Submission.id) == col(Evaluation.submission_id))
+        .where(*finished)
+        .order_by(col(Evaluation.id))
+    ).all()
+    numbers = (Score.evaluation_id, Score.benchmark, Score.metric, Score.value, Score.stderr, Score.samples)
+    scores = session.execute(  # provenance is large and not needed here
+        sqlalchemy.select(*(col(number) for number in numbers))
+        .join(Evaluation, col(Evaluation.id) == col(Score.evaluation_id))
+        .where(*finished, col(Score.task) == "")
+    ).all()
+    cells = _cells(scores)
+    return rank_rows(suite, (_standing(*pair, cells=cells.get(pair[0].id or 0, {})) for pair in pairs))
+
+
+def rank_rows(suite: Suite, rows: Iterable[Standing]) -> Board:
+    """Rows in their order with their ranks; those that may not be ranked apart, with the reason. Pure."""
+    ranked: list[Standing] = []
+    apart: list[Standing] = []
+    for row in rows:
+        because = _apart_because(suite, row)
+        if because:
+            apart.append(replace(row, rank=None, apart_because=because))
+        else:
+            ranked.append(row)
+    ranked.sort(key=lambda row: (-(row.average or 0.0), row.model.casefold(), row.evaluation))
+    placed: list[Standing] = []
+    for position, row in enumerate(ranked, start=1):
+        equal = placed[-1] if placed and placed[-1].average == row.average else None
+        placed.append(replace(row, rank=equal.rank if equal else position, apart_because=""))
+    apart.sort(key=lambda row: row.evaluation, reverse=True)
+    return Board(suite, tuple(placed), tuple(apart))
+
+
+def _apart_because(suite: Suite, row: Standing) -> str:
+    if row.suite_version != suite.version:
+        return f"Made under version {row.suite_version} of the suite; this board shows version {suite.version}."
+    if row.document_limit is not None:
+        return f"A trial: at most {row.document_limit} documents of each task."
+    missing = [benchmark.name for benchmark in suite.benchmarks if benchmark.name not in row.cells]
+    if missing:
+        return f"No score for {', '.join(missing)}, so there is no average."
+    if row.average is None or not math.isfinite(row.average):
+        return "There is no average."
+    return ""
+
+
+def _cells(
+    scores: Iterable[sqlalchemy.Row[Any]],
+) -> dict[int, dict[str, Cell]]:
+    values: dict[int, dict[str, Cell]] = defaultdict(dict)
+    raws: dict[tuple[int, str], float] = {}
+    for evaluation, benchmark, metric, value, stderr, samples in scores:
+        if metric == "value":
+            values[evaluation][benchmark] = Cell(value, stderr=stderr, samples=samples)
+        elif metric == "raw":
+            raws[evaluation, benchmark] = value
+    return {
+        evaluation: {name: replace(cell, raw=raws.get((evaluation, name))) for name, cell in row.items()}
+        for evaluation, row in values.items()
+    }
+
+
+def _standing(evaluation: Evaluation, submission: Submission, *, cells: Mapping[str, Cell]) -> Standing:
+    assert evaluation.id is not None
+    return Standing(
+        evaluation=evaluation.id,
+        model=submission.model,
+        revision=submission.revision,
+        suite=evaluation.suite,
+        suite_version=evaluation.suite_version,
+        precision=submission.precision.value,
+        engine=evaluation.engine.value,
+        model_type=submission.model_type,
+        weight_type=submission.weight_type,
+        base_model=submission.base_model,
+        architecture=submission.architecture,
+        parameters=submission.parameters,
+        licence=submission.licence,
+        chat_template=submission.chat_template,
+        on_hub=submission.folder is None,
+        average=evaluation.average,
+        cells=cells,
+        document_limit=evaluation.document_limit,
+        submitted_at=submission.submitted_at,
+        ended_at=evaluation.ended_at,
+    )
