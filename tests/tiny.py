@@ -22,7 +22,7 @@ WORDS = (
     "the a cat dog bird fish fox runs sleeps sings swims jumps over under near red blue green small big old house "
     "tree river garden and then it was very happy sad Question Answer Choices Which What is of in on to plus minus "
     "equals A B C D one two three four five six seven eight nine ten Mia Tom Ana Ben likes eats finds apple bread"
-).split()
+).split()  # noqa: SIM905
 
 
 def build_tiny_model(

@@ -1,0 +1,1 @@
+"""lm-eval task files that ship with Evalyard; found by `prepare` without configuration."""
