@@ -1,0 +1,131 @@
+"""The worker process: `python -m workers.app harness|engine`. Celery brings orders, threads supervise stage programs.
+
+It imports neither torch nor an engine nor the harness, holds no database credentials, and stops on SIGTERM within the
+grace: every attempt is sealed and given back.
+"""
+
+import argparse
+import fcntl
+import logging
+import os
+import shutil
+import signal
+import sys
+from typing import IO, Any
+
+from celery import signals
+
+from orchestrator import artifacts, broker
+from orchestrator.wire import EngineInfo
+from workers import tasks
+from workers.engine.info import EngineMissing, engine_info
+from workers.heartbeat import HeartbeatThread
+from workers.settings import WorkerSettings, WorkerSettingsError, read_worker_settings
+from workers.supervisor import Supervisor
+from workers.weights import Weights
+
+log = logging.getLogger("evalyard.worker")
+
+
+class CannotStart(Exception):
+    """The worker cannot start, for the reason given."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a worker until SIGTERM or SIGINT; returns the exit code."""
+    given = _parse(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    try:
+        settings = read_worker_settings(kind=given.kind, worker_name=given.name, worker_slots=given.slots)
+        engine = engine_info(settings.engine) if settings.worker_kind == "engine" else None
+        store = artifacts.ArtifactStore(settings.artifacts_url)
+        lock = _claim_scratch(settings)
+        return _work(settings, engine, store, lock)
+    except (WorkerSettingsError, EngineMissing, CannotStart, artifacts.ArtifactError, broker.BrokerError) as error:
+        print(f"evalyard worker: {error}", file=sys.stderr)
+        return 1
+
+
+def _work(settings: WorkerSettings, engine: EngineInfo | None, store: artifacts.ArtifactStore, lock: IO[bytes]) -> int:
+    app = broker.make_app(settings.broker_url, name="evalyard.worker")
+    weights = Weights(
+        mirror=settings.models,
+        token=settings.hub_token.get_secret_value() if settings.hub_token else None,
+        digests=settings.scratch / "digests.json",
+    )
+    supervisor = Supervisor(settings, hub=tasks.BrokerHub(app), store=store, weights=weights)
+    tasks.register(app, supervisor)
+    heartbeat = HeartbeatThread(
+        app, supervisor, settings, engine=engine, on_deaf=lambda: os.kill(os.getpid(), signal.SIGTERM)
+    )
+    log.info("worker %s (%s) with %d slots starts", settings.name, settings.worker_kind, settings.worker_slots)
+
+    def give_back(**_: Any) -> None:
+        supervisor.stopping.set()
+        supervisor.changed.set()
+
+    def announce(**_: Any) -> None:
+        heartbeat.start()
+
+    # Celery keeps only weak references to receivers unless told otherwise.
+    signals.worker_shutting_down.connect(give_back, weak=False)
+    signals.worker_ready.connect(announce, weak=False)
+    signals.setup_logging.connect(_keep_logging, weak=False)
+    worker = app.Worker(
+        hostname=f"{settings.worker_kind}@{settings.name}",
+        pool="threads",
+        concurrency=settings.worker_slots,
+        queues=[broker.worker_queue(settings.name)],
+        loglevel="INFO",
+        quiet=True,
+        without_heartbeat=True,
+        without_mingle=True,
+        without_gossip=True,
+    )
+    worker.start()
+    if heartbeat.is_alive():
+        heartbeat.end()
+    lock.close()
+    log.info("worker %s has ended", settings.name)
+    return int(worker.exitcode or 0)
+
+
+def _claim_scratch(settings: WorkerSettings) -> IO[bytes]:
+    """Empty this worker's scratch folder and hold it: two workers of one name would take each other's orders."""
+    folder = settings.scratch
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("ab")
+    except OSError as error:
+        raise CannotStart(
+            f"The scratch folder {folder} cannot be written ({error.strerror}). Set EVALYARD_WORKER_SCRATCH to another."
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise CannotStart(
+            f"A worker named {settings.name} runs on this host already. Give this one another name with --name."
+        ) from error
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+    return lock
+
+
+def _keep_logging(**_: Any) -> None:
+    """Celery asks here before it sets up logging of its own; ours is set up already."""
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m workers.app", description="A worker of Evalyard.")
+    parser.add_argument("kind", choices=("harness", "engine"), help="harness prepares and scores, engine infers")
+    parser.add_argument("--name", help="unique name of this worker (default: host and kind)")
+    parser.add_argument("--slots", type=int, help="stages at the same time (default 1)")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    code = main()
+    # Threads of an abandoned download must not hold the process open.
+    sys.stderr.flush()
+    os._exit(code)

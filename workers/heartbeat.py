@@ -1,0 +1,111 @@
+"""The heartbeat: a thread that tells the hub every few seconds that this worker lives and how far its attempts are.
+
+It also notices two ways in which a worker lives and yet works no more: its queue is not read, or the hub is behind.
+"""
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from celery import Celery
+
+from orchestrator import broker
+from orchestrator.wire import EngineInfo, Heartbeat
+from workers.settings import WorkerSettings
+from workers.supervisor import Supervisor
+
+log = logging.getLogger(__name__)
+
+LEAST_PAUSE = 0.3
+"""Seconds between two heartbeats at least, however much there is to tell."""
+
+MOST_WAITING = 20_000
+"""Messages for the hub beyond which no heartbeat is added: it is away, and would have to read them all."""
+
+DEAF_SECONDS = 30.0
+"""An order that waits this long while a slot is free was not read: the consumer lost its connection unnoticed."""
+
+
+class HeartbeatThread(threading.Thread):
+    def __init__(
+        self,
+        app: Celery,
+        supervisor: Supervisor,
+        settings: WorkerSettings,
+        *,
+        engine: EngineInfo | None,
+        on_deaf: Callable[[], None],
+    ) -> None:
+        super().__init__(name="heartbeat", daemon=True)
+        self.boot = uuid.uuid4().hex
+        self._app = app
+        self._supervisor = supervisor
+        self._settings = settings
+        self._engine = engine
+        self._on_deaf = on_deaf
+        self._waiting_since: float | None = None
+        self._end = threading.Event()
+        self._lost = False
+
+    def run(self) -> None:
+        changed = self._supervisor.changed
+        while not self._end.is_set():
+            changed.clear()
+            self.beat()
+            self._listen()
+            self._end.wait(LEAST_PAUSE)
+            changed.wait(self._settings.worker_heartbeat_seconds - LEAST_PAUSE)
+
+    def end(self) -> None:
+        """Send one last heartbeat and stop."""
+        self._end.set()
+        self._supervisor.changed.set()
+        self.join(10)
+        self.beat()
+
+    def beat(self) -> None:
+        """Send a heartbeat now; a broker that is away is no reason to stop working."""
+        running = self._supervisor.progress()
+        try:
+            waiting = broker.waiting_messages(self._app, broker.CONTROL_QUEUE)
+            if waiting is not None and waiting > MOST_WAITING:
+                raise broker.BrokerLost(f"The hub has {waiting} messages to read and seems to be away.")
+            broker.send_heartbeat(
+                self._app,
+                Heartbeat(
+                    worker=self._settings.name,
+                    boot=self.boot,
+                    kind=self._settings.worker_kind,
+                    at=datetime.now(UTC),
+                    slots=self._settings.worker_slots,
+                    engine=self._engine,
+                    running=running,
+                    stopping=self._supervisor.stopping.is_set(),
+                ),
+            )
+        except broker.BrokerLost as error:
+            if not self._lost:
+                log.warning("heartbeats are not delivered: %s", error)
+            self._lost = True
+            return
+        if self._lost:
+            log.info("heartbeats are delivered again")
+        self._lost = False
+        self._supervisor.heard(list(running))
+
+    def _listen(self) -> None:
+        """Find out whether orders wait that this worker has a free slot for and does not read."""
+        waiting = broker.waiting_messages(self._app, broker.worker_queue(self._settings.name))
+        free = self._settings.worker_slots - len(self._supervisor.progress())
+        if not waiting or free <= 0 or self._supervisor.stopping.is_set():
+            self._waiting_since = None
+            return
+        now = time.monotonic()
+        self._waiting_since = self._waiting_since or now
+        if now - self._waiting_since > DEAF_SECONDS:
+            log.error("%d orders wait and are not read: starting anew", waiting)
+            self._waiting_since = None
+            self._on_deaf()

@@ -1,0 +1,122 @@
+"""A worker's settings: one typed record, read once at start from EVALYARD_* variables and passed on from there.
+
+A worker knows the broker and the artifact store, and never the database.
+"""
+
+import os
+import platform
+import re
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import platformdirs
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from orchestrator.wire import EngineFamily
+
+PREFIX = "EVALYARD_"
+
+
+class WorkerSettingsError(Exception):
+    """A setting is missing, unknown or impossible; the worker must not start."""
+
+
+class WorkerSettings(BaseSettings):
+    """What a worker process needs to know. Names in `worker_…` are its own, the others are the hub's too."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True)
+
+    broker_url: str = Field(repr=False)
+    """`redis://…` of the hub's Valkey or Redis server."""
+    artifacts_url: str = Field(repr=False)
+    """Where sheets, segments and results are kept: the same store as the hub's, as an fsspec URL."""
+    engine: EngineFamily = EngineFamily.VLLM
+    """Engine family of an engine worker."""
+    datasets: Path | None = None
+    """Mirror of Hub datasets, laid out `org/name/`."""
+    models: Path | None = None
+    """Mirror of Hub models, laid out `org/name/`."""
+    hub_token: SecretStr | None = None
+    """Read token for gated weights, for orders that bring none. A stage program never sees it."""
+
+    worker_kind: Literal["harness", "engine"]
+    """`harness` prepares and scores, `engine` infers; given on the command line."""
+    worker_name: str = ""
+    """Unique among all workers, and the name of its queue; the host's name and the kind by default."""
+    worker_slots: int = Field(default=1, ge=1, le=256)
+    """Stages at the same time. An engine worker has one for each engine that its devices hold."""
+    worker_engine_settings: dict[str, Any] = {}
+    """Engine settings of this host, as a JSON object; an order's own settings win."""
+    worker_scratch: Path = Field(default_factory=lambda: Path(platformdirs.user_cache_dir("evalyard", appauthor=False)))
+    """Folder for inputs and outputs of running stages, emptied after each; needs room for segments, not for weights."""
+    worker_task_folders: tuple[Path, ...] = ()
+    """Further folders with lm-eval task files, as a JSON list."""
+    worker_heartbeat_seconds: float = Field(default=3.0, gt=0, le=20)
+    """Pause between two heartbeats; well below the hub's lease."""
+    worker_grace_seconds: float = Field(default=20.0, ge=0)
+    """How long a stage may take to seal and end once it is asked to."""
+    worker_memory_bytes: int | None = Field(default=None, gt=0)
+    """Address space of a harness stage; the host's memory by default."""
+
+    @field_validator("worker_name")
+    @classmethod
+    def _plain(cls, name: str) -> str:
+        if name and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+            raise ValueError(f"worker name {name!r}: take letters, digits, dot, dash and underscore, at most 100")
+        return name
+
+    @property
+    def name(self) -> str:
+        return self.worker_name or f"{host_name()}-{self.worker_kind}"
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must never leave this process as text."""
+        token = self.hub_token.get_secret_value() if self.hub_token else ""
+        return tuple(filter(None, (token, urlsplit(self.broker_url).password, self.broker_url)))
+
+    @property
+    def scratch(self) -> Path:
+        """This worker's own scratch folder."""
+        return self.worker_scratch / self.name
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """Limit for a harness stage. An engine maps weights and reserves addresses freely: it has none."""
+        if self.worker_kind == "engine":
+            return None
+        return self.worker_memory_bytes or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def read_worker_settings(*, kind: str, **given: object) -> WorkerSettings:
+    """Settings from the environment; `given` (from the command line) wins, None meaning not given.
+
+    Raises:
+        WorkerSettingsError: one is missing, unknown or impossible.
+    """
+    known = {PREFIX + name.upper() for name in WorkerSettings.model_fields}
+    for variable in sorted(os.environ):
+        if variable.startswith(PREFIX + "WORKER_") and variable not in known:
+            raise WorkerSettingsError(f"There is no setting {variable}. docs/workers.md lists a worker's settings.")
+    values = {name: value for name, value in given.items() if value is not None}
+    try:
+        return WorkerSettings(worker_kind=kind, **values)  # type: ignore[arg-type]  # pydantic checks the types
+    except ValidationError as error:
+        raise WorkerSettingsError(
+            " ".join(_sentence(detail) for detail in error.errors(include_input=False))
+        ) from error
+
+
+def host_name() -> str:
+    """This host's name, fit for a worker's name."""
+    return re.sub(r"[^A-Za-z0-9-]+", "-", platform.node().partition(".")[0]).strip("-")[:80] or "host"
+
+
+def _sentence(detail: object) -> str:
+    assert isinstance(detail, dict)
+    name = PREFIX + str(detail["loc"][0]).upper()
+    if detail["type"] == "missing":
+        return f"{name} is not set: give it the hub's value (docs/workers.md)."
+    return f"{name}: {detail['msg']}."
