@@ -178,7 +178,7 @@ def examine(settings: HubSettings, suites: Mapping[str, Suite], *, request: Subm
         engine=settings.engine,
     )
     said = {fault.field for fault in faults}
-    faults += [fault for fault in find_faults(case) if fault.field not in said or fault.field == "model"]
+    faults += [fault for fault in find_faults(case) if fault.field not in said]
     if faults or suite is None:
         raise SubmissionRefused(faults)
     return Accepted(
@@ -201,7 +201,7 @@ def record(session: Session, accepted: Accepted, *, now: datetime | None = None,
     The unique key decides between two that come at the same moment.
     """
     now = now or datetime.now(UTC)
-    session.execute(
+    session.exec(
         update(Evaluation)
         .where(col(Evaluation.key) == accepted.key, col(Evaluation.state) == EvaluationState.CANCELLED)
         # A cancelled evaluation keeps its page but no longer stands for the model.

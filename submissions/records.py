@@ -1,0 +1,210 @@
+"""What the API answers with: plain records, the same facts that the pages show."""
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel
+
+from orchestrator.lifecycle import EvaluationState, JobState
+from orchestrator.wire import EngineFamily, FailureKind, Precision, Stage
+
+
+class Progress(BaseModel):
+    """How far an evaluation is within its present state."""
+
+    done: int = 0
+    total: int = 0
+    text: str = ""
+    """For people: `120 of 300 requests answered`."""
+
+    @property
+    def share(self) -> float:
+        """0 to 1."""
+        return min(1.0, self.done / self.total) if self.total else 0.0
+
+
+class EvaluationRecord(BaseModel):
+    """An evaluation in a list."""
+
+    id: int
+    model: str
+    revision: str
+    precision: Precision
+    weight_type: str
+    base_model: str | None
+    model_type: str
+    chat_template: bool
+    architecture: str | None
+    parameters: int | None
+    licence: str | None
+    suite: str
+    suite_version: str
+    engine: EngineFamily
+    limit: int | None
+    """Documents for each task; an evaluation with a limit is never ranked."""
+    state: EvaluationState
+    progress: Progress
+    ahead: int | None = None
+    """Unfinished evaluations that were submitted earlier; None once this one has ended."""
+    waiting_because: str = ""
+    failure: FailureKind | None
+    sentence: str
+    next_step: str = ""
+    average: float | None
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+
+
+class ScoreRecord(BaseModel):
+    """One number of lm-eval's results."""
+
+    task: str
+    metric: str
+    filter: str
+    value: float
+    stderr: float | None
+    samples: int
+
+
+class BenchmarkRecord(BaseModel):
+    """One benchmark of an evaluation: its value, the numbers it is made of and where they come from."""
+
+    name: str
+    description: str = ""
+    state: JobState
+    sentence: str = ""
+    """Why there is no score, when it failed."""
+    failure: FailureKind | None = None
+    next_step: str = ""
+    log_tail: str = ""
+    value: float | None = None
+    """0 to 100, normalised as the suite says."""
+    raw: float | None = None
+    stderr: float | None = None
+    samples: int = 0
+    scores: list[ScoreRecord] = []
+    provenance: dict[str, Any] = {}
+    has_samples: bool = False
+
+
+class JobRecord(BaseModel):
+    id: int
+    stage: Stage
+    benchmark: str
+    state: JobState
+    phase: str
+    requests_done: int
+    requests_total: int
+    attempts: int
+    worker: str | None
+    """Of the last attempt."""
+    failure: FailureKind | None
+    sentence: str
+    log_tail: str
+
+
+class EventRecord(BaseModel):
+    at: datetime
+    name: str
+    job: int | None
+    details: dict[str, Any]
+
+
+class EvaluationDetail(EvaluationRecord):
+    """An evaluation with everything that is known of it."""
+
+    base_revision: str | None
+    folder: str | None
+    submitter: str
+    benchmarks: list[BenchmarkRecord]
+    jobs: list[JobRecord]
+    events: list[EventRecord]
+    facts: dict[str, Any]
+
+
+class SubmissionAnswer(BaseModel):
+    """What became of a submission."""
+
+    existing: bool
+    """Whether an equal evaluation was there already; nothing new was queued then."""
+    message: str
+    evaluation: EvaluationRecord
+
+
+class WorkerRecord(BaseModel):
+    name: str
+    kind: str
+    is_up: bool
+    stopping: bool
+    engine: str | None
+    device: str | None
+    last_heartbeat: datetime
+    doing: list[str] = []
+
+
+class QueueRecord(BaseModel):
+    running: list[EvaluationRecord]
+    waiting: list[EvaluationRecord]
+    failed: list[EvaluationRecord]
+    """The latest ones."""
+    workers: list[WorkerRecord]
+
+
+class SuiteBenchmarkRecord(BaseModel):
+    name: str
+    description: str
+    tasks: list[str]
+    num_fewshot: int | None
+    normalised: bool
+
+
+class SuiteRecord(BaseModel):
+    name: str
+    version: str
+    title: str
+    description: str
+    harness: str
+    chat_template: bool
+    benchmarks: list[SuiteBenchmarkRecord]
+    known_problems: list[str]
+
+
+class SampleFile(BaseModel):
+    task: str
+    samples: int | None = None
+
+
+class SamplePage(BaseModel):
+    """Some records of a samples file, as lm-eval wrote them."""
+
+    evaluation: int
+    benchmark: str
+    task: str
+    tasks: list[str]
+    offset: int
+    records: list[dict[str, Any]]
+    next_offset: int | None
+
+
+class ReproductionRecord(BaseModel):
+    """How to make a row's numbers again elsewhere."""
+
+    evaluation: int
+    install: str
+    commands: list[str]
+    versions: dict[str, str]
+    notes: list[str]
+    script: str
+    """All of it as a shell script."""
+
+
+class Problem(BaseModel):
+    """An error, as RFC 9457 has it."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    faults: list[dict[str, str | None]] = []
+    """Of a refused submission: each with `field`, `sentence` and `kind`."""

