@@ -1,0 +1,88 @@
+"""What the infer stage asks of an engine, whichever computes: the one seam between feeding and computing.
+
+An engine is fed groups and gives back responses one by one, in whatever order they finish. It never reads sheets,
+writes segments or speaks to the supervisor; and importing this module imports no engine.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from orchestrator.wire import EngineFamily, FailureKind, InferWork
+from workers.segments import Response
+from workers.sheets import Request
+from workers.stage import StageFailure
+
+
+@dataclass(frozen=True)
+class Need:
+    """What is to be answered, as far as an engine sizes itself by it."""
+
+    requests: int
+    longest: int
+    """Tokens of the longest request, generated ones included."""
+
+
+class Engine(Protocol):
+    settings: dict[str, Any]
+    """As used, whether derived or given; stored with each segment."""
+    tokens_computed: int
+    tokens_reused: int
+    """Prompt tokens that another request's computation already held."""
+
+    def start(self) -> None:
+        """Load the weights; afterwards groups may be submitted.
+
+        Raises:
+            StageFailure: the model cannot run here, with its class.
+        """
+        ...
+
+    def wants_more(self) -> bool:
+        """Whether another group would keep it busy; false while it holds enough."""
+        ...
+
+    def submit(self, group: Sequence[Request]) -> None:
+        """Take on requests that share their context (or prompt)."""
+        ...
+
+    def step(self) -> list[Response]:
+        """Compute a little and return what finished, perhaps nothing."""
+        ...
+
+    def busy(self) -> bool:
+        """Whether something submitted is still unanswered."""
+        ...
+
+
+def make_engine(work: InferWork, need: Need) -> Engine:
+    """The engine that `work` names, not yet started."""
+    if work.model.weight_type == "adapter" and work.engine is not EngineFamily.SCRIPTED:
+        raise StageFailure(
+            FailureKind.ARCHITECTURE,
+            f"Model {work.model.name} is an adapter, and adapters are not run yet. Merge it into its base model and "
+            "submit the merged weights.",
+        )
+    match work.engine:
+        case EngineFamily.SCRIPTED:
+            from workers.engine.scripted import ScriptedEngine
+
+            return ScriptedEngine(work.settings)
+        case EngineFamily.TRANSFORMERS:
+            from workers.engine.transformers import TransformersEngine
+
+            return TransformersEngine(work)
+        case EngineFamily.VLLM:
+            from workers.engine.vllm import VllmEngine
+
+            return VllmEngine(work, need)
+
+
+def refuse_unknown_settings(settings: dict[str, Any], allowed: Sequence[str]) -> None:
+    """Stop at a setting that no one would read."""
+    for name in settings:
+        if name not in allowed:
+            raise StageFailure(
+                FailureKind.ENGINE,
+                f"The engine has no setting '{name}'. It has: {', '.join(sorted(allowed))}.",
+            )

@@ -1,0 +1,266 @@
+"""vLLM through its Python engine, in this process: what lm-eval's `vllm` back end computes, with the work shared.
+
+One request answers all one-token continuations of a context. Longer continuations read their context from the prefix
+cache, and an answer counts only if every scored row was computed for it: where the cache reached into the
+continuation, vLLM leaves rows unset without a word, and the request is sent again without reading the cache.
+Safetensors only, never remote code.
+"""
+
+import math
+import os
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.wire import FailureKind, InferWork
+from workers.engine.engine import Need
+from workers.engine.info import engine_info
+from workers.engine.vllm_settings import derive
+from workers.engine.weights import check_weights, read_config
+from workers.segments import Generated, Response, Scored
+from workers.sheets import Generate, Loglikelihood, Request
+from workers.stage import StageFailure
+
+MOST_TOKEN_IDS = 128
+"""vLLM's own bound on `logprob_token_ids`."""
+
+
+@dataclass(frozen=True)
+class _OneToken:
+    """All one-token continuations of a context."""
+
+    requests: list[Loglikelihood]
+
+
+@dataclass(frozen=True)
+class _Warm:
+    """Computes the whole blocks of a context, for the continuations that wait for it."""
+
+    requests: list[Loglikelihood]
+
+
+@dataclass(frozen=True)
+class _Continuation:
+    request: Loglikelihood
+    reads_cache: bool
+
+
+@dataclass(frozen=True)
+class _Generation:
+    request: Generate
+
+
+_Sent = _OneToken | _Warm | _Continuation | _Generation
+
+
+class VllmEngine:
+    def __init__(self, work: InferWork, need: Need) -> None:
+        self._work = work
+        self._need = need
+        self.settings: dict[str, Any] = {}
+        self.tokens_computed = 0
+        self.tokens_reused = 0
+        self._sent: dict[str, _Sent] = {}
+        self._number = 0
+        self._most_sent = 0
+        self._block = 0
+
+    def start(self) -> None:
+        if self._work.model_folder is None:
+            raise StageFailure(FailureKind.WEIGHTS, "The work names no model folder. Give `model_folder`.")
+        folder = Path(self._work.model_folder)
+        config = read_config(folder)
+        weight_bytes = check_weights(folder)
+        settings = derive(
+            self._work, self._need, config=config, info=engine_info(self._work.engine), weight_bytes=weight_bytes
+        )
+        os.environ.update(settings.environment)
+
+        import vllm
+
+        engine = vllm.LLM(
+            model=str(folder),
+            tokenizer=str(folder),
+            load_format="safetensors",
+            trust_remote_code=False,
+            **settings.arguments,
+        )
+        self._engine = engine.llm_engine
+        cache = self._engine.vllm_config.cache_config
+        scheduler = self._engine.vllm_config.scheduler_config
+        self._block = int(cache.block_size)
+        self._most_sent = 2 * int(scheduler.max_num_seqs)
+        self.settings = settings.arguments | {
+            "environment": settings.environment,
+            "block_size": self._block,
+            "max_num_seqs": scheduler.max_num_seqs,
+            "max_num_batched_tokens": scheduler.max_num_batched_tokens,
+            "max_model_len": self._engine.model_config.max_model_len,
+        }
+
+    def wants_more(self) -> bool:
+        return len(self._sent) < self._most_sent
+
+    def busy(self) -> bool:
+        return bool(self._sent)
+
+    def submit(self, group: Sequence[Request]) -> None:
+        single: deque[Loglikelihood] = deque()
+        longer: list[Loglikelihood] = []
+        for request in group:
+            if isinstance(request, Generate):
+                self._send(_Generation(request), request.prompt, self._generation(request))
+            elif not request.context or not request.continuation:
+                raise StageFailure(
+                    FailureKind.HARNESS,
+                    f"Request {request.id} has an empty context or continuation; no engine can score that. Prepare "
+                    "the sheet again.",
+                )
+            elif len(request.continuation) == 1:
+                single.append(request)
+            else:
+                longer.append(request)
+        for context in _contexts(single):
+            for start in range(0, len(context), MOST_TOKEN_IDS):
+                self._send_one_token(context[start : start + MOST_TOKEN_IDS])
+        for context in _contexts(longer):
+            self._send_longer(context)
+
+    def step(self) -> list[Response]:
+        responses: list[Response] = []
+        for output in self._engine.step():
+            if output.finished:
+                responses.extend(self._receive(output))
+        return responses
+
+    def _receive(self, output: Any) -> list[Response]:
+        sent = self._sent.pop(output.request_id)
+        cached = int(output.num_cached_tokens or 0)
+        self.tokens_reused += cached
+        self.tokens_computed += len(output.prompt_token_ids) - cached + len(output.outputs[0].token_ids)
+        match sent:
+            case _OneToken(requests):
+                return _read_one_token(requests, output)
+            case _Warm(requests):
+                for request in requests:
+                    self._send_continuation(request, reads_cache=True)
+                return []
+            case _Continuation(request, reads_cache):
+                scored = _read_continuation(request, output, cached=cached)
+                if scored is None and reads_cache:
+                    self._send_continuation(request, reads_cache=False)
+                    return []
+                return [scored or Scored(request.id, math.nan, False)]
+            case _Generation(request):
+                completion = output.outputs[0]
+                return [
+                    Generated(request.id, completion.text, list(completion.token_ids), completion.finish_reason or "")
+                ]
+
+    def _send_one_token(self, requests: list[Loglikelihood]) -> None:
+        ids = sorted({request.continuation[0] for request in requests})
+        self._send(_OneToken(requests), requests[0].context, self._scoring(logprob_token_ids=ids))
+
+    def _send_longer(self, requests: list[Loglikelihood]) -> None:
+        """Continuations of one context: its whole blocks are computed first, once, without scoring any row of them."""
+        context = requests[0].context
+        whole = (len(context) - 1) // self._block * self._block
+        if whole:
+            self._send(_Warm(requests), context[:whole], self._scoring())
+        else:
+            for request in requests:
+                self._send_continuation(request, reads_cache=False)
+
+    def _send_continuation(self, request: Loglikelihood, *, reads_cache: bool) -> None:
+        parameters = self._scoring(prompt_logprobs=1, skip_reading_prefix_cache=not reads_cache)
+        self._send(_Continuation(request, reads_cache), request.context + request.continuation, parameters)
+
+    def _scoring(self, **options: Any) -> Any:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        return SamplingParams(
+            temperature=0,
+            max_tokens=1,
+            ignore_eos=True,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            **options,
+        )
+
+    def _generation(self, request: Generate) -> Any:
+        """Sampling as lm-eval sends it; vLLM itself adds the stop ids of generation_config.json."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        try:
+            return SamplingParams(
+                max_tokens=request.max_tokens,
+                stop=list(request.stop),
+                seed=request.seed,
+                output_kind=RequestOutputKind.FINAL_ONLY,
+                **request.sampling,
+            )
+        except (TypeError, ValueError) as error:
+            raise StageFailure(
+                FailureKind.HARNESS,
+                f"vLLM does not take the generation arguments {request.sampling}: {error}. Change them in the suite.",
+            ) from error
+
+    def _send(self, sent: _Sent, prompt: list[int], parameters: Any) -> None:
+        from vllm.inputs.engine import tokens_input
+
+        self._number += 1
+        # The engine counts a prompt's end against its own limit; a longer one is the sheet's fault, said here.
+        limit = int(self._engine.model_config.max_model_len)
+        if len(prompt) >= limit:
+            raise StageFailure(
+                FailureKind.HARNESS,
+                f"A request of {len(prompt)} tokens leaves no room in the engine's context of {limit} tokens. Prepare "
+                "the sheet again with the model's context limit.",
+            )
+        name = str(self._number)
+        self._engine.add_request(name, tokens_input(prompt), parameters)
+        self._sent[name] = sent
+
+
+def _contexts(requests: Sequence[Loglikelihood]) -> list[list[Loglikelihood]]:
+    """The requests by their exact context: a group may hold several short ones."""
+    found: dict[tuple[int, ...], list[Loglikelihood]] = {}
+    for request in requests:
+        found.setdefault(tuple(request.context), []).append(request)
+    return list(found.values())
+
+
+def _read_one_token(requests: list[Loglikelihood], output: Any) -> list[Response]:
+    """Greedy is what is no less likely than the token the engine chose: on a tie lm-eval counts the asked one too."""
+    completion = output.outputs[0]
+    row = completion.logprobs[0]
+    best = row[completion.token_ids[0]].logprob
+    scored: list[Response] = []
+    for request in requests:
+        logprob = row[request.continuation[0]].logprob
+        scored.append(Scored(request.id, logprob, logprob >= best))
+    return scored
+
+
+def _read_continuation(request: Loglikelihood, output: Any, *, cached: int) -> Scored | None:
+    """Sum over the last rows, counted from the end: some runners return only the rows they computed.
+
+    None when the cache reached past the context or a row is no log-probability: then nothing of it may be believed.
+    """
+    if cached > len(request.context) - 1:
+        return None
+    rows = output.prompt_logprobs[-len(request.continuation) :]
+    total, greedy = 0.0, True
+    for token, row in zip(request.continuation, rows, strict=True):
+        if not row or token not in row:
+            return None
+        logprob = row[token].logprob
+        if not math.isfinite(logprob):
+            return None
+        total += logprob
+        greedy = greedy and logprob >= max(entry.logprob for entry in row.values())
+    return Scored(request.id, total, greedy)

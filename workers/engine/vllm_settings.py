@@ -1,0 +1,158 @@
+"""How a vLLM engine is set up for a model, the work at hand and the device; what the operator gives overrides it.
+
+Pure: decides from the config and the sheet's needs, starts nothing and imports no engine.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.wire import EngineInfo, FailureKind, InferWork, Model, Precision
+from workers.engine.engine import Need
+from workers.engine.weights import text_config
+from workers.stage import StageFailure
+
+CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
+"""What vLLM's CPU attention has kernels for."""
+
+CPU_BLOCK = 32
+"""Tokens of a cache block on a CPU: its kernels want multiples of 32, and small blocks are reused more often."""
+
+CPU_SEQUENCES = 64
+"""Requests computed together on a CPU: more only costs memory there."""
+
+MIB, GIB = 1 << 20, 1 << 30
+
+CONTEXT_DEPENDENT = ("longrope", "su", "dynamic")
+"""Rotary scalings that change with the engine's context length, which then must be the model's own."""
+
+FORBIDDEN = {"model", "tokenizer", "trust_remote_code", "load_format", "dtype", "quantization", "hf_overrides"}
+"""What decides the answers belongs to the model identity; it can't be an engine setting."""
+
+
+@dataclass(frozen=True)
+class VllmSettings:
+    arguments: dict[str, Any]
+    """For `vllm.LLM`."""
+    environment: dict[str, str]
+    """Set before vLLM is imported."""
+
+
+def derive(work: InferWork, need: Need, *, config: dict[str, Any], info: EngineInfo, weight_bytes: int) -> VllmSettings:
+    """Arguments and environment for this work.
+
+    Raises:
+        StageFailure: the model cannot run on this device at this precision, or a setting is not allowed.
+    """
+    for name in work.settings:
+        if name in FORBIDDEN or (name == "max_model_len" and _context_dependent(config)):
+            raise StageFailure(
+                FailureKind.ENGINE, f"Setting '{name}' would change the answers; it is no setting of the engine."
+            )
+    on_cpu = info.device_type == "cpu"
+    if on_cpu:
+        _refuse_odd_heads(work.model, config)
+    arguments: dict[str, Any] = {
+        **precision_arguments(work.model, config),
+        "max_model_len": context_length(work, need, config),
+        "enable_prefix_caching": True,
+        "seed": 1234,
+        "disable_log_stats": True,
+    }
+    environment = {
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        # A model that computes NaN must fail, not generate the first token of its vocabulary.
+        "VLLM_RAISE_ON_LOGIT_NANS": "1",
+    }
+    tensor_parallel = int(work.settings.get("tensor_parallel_size", 1))
+    if tensor_parallel == 1:
+        # One device: the engine lives in this process, which is a process of its own anyway.
+        environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    if on_cpu:
+        arguments |= {
+            "enforce_eager": True,
+            "block_size": CPU_BLOCK,
+            "max_num_seqs": CPU_SEQUENCES,
+            "kv_cache_memory_bytes": _cpu_cache_bytes(work, arguments["max_model_len"], config=config, info=info),
+        }
+        # Without it the first scored row waits up to half a minute for a compiler.
+        environment["TORCHDYNAMO_DISABLE"] = "1"
+    elif info.memory_bytes and weight_bytes > 0.9 * info.memory_bytes * tensor_parallel:
+        raise StageFailure(
+            FailureKind.OUT_OF_MEMORY,
+            f"Model {work.model.name} has {weight_bytes / GIB:.0f} GiB of weights, more than {info.device} holds. It "
+            "needs a worker with more or larger GPUs.",
+        )
+    return VllmSettings(arguments | work.settings, environment)
+
+
+def precision_arguments(model: Model, config: dict[str, Any]) -> dict[str, Any]:
+    """dtype and quantisation for vLLM; a checkpoint that is quantised already keeps its own scheme."""
+    quantised = (config.get("quantization_config") or {}).get("quant_method")
+    match model.precision:
+        case Precision.BFLOAT16 | Precision.FLOAT16 | Precision.FLOAT32:
+            return {"dtype": model.precision.value}
+        case Precision.GPTQ:
+            if quantised != "gptq":
+                raise StageFailure(
+                    FailureKind.PRECISION,
+                    f"Model {model.name} is not quantised with GPTQ. Choose the precision of its weights.",
+                )
+            return {"dtype": "float16"}
+        case Precision.FOUR_BIT:
+            return {"dtype": "bfloat16", "quantization": "bitsandbytes"}
+        case Precision.EIGHT_BIT:
+            if quantised != "bitsandbytes":
+                raise StageFailure(
+                    FailureKind.PRECISION,
+                    f"vLLM loads 8-bit weights only where the repository holds them; {model.name} does not. Choose "
+                    "bfloat16, or 4bit.",
+                )
+            return {"dtype": "bfloat16", "quantization": "bitsandbytes"}
+
+
+def context_length(work: InferWork, need: Need, config: dict[str, Any]) -> int | None:
+    """Tokens the engine must hold: what the longest request needs, as far as that changes no answer."""
+    limit = work.identity.get("context_limit") or text_config(config).get("max_position_embeddings")
+    if _context_dependent(config):
+        return int(limit) if limit else None
+    needed = need.longest + 1
+    return min(int(limit), needed) if limit else needed
+
+
+def _context_dependent(config: dict[str, Any]) -> bool:
+    scaling = text_config(config).get("rope_parameters") or text_config(config).get("rope_scaling") or {}
+    kinds = [scaling, *(value for value in scaling.values() if isinstance(value, dict))]
+    return any(kind.get("rope_type", kind.get("type")) in CONTEXT_DEPENDENT for kind in kinds)
+
+
+def head_size(config: dict[str, Any]) -> int | None:
+    """Width of an attention head, or None where the config does not tell."""
+    text = text_config(config)
+    if isinstance(size := text.get("head_dim"), int):
+        return size
+    hidden, heads = text.get("hidden_size"), text.get("num_attention_heads")
+    return hidden // heads if isinstance(hidden, int) and isinstance(heads, int) and heads else None
+
+
+def _refuse_odd_heads(model: Model, config: dict[str, Any]) -> None:
+    size = head_size(config)
+    latent = "kv_lora_rank" in text_config(config)
+    if size is not None and not latent and size not in CPU_HEAD_SIZES:
+        raise StageFailure(
+            FailureKind.ARCHITECTURE,
+            f"Model {model.name} has attention heads of {size}, for which vLLM has no CPU kernel (it has "
+            f"{', '.join(map(str, CPU_HEAD_SIZES))}). Run it on a GPU, or with the transformers engine.",
+        )
+
+
+def _cpu_cache_bytes(work: InferWork, length: int | None, *, config: dict[str, Any], info: EngineInfo) -> int:
+    """Room for several of the longest requests, within an eighth of the machine's memory."""
+    text = text_config(config)
+    layers = int(text.get("num_hidden_layers") or 32)
+    heads = int(text.get("num_key_value_heads") or text.get("num_attention_heads") or 32)
+    width = 4 if work.model.precision is Precision.FLOAT32 else 2
+    token = 2 * layers * heads * (head_size(config) or 128) * width
+    one = token * ((length or 4096) + CPU_BLOCK)
+    most = max(2 * one, (info.memory_bytes or 16 * GIB) // 8)
+    return min(max(16 * one, 256 * MIB), most)
