@@ -34,10 +34,6 @@ class WrongState(EvalyardError):
     """The thing exists, but its present state does not allow this."""
 
 
-class StorageFailed(EvalyardError):
-    """The artifact store could not be read or written."""
-
-
 NEXT_STEPS: dict[FailureKind, str] = {
     FailureKind.DOWNLOAD: "Check that the Hub or the mirror can be reached from the worker, then retry.",
     FailureKind.GATED: "Give the hub a read token that was granted access (EVALYARD_HUB_TOKEN), then retry.",

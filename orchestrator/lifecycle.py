@@ -3,7 +3,8 @@
 Job          queued ──→ dispatched ──→ running ──→ completed
                ↑            │             │ ├────→ failed
                └── requeue ─┴─────────────┘ └────→ cancelled (from every state that is not final)
-             a failed job may be retried by a person: failed ──→ queued
+             a failed job may be retried by a person: failed ──→ queued | blocked, and then the completed infer job
+             of its evaluation may have more to answer: completed ──→ queued | blocked
 
 Evaluation   queued → preparing → running → scoring → finished | failed | cancelled      derived from its jobs
 """
@@ -43,11 +44,12 @@ ARROWS: dict[JobState, frozenset[JobState]] = {
         {JobState.RUNNING, JobState.COMPLETED, JobState.QUEUED, JobState.FAILED, JobState.CANCELLED}
     ),
     JobState.RUNNING: frozenset({JobState.COMPLETED, JobState.QUEUED, JobState.FAILED, JobState.CANCELLED}),
-    JobState.COMPLETED: frozenset(),
+    JobState.COMPLETED: frozenset({JobState.QUEUED, JobState.BLOCKED}),
     JobState.FAILED: frozenset({JobState.QUEUED, JobState.BLOCKED}),
     JobState.CANCELLED: frozenset(),
 }
-"""Every move there is. `completed` may follow `dispatched` directly when the `started` update was lost."""
+"""Every move there is. `completed` may follow `dispatched` directly when the `started` update was lost; it is left only
+by an infer job, when a person retries a benchmark whose sheet did not exist when the infer job ran."""
 
 
 class EvaluationState(StrEnum):

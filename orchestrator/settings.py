@@ -18,7 +18,7 @@ from orchestrator.errors import SettingsError
 from orchestrator.wire import EngineFamily
 
 PREFIX = "EVALYARD_"
-OF_OTHERS = frozenset({"EVALYARD_URL", "EVALYARD_SUPERVISED", "EVALYARD_MEMORY_BYTES"})
+OF_OTHERS = frozenset({"EVALYARD_URL", "EVALYARD_SUPERVISED", "EVALYARD_MEMORY_BYTES", "EVALYARD_CACHE"})
 """Variables of the command line and of stage programs: known here so that they do not stop the hub."""
 OTHERS_PREFIXES = ("EVALYARD_WORKER_", "EVALYARD_TEST_", "EVALYARD_DEMO_")
 
@@ -73,7 +73,7 @@ class HubSettings(BaseSettings):
             raise ValueError("EVALYARD_DATABASE_URL must begin with sqlite:/// or postgresql://.")
         if "://" not in self.artifacts_url:
             raise ValueError("EVALYARD_ARTIFACTS_URL must be a URL such as file:///srv/evalyard or s3://bucket/prefix.")
-        if self.broker_url and not self.broker_url.startswith(("redis://", "rediss://", "redis+socket://")):
+        if self.broker_url and not self.broker_url.startswith(("redis://", "rediss://", "memory://")):
             raise ValueError("EVALYARD_BROKER_URL must begin with redis:// or rediss://; Valkey speaks the same.")
         if self.lease_seconds < 3 * self.tick_seconds:
             raise ValueError(

@@ -1,6 +1,6 @@
 """The tables: what is true. Times are UTC; JSON columns hold records of `orchestrator.wire` or plain facts.
 
-`orchestrator.jobs` alone writes `Job.state` and `Attempt`; `orchestrator.results` alone writes `Score`.
+`orchestrator.arrows` alone writes `Job.state` and `Attempt`; `orchestrator.results` alone writes `Score`.
 """
 
 from datetime import UTC, datetime
@@ -155,7 +155,7 @@ class Attempt(SQLModel, table=True):
     lease_until: datetime = _time()
     ended_at: datetime | None = _time(nullable=True)
     outcome: str = ""
-    """`completed`, `failed`, `released`, `expired`, `superseded`, `cancelled`; empty while it runs."""
+    """`completed`, `failed`, `released`, `expired`, `unsent`, `cancelled`; empty while it runs."""
     failure: FailureKind | None = _enum(FailureKind, default=None, nullable=True)
     sentence: str = Field(default="", sa_column=Column(Text, nullable=False, default=""))
     log_tail: str = Field(default="", sa_column=Column(Text, nullable=False, default=""))
@@ -174,11 +174,14 @@ class Worker(SQLModel, table=True):
     device_type: str | None = None
     device: str | None = None
     last_heartbeat: datetime = _time()
+    """By the hub's clock."""
+    reported_at: datetime = _time()
+    """By the worker's clock: orders its messages."""
     first_seen: datetime = _time()
 
 
 class Score(SQLModel, table=True):
-    """One number with its provenance. Written once, never changed."""
+    """One number with its provenance. Written once, never changed; the cost of answering is added when it is known."""
 
     __table_args__ = (UniqueConstraint("evaluation_id", "benchmark", "task", "metric", "filter", name="score_once"),)
 
@@ -209,5 +212,5 @@ class Event(SQLModel, table=True):
     job_id: int | None = Field(default=None, foreign_key="job.id")
     attempt_id: str | None = None
     name: str
-    """A constant of `orchestrator.jobs`, e.g. `job_requeued`."""
+    """A constant of `orchestrator.arrows`, `evaluations` or `jobs`, e.g. `job_requeued`."""
     details: dict[str, Any] = _json()

@@ -1,6 +1,6 @@
 """Alembic's entry: runs the migrations on the connection that `orchestrator.db.migrate` hands over, and no other."""
 
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from alembic import context
@@ -9,7 +9,7 @@ from sqlmodel import AutoString, SQLModel
 from orchestrator import tables
 
 
-def plain_types(kind: str, item: Any, autogen_context: Any) -> str | bool:
+def plain_types(kind: str, item: Any, autogen_context: Any) -> str | Literal[False]:
     """Migrations name the database's types, not ours: they must still run when ours have changed."""
     if kind != "type":
         return False

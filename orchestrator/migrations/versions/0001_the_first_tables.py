@@ -44,6 +44,7 @@ def upgrade() -> None:
         sa.Column("device_type", sa.String(), nullable=True),
         sa.Column("device", sa.String(), nullable=True),
         sa.Column("last_heartbeat", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("reported_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("first_seen", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("name"),
     )

@@ -1,0 +1,275 @@
+"""Moves one job along one arrow of its life-cycle: a guarded UPDATE and an event row for each. Knows no other job.
+
+The only writer of `Job.state` and `Attempt`. Every function returns whether the row was moved: False means that the
+job was no longer where the arrow begins, or that the attempt is not its current one, and then nothing was changed.
+What follows from a move for the rest of the evaluation is for `orchestrator.jobs`.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Update, update
+from sqlmodel import Session, col, select
+
+from orchestrator.budgets import Tally
+from orchestrator.lifecycle import ARROWS, JobState
+from orchestrator.tables import Attempt, Event, Job
+from orchestrator.wire import FailureKind, Progress
+
+JOB_QUEUED = "job_queued"
+JOB_CLAIMED = "job_claimed"
+JOB_STARTED = "job_started"
+JOB_COMPLETED = "job_completed"
+JOB_REQUEUED = "job_requeued"
+JOB_FAILED = "job_failed"
+JOB_CANCELLED = "job_cancelled"
+JOB_RETRIED = "job_retried"
+
+HELD = tuple(state for state in JobState if state.is_held)
+WAITING = (JobState.BLOCKED, JobState.QUEUED)
+LOG_TAIL_CHARACTERS = 16_000
+
+
+def queue(session: Session, job: int, *, identity: dict[str, Any] | None = None, now: datetime) -> bool:
+    """blocked → queued: what the job waited for is there."""
+    values: dict[str, Any] = {"state": JobState.QUEUED}
+    if identity is not None:
+        values["identity"] = identity
+    moved = _move(session, col(Job.id) == job, (JobState.BLOCKED,), values)
+    return moved and _record(session, JOB_QUEUED, now, job=job)
+
+
+def claim(
+    session: Session,
+    job: int,
+    *,
+    attempt: str,
+    worker: str,
+    boot: str,
+    lease_until: datetime,
+    identity: dict[str, Any] | None = None,
+    now: datetime,
+) -> bool:
+    """queued → dispatched, with a new attempt that holds the job until its lease ends."""
+    values: dict[str, Any] = {
+        "state": JobState.DISPATCHED,
+        "attempt_id": attempt,
+        "not_before": None,
+        "requests_done": 0,
+        "phase": "",
+    }
+    if identity is not None:
+        values["identity"] = identity
+    if not _move(session, col(Job.id) == job, (JobState.QUEUED,), values):
+        return False
+    session.add(Attempt(id=attempt, job_id=job, worker=worker, boot=boot, dispatched_at=now, lease_until=lease_until))
+    session.flush()
+    return _record(session, JOB_CLAIMED, now, job=job, attempt=attempt, worker=worker)
+
+
+def start(session: Session, attempt: str, *, now: datetime) -> bool:
+    """dispatched → running."""
+    if not _move(session, col(Job.attempt_id) == attempt, (JobState.DISPATCHED,), {"state": JobState.RUNNING}):
+        return False
+    _change(session, update(Attempt).where(_open(attempt)).values(started_at=now))
+    return _record(session, JOB_STARTED, now, attempt=attempt)
+
+
+def touch(session: Session, attempt: str, *, progress: Progress, lease_until: datetime) -> bool:
+    """Extend the lease and note how far the attempt is. No arrow, but the same fence."""
+    values: dict[str, Any] = {"phase": clean(progress.phase)[:200]}
+    if progress.total:
+        values |= {"requests_done": progress.done, "requests_total": progress.total}
+    if not _change(
+        session,
+        update(Job).where(col(Job.attempt_id) == attempt, col(Job.state).in_(HELD)).values(**values),
+    ):
+        return False
+    return _change(session, update(Attempt).where(_open(attempt)).values(lease_until=lease_until))
+
+
+def complete(session: Session, attempt: str, *, result: dict[str, Any], now: datetime) -> bool:
+    """dispatched or running → completed. From dispatched, because the message of the start may be lost."""
+    values = {"state": JobState.COMPLETED, "result": result, "ended_at": now, "failure": None, "sentence": ""}
+    if not _move(session, col(Job.attempt_id) == attempt, HELD, values):
+        return False
+    _end_attempt(session, attempt, outcome="completed", now=now)
+    return _record(session, JOB_COMPLETED, now, attempt=attempt)
+
+
+def requeue(
+    session: Session,
+    attempt: str,
+    *,
+    outcome: str,
+    now: datetime,
+    not_before: datetime | None = None,
+    tally: Tally | None = None,
+    failure: FailureKind | None = None,
+    sentence: str = "",
+    log_tail: str = "",
+    lease_ended: bool = False,
+) -> bool:
+    """dispatched or running → queued: the attempt is over and another one will be made.
+
+    `tally` charges the job's budgets; without it the attempt costs nothing. With `lease_ended` the move is only made
+    if no heartbeat has extended the lease since it was looked at.
+    """
+    sentence, log_tail = clean(sentence), clean(log_tail)[-LOG_TAIL_CHARACTERS:]
+    if lease_ended and not _end_lease(session, attempt, now=now):
+        return False
+    values: dict[str, Any] = {
+        "state": JobState.QUEUED,
+        "attempt_id": None,
+        "not_before": not_before,
+        "sentence": sentence,
+        "phase": "",
+    }
+    if log_tail:
+        values["log_tail"] = log_tail
+    if tally is not None:
+        values |= {"model_failures": tally.model, "infrastructure_failures": tally.infrastructure}
+    if not _move(session, col(Job.attempt_id) == attempt, HELD, values):
+        return False
+    _end_attempt(session, attempt, outcome=outcome, failure=failure, sentence=sentence, log_tail=log_tail, now=now)
+    return _record(session, JOB_REQUEUED, now, attempt=attempt, outcome=outcome, failure=failure, sentence=sentence)
+
+
+def fail(
+    session: Session,
+    attempt: str,
+    *,
+    outcome: str,
+    failure: FailureKind,
+    sentence: str,
+    now: datetime,
+    tally: Tally,
+    log_tail: str = "",
+    lease_ended: bool = False,
+) -> bool:
+    """dispatched or running → failed: no further attempt will be made by itself."""
+    sentence, log_tail = clean(sentence), clean(log_tail)[-LOG_TAIL_CHARACTERS:]
+    if lease_ended and not _end_lease(session, attempt, now=now):
+        return False
+    values: dict[str, Any] = {
+        "state": JobState.FAILED,
+        "failure": failure,
+        "sentence": sentence,
+        "log_tail": log_tail,
+        "model_failures": tally.model,
+        "infrastructure_failures": tally.infrastructure,
+        "ended_at": now,
+        "phase": "",
+    }
+    if not _move(session, col(Job.attempt_id) == attempt, HELD, values):
+        return False
+    _end_attempt(session, attempt, outcome=outcome, failure=failure, sentence=sentence, log_tail=log_tail, now=now)
+    return _record(session, JOB_FAILED, now, attempt=attempt, failure=failure, sentence=sentence)
+
+
+def fail_waiting(session: Session, job: int, *, failure: FailureKind, sentence: str, now: datetime) -> bool:
+    """blocked or queued → failed: what the job would need will never be there."""
+    values = {"state": JobState.FAILED, "failure": failure, "sentence": clean(sentence), "ended_at": now}
+    moved = _move(session, col(Job.id) == job, WAITING, values)
+    return moved and _record(session, JOB_FAILED, now, job=job, failure=failure, sentence=clean(sentence))
+
+
+def cancel(session: Session, job: int, *, attempt: str | None, sentence: str, now: datetime) -> bool:
+    """Any state that is not final → cancelled. `attempt` is the one that holds the job, if any."""
+    values = {"state": JobState.CANCELLED, "failure": FailureKind.CANCELLED, "sentence": sentence, "ended_at": now}
+    where = (col(Job.id) == job) & (
+        col(Job.attempt_id).is_(None) if attempt is None else (col(Job.attempt_id) == attempt)
+    )
+    if not _move(session, where, tuple(state for state in JobState if not state.is_final), values):
+        return False
+    if attempt is not None:
+        _end_attempt(session, attempt, outcome="cancelled", failure=FailureKind.CANCELLED, sentence=sentence, now=now)
+    return _record(session, JOB_CANCELLED, now, job=job, attempt=attempt)
+
+
+def retry(session: Session, job: int, *, to: JobState, now: datetime) -> bool:
+    """failed → queued or blocked, by a person: with fresh budgets."""
+    return _revive(session, job, (JobState.FAILED,), to, now=now)
+
+
+def reopen(session: Session, job: int, *, to: JobState, now: datetime) -> bool:
+    """completed → queued or blocked, by a person: an infer job gets a benchmark more to answer."""
+    return _revive(session, job, (JobState.COMPLETED,), to, now=now)
+
+
+def clean(text: str) -> str:
+    """Text that both databases take: PostgreSQL knows no NUL, and neither knows half of a surrogate pair."""
+    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+
+
+def _revive(session: Session, job: int, sources: tuple[JobState, ...], to: JobState, *, now: datetime) -> bool:
+    values: dict[str, Any] = {
+        "state": to,
+        "attempt_id": None,
+        "not_before": None,
+        "model_failures": 0,
+        "infrastructure_failures": 0,
+        "failure": None,
+        "sentence": "",
+        "ended_at": None,
+    }
+    moved = _move(session, col(Job.id) == job, sources, values)
+    return moved and _record(session, JOB_RETRIED, now, job=job, to=to)
+
+
+def _move(session: Session, where: ColumnElement[bool], sources: tuple[JobState, ...], values: dict[str, Any]) -> bool:
+    """The guarded UPDATE: from one of `sources`, along an arrow of the life-cycle, or not at all."""
+    to: JobState = values["state"]
+    assert all(to in ARROWS[source] for source in sources), f"no arrow leads from {sources} to {to}"
+    return _change(session, update(Job).where(where, col(Job.state).in_(sources)).values(**values))
+
+
+def _end_lease(session: Session, attempt: str, *, now: datetime) -> bool:
+    """Close the attempt unless a heartbeat has extended its lease in the meantime."""
+    return _change(session, update(Attempt).where(_open(attempt), col(Attempt.lease_until) < now).values(ended_at=now))
+
+
+def _end_attempt(
+    session: Session,
+    attempt: str,
+    *,
+    outcome: str,
+    now: datetime,
+    failure: FailureKind | None = None,
+    sentence: str = "",
+    log_tail: str = "",
+) -> None:
+    """Close the attempt; its end may have been written already by the guard on its lease."""
+    values = {"ended_at": now, "outcome": outcome, "failure": failure, "sentence": sentence, "log_tail": log_tail}
+    _change(session, update(Attempt).where(col(Attempt.id) == attempt, col(Attempt.outcome) == "").values(**values))
+
+
+def _open(attempt: str) -> ColumnElement[bool]:
+    return (col(Attempt.id) == attempt) & col(Attempt.ended_at).is_(None)
+
+
+def _change(session: Session, statement: Update) -> bool:
+    """Run an UPDATE of at most one row, past the session's objects; whether it changed one."""
+    session.flush()
+    return session.connection().execute(statement).rowcount == 1
+
+
+def _record(
+    session: Session, name: str, now: datetime, *, job: int | None = None, attempt: str | None = None, **details: Any
+) -> bool:
+    """The event row of a move that was made; always True, so that a move can end with it."""
+    which = col(Job.id) == job if job is not None else col(Job.attempt_id) == attempt
+    if job is None and name == JOB_REQUEUED:
+        which = col(Job.id) == select(Attempt.job_id).where(Attempt.id == attempt).scalar_subquery()
+    found = session.exec(select(Job.id, Job.evaluation_id).where(which)).one()
+    session.add(
+        Event(
+            at=now,
+            evaluation_id=found[1],
+            job_id=found[0],
+            attempt_id=attempt,
+            name=name,
+            details={key: value for key, value in details.items() if value not in (None, "")},
+        )
+    )
+    return True

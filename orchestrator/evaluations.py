@@ -1,0 +1,133 @@
+"""What follows for an evaluation when one of its jobs has moved: later stages open or fail, its own state is derived.
+
+Deciding (`consequences`) is pure; `advance` does it in the transaction of the move that caused it. Never touches a job
+that an attempt holds.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import update
+from sqlmodel import Session, col, select
+
+from orchestrator import arrows
+from orchestrator.lifecycle import EvaluationState, JobFacts, JobState, evaluation_state
+from orchestrator.tables import Evaluation, Event, Job
+from orchestrator.wire import FailureKind, Stage
+
+EVALUATION_MOVED = "evaluation_moved"
+
+
+@dataclass(frozen=True)
+class Open:
+    """A blocked job has what it waited for."""
+
+    job: int
+    identity: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class GiveUp:
+    """A waiting job will never have what it needs."""
+
+    job: int
+    failure: FailureKind
+    sentence: str
+
+
+def lock(session: Session, evaluation: int) -> None:
+    """Hold the evaluation's row until the transaction ends (SQLite: writers follow each other anyway)."""
+    session.exec(select(Evaluation.id).where(Evaluation.id == evaluation).with_for_update()).first()
+
+
+def jobs_of(session: Session, evaluation: int) -> Sequence[Job]:
+    """The evaluation's jobs as they are now, in the order they were made."""
+    statement = select(Job).where(Job.evaluation_id == evaluation).order_by(col(Job.id))
+    return session.exec(statement.execution_options(populate_existing=True)).all()
+
+
+def advance(session: Session, evaluation: int, *, answered: Collection[str] = (), now: datetime) -> None:
+    """Draw the consequences of the jobs' present states, and write the evaluation's own.
+
+    `answered` names benchmarks whose every response is sealed while the infer job still runs.
+    """
+    for step in consequences(jobs_of(session, evaluation), answered):
+        if isinstance(step, Open):
+            arrows.queue(session, step.job, identity=step.identity, now=now)
+        else:
+            arrows.fail_waiting(session, step.job, failure=step.failure, sentence=step.sentence, now=now)
+    _write_state(session, evaluation, now=now)
+
+
+def consequences(jobs: Sequence[Job], answered: Collection[str] = ()) -> list[Open | GiveUp]:
+    """What must happen to the blocked jobs of one evaluation."""
+    prepares = {job.benchmark: job for job in jobs if job.stage is Stage.PREPARE}
+    infers = [job for job in jobs if job.stage is Stage.INFER]
+    steps: list[Open | GiveUp] = []
+    if all(job.state.is_final for job in prepares.values()):
+        for infer in infers:
+            if infer.state is JobState.BLOCKED:
+                steps.append(_open_infer(infer, list(prepares.values())))
+    given_up = next((step for step in steps if isinstance(step, GiveUp)), None)
+    for score in jobs:
+        if score.stage is not Stage.SCORE or score.state is not JobState.BLOCKED:
+            continue
+        assert score.id is not None
+        prepare = prepares[score.benchmark]
+        lost = next((job for job in infers if job.state is JobState.FAILED), None)
+        if prepare.state is JobState.FAILED:
+            steps.append(GiveUp(score.id, prepare.failure or FailureKind.HARNESS, prepare.sentence))
+        elif prepare.state is JobState.COMPLETED and (
+            all(job.state is JobState.COMPLETED for job in infers) or score.benchmark in answered
+        ):
+            steps.append(Open(score.id, infers[0].identity))
+        elif lost is not None:
+            steps.append(GiveUp(score.id, lost.failure or FailureKind.ENGINE, lost.sentence))
+        elif given_up is not None:
+            steps.append(GiveUp(score.id, given_up.failure, given_up.sentence))
+    return steps
+
+
+def _open_infer(infer: Job, prepares: Sequence[Job]) -> Open | GiveUp:
+    """Inference starts once every sheet that will be there is there."""
+    assert infer.id is not None
+    if any(job.state is JobState.COMPLETED for job in prepares):
+        return Open(infer.id)
+    failed = next((job for job in prepares if job.failure), None)
+    kind = failed.failure if failed and failed.failure else FailureKind.HARNESS
+    first = failed.sentence if failed else ""
+    return GiveUp(infer.id, kind, f"No benchmark could be prepared. {first}".strip())
+
+
+def verdict(jobs: Sequence[Job]) -> tuple[EvaluationState, FailureKind | None, str]:
+    """State, class of failure and sentence of an evaluation, from its jobs."""
+    state = evaluation_state(JobFacts(stage=job.stage, state=job.state) for job in jobs)
+    failed = [job for job in jobs if job.state is JobState.FAILED]
+    if state is EvaluationState.CANCELLED:
+        return state, FailureKind.CANCELLED, "Cancelled on request."
+    if state is EvaluationState.FAILED:
+        infer = [job for job in failed if job.stage is Stage.INFER]
+        first = (infer or failed)[0] if failed else None
+        return state, first.failure if first else None, first.sentence if first else ""
+    lacking = [job for job in failed if job.stage is Stage.SCORE]
+    if lacking:
+        names = ", ".join(job.benchmark for job in lacking)
+        reasons = " ".join(dict.fromkeys(job.sentence for job in lacking if job.sentence))
+        return state, None, f"No score for {names}, so there is no average. {reasons}".strip()
+    return state, None, ""
+
+
+def _write_state(session: Session, evaluation: int, *, now: datetime) -> None:
+    state, failure, sentence = verdict(jobs_of(session, evaluation))
+    row = session.exec(select(Evaluation.state, Evaluation.started_at).where(Evaluation.id == evaluation)).one()
+    values: dict[str, Any] = {"state": state, "failure": failure, "sentence": sentence}
+    if row[1] is None and state is not EvaluationState.QUEUED and not state.is_final:
+        values["started_at"] = now
+    if state is not row[0]:
+        values["ended_at"] = now if state.is_final else None
+        details = {"from": str(row[0]), "to": str(state)}
+        session.add(Event(at=now, evaluation_id=evaluation, name=EVALUATION_MOVED, details=details))
+    session.flush()
+    session.connection().execute(update(Evaluation).where(col(Evaluation.id) == evaluation).values(**values))

@@ -1,0 +1,110 @@
+"""What a score must remember so that it can be doubted later: model, suite, harness, sheet, engine, cost. Pure records.
+
+Whatever the stages report about themselves is kept as they said it, under the stage's name; nothing is left out and
+nothing is guessed.
+"""
+
+import math
+from typing import Any
+
+from sqlmodel import Session, col, select
+
+from orchestrator.suites import Suite
+from orchestrator.tables import Attempt, Evaluation, Job, Submission, Worker
+from orchestrator.wire import InferDone, ScoreDone, identity_digest
+
+FORMAT = 1
+
+
+def describe_score(
+    session: Session,
+    *,
+    submission: Submission,
+    evaluation: Evaluation,
+    suite: Suite,
+    job: Job,
+    attempt: str,
+    prepare: Job,
+    infer: Job,
+    done: ScoreDone,
+) -> dict[str, Any]:
+    """The provenance of a benchmark's own rows, as plain JSON."""
+    benchmark = suite.benchmark(job.benchmark)
+    sheet = prepare.result
+    record: dict[str, Any] = finite(
+        {
+            "format": FORMAT,
+            "model": {
+                "name": submission.model,
+                "revision": submission.revision,
+                "precision": submission.precision.value,
+                "weight_type": submission.weight_type,
+                "base_model": submission.base_model,
+                "base_revision": submission.base_revision,
+                "chat_template": submission.chat_template,
+            },
+            "identity": job.identity,
+            "identity_digest": identity_digest(job.identity),
+            "suite": {"name": suite.name, "version": suite.version, "harness": suite.harness},
+            "benchmark": benchmark.model_dump(mode="json"),
+            "document_limit": evaluation.document_limit,
+            "prepare": {
+                "sheet": sheet.get("sheet"),
+                "digest": sheet.get("digest"),
+                "requests": sheet.get("requests"),
+                "documents": sheet.get("documents"),
+                "truncated": sheet.get("truncated"),
+                **sheet.get("provenance", {}),
+            },
+            "infer": {
+                "engine": evaluation.engine.value,
+                "attempts": _attempts(session, infer),
+                "cost": describe_cost(InferDone.model_validate(infer.result)) if infer.result else None,
+            },
+            "score": {"results": done.results, "attempt": attempt, **done.provenance},
+        }
+    )
+    return record
+
+
+def describe_cost(done: InferDone) -> dict[str, Any]:
+    """What answering cost in the infer job's last attempt, for all benchmarks of the evaluation together."""
+    cost = done.model_dump(mode="json", exclude={"stage"})
+    # An engine on a GPU is billed by the seconds that it holds the device, answering or not.
+    cost["device_seconds"] = done.total_seconds * done.engine.device_count
+    return cost
+
+
+def finite(value: Any) -> Any:
+    """The same JSON without NaN and infinities, which PostgreSQL's JSON cannot hold: they become null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, str):
+        return value.replace("\x00", "\ufffd")
+    if isinstance(value, dict):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
+
+
+def _attempts(session: Session, infer: Job) -> list[dict[str, Any]]:
+    """Every attempt at the infer job so far: where and when, in order."""
+    statement = (
+        select(Attempt, Worker)
+        .join(Worker, col(Worker.name) == Attempt.worker, isouter=True)
+        .where(Attempt.job_id == infer.id)
+        .order_by(col(Attempt.dispatched_at))
+    )
+    return [
+        {
+            "attempt": attempt.id,
+            "worker": attempt.worker,
+            "engine_version": worker.engine_version if worker else None,
+            "device": worker.device if worker else None,
+            "started_at": attempt.started_at.isoformat() if attempt.started_at else None,
+            "ended_at": attempt.ended_at.isoformat() if attempt.ended_at else None,
+            "outcome": attempt.outcome,
+        }
+        for attempt, worker in session.exec(statement).all()
+    ]

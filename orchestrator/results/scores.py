@@ -1,0 +1,144 @@
+"""Commits a benchmark's scores: one row for each number the harness gave, and the benchmark's own two, with provenance.
+
+Runs inside the transaction that completes the score job, so a score exists exactly once for a completed job. Computes
+no benchmark: `orchestrator.suites` says what the harness's numbers add up to. Never commits what is not a number.
+"""
+
+import math
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import update
+from sqlmodel import Session, col, select
+
+from orchestrator import suites as suites_module
+from orchestrator.errors import EvalyardError
+from orchestrator.results.provenance import describe_cost, describe_score
+from orchestrator.suites import BenchmarkValue, MissingScore, Suite
+from orchestrator.tables import Evaluation, Job, Score, Submission
+from orchestrator.wire import FailureKind, InferDone, ScoreDone, Stage
+
+VALUE = "value"
+RAW = "raw"
+
+
+class Unscorable(EvalyardError):
+    """The harness's numbers do not make a score; `kind` says whose fault that is."""
+
+    def __init__(self, kind: FailureKind, sentence: str) -> None:
+        super().__init__(sentence)
+        self.kind = kind
+
+
+def suite_of(evaluation: Evaluation, suites: Mapping[str, Suite]) -> Suite:
+    """The suite that the evaluation was submitted under, in that version.
+
+    Raises:
+        Unscorable: it is gone, or is another version now.
+    """
+    suite = suites.get(evaluation.suite)
+    if suite is None:
+        sentence = f"The suite '{evaluation.suite}' is no longer there. Bring its file back and retry."
+        raise Unscorable(FailureKind.SUITE, sentence)
+    if suite.version != evaluation.suite_version:
+        raise Unscorable(
+            FailureKind.SUITE,
+            f"Evaluation {evaluation.id} was submitted under version {evaluation.suite_version} of the suite "
+            f"'{suite.name}', which is at version {suite.version} now. Submit the model again.",
+        )
+    return suite
+
+
+def commit(
+    session: Session, job: Job, attempt: str, *, done: ScoreDone, suites: Mapping[str, Suite], now: datetime
+) -> None:
+    """Write the score rows of a benchmark, and the evaluation's average once every benchmark has its value.
+
+    Raises:
+        Unscorable: a counted number is missing or not finite, or the suite is not the one that was submitted.
+    """
+    evaluation = session.exec(select(Evaluation).where(Evaluation.id == job.evaluation_id)).one()
+    submission = session.exec(select(Submission).where(Submission.id == evaluation.submission_id)).one()
+    suite = suite_of(evaluation, suites)
+    benchmark = suite.benchmark(job.benchmark)
+    value = _value(benchmark, done)
+    jobs = session.exec(select(Job).where(Job.evaluation_id == evaluation.id)).all()
+    prepare = next(other for other in jobs if other.stage is Stage.PREPARE and other.benchmark == job.benchmark)
+    infer = next(other for other in jobs if other.stage is Stage.INFER)
+    provenance = describe_score(
+        session,
+        submission=submission,
+        evaluation=evaluation,
+        suite=suite,
+        job=job,
+        attempt=attempt,
+        prepare=prepare,
+        infer=infer,
+        done=done,
+    )
+
+    def add(task: str, metric: str, number: float, **more: Any) -> None:
+        assert evaluation.id is not None
+        assert job.id is not None
+        session.add(
+            Score(
+                evaluation_id=evaluation.id,
+                benchmark=job.benchmark,
+                task=task,
+                metric=metric,
+                value=number,
+                job_id=job.id,
+                attempt_id=attempt,
+                created_at=now,
+                **more,
+            )
+        )
+
+    for score in done.scores:
+        if math.isfinite(score.value):
+            stderr = _finite(score.stderr)
+            add(score.task, score.metric, score.value, filter=score.filter, stderr=stderr, samples=score.samples)
+    tasks = {score.task: score.samples for score in done.scores}
+    samples = max(tasks.values(), default=0) if benchmark.raw_task in tasks else sum(tasks.values())
+    samples = int(done.provenance.get("samples", samples))
+    add("", VALUE, value.value, stderr=value.stderr, samples=samples, provenance=provenance)
+    add("", RAW, value.raw, samples=samples, provenance=provenance)
+    session.flush()
+    _write_average(session, evaluation, suite)
+
+
+def add_cost(session: Session, evaluation: int, done: InferDone) -> None:
+    """Complete the provenance of scores that were committed before the infer job ended: its cost is known only now."""
+    cost = describe_cost(done)
+    rows = session.exec(select(Score).where(Score.evaluation_id == evaluation, Score.task == "")).all()
+    for row in rows:
+        if not row.provenance.get("infer", {}).get("cost"):
+            row.provenance = row.provenance | {"infer": row.provenance.get("infer", {}) | {"cost": cost}}
+            session.add(row)
+    session.flush()
+
+
+def _value(benchmark: suites_module.SuiteBenchmark, done: ScoreDone) -> BenchmarkValue:
+    try:
+        return suites_module.evaluate_benchmark(benchmark, done.scores)
+    except MissingScore as error:
+        bad = [score for score in done.scores if not math.isfinite(score.value)]
+        kind = FailureKind.INVALID_OUTPUT if bad else FailureKind.HARNESS
+        raise Unscorable(kind, str(error)) from error
+
+
+def _write_average(session: Session, evaluation: Evaluation, suite: Suite) -> None:
+    rows = session.exec(select(Score).where(Score.evaluation_id == evaluation.id, Score.task == "")).all()
+    raw = {row.benchmark: row.value for row in rows if row.metric == RAW}
+    values = {
+        row.benchmark: BenchmarkValue(value=row.value, raw=raw[row.benchmark], stderr=row.stderr)
+        for row in rows
+        if row.metric == VALUE
+    }
+    average = suites_module.average(suite, values)
+    session.connection().execute(update(Evaluation).where(col(Evaluation.id) == evaluation.id).values(average=average))
+
+
+def _finite(number: float | None) -> float | None:
+    return number if number is not None and math.isfinite(number) else None
