@@ -27,7 +27,7 @@ from orchestrator.wire import (
     ScoreWork,
     identity_digest,
 )
-from workers import child
+from workers import child, sheets
 
 DoneT = TypeVar("DoneT", PrepareDone, InferDone, ScoreDone)
 ResultT = TypeVar("ResultT")
@@ -104,6 +104,29 @@ def evaluate(plan: Plan, report: Report) -> RunOutcome:
         raise
 
 
+def prepare_all(plan: Plan, report: Report) -> tuple[dict[str, PrepareDone], list[BenchmarkOutcome]]:
+    """The first stage alone: every benchmark's sheet below `plan.folder`, and those that failed."""
+    run = _Run(plan, report)
+    done = run.each(plan.benchmarks, run.prepare)
+    return done, list(run.failed.values())
+
+
+def infer_all(plan: Plan, report: Report) -> InferDone:
+    """The second stage alone, from the sheets below `plan.folder` to segments below `plan.responses`."""
+    run = _Run(plan, report)
+    return run.infer([benchmark.name for benchmark in plan.benchmarks], run.identity())
+
+
+def score_all(plan: Plan, report: Report) -> list[BenchmarkOutcome]:
+    """The third stage alone, from sheets and segments to results below `plan.folder`."""
+    run = _Run(plan, report)
+    identity = run.identity()
+    segments = segment_files(plan.responses / identity_digest(identity))
+    done = run.each(plan.benchmarks, lambda benchmark: run.score(benchmark, identity, segments))
+    outcomes = run.failed | done
+    return [outcomes[benchmark.name] for benchmark in plan.benchmarks]
+
+
 class _Run:
     def __init__(self, plan: Plan, report: Report) -> None:
         self.plan = plan
@@ -112,18 +135,25 @@ class _Run:
         self.failed: dict[str, BenchmarkOutcome] = {}
 
     def all(self) -> RunOutcome:
-        prepared = self._each(self.plan.benchmarks, self.prepare)
+        prepared = self.each(self.plan.benchmarks, self.prepare)
         ready = [benchmark for benchmark in self.plan.benchmarks if benchmark.name in prepared]
         inferred = None
         scored: dict[str, BenchmarkOutcome] = {}
         if ready:
-            part = prepared[ready[0].name].identity
-            identity = {**part, "engine": self.plan.engine.value, "device_type": self.plan.device_type}
+            identity = self.identity()
             inferred = self.infer([benchmark.name for benchmark in ready], identity)
             segments = segment_files(self.plan.responses / identity_digest(identity))
-            scored = self._each(ready, lambda benchmark: self.score(benchmark, identity, segments))
+            scored = self.each(ready, lambda benchmark: self.score(benchmark, identity, segments))
         outcomes = self.failed | scored
         return RunOutcome(tuple(outcomes[benchmark.name] for benchmark in self.plan.benchmarks), inferred)
+
+    def identity(self) -> dict[str, Any]:
+        """The full model identity; every sheet of a run has the same model's part."""
+        for benchmark in self.plan.benchmarks:
+            if (self._sheet(benchmark.name) / "sheet.json").is_file():
+                part = sheets.read_info(self._sheet(benchmark.name)).identity
+                return {**part, "engine": self.plan.engine.value, "device_type": self.plan.device_type}
+        raise FileNotFoundError(f"no sheets in {self.plan.folder}")
 
     def prepare(self, benchmark: Benchmark) -> PrepareDone:
         plan = self.plan
@@ -194,7 +224,7 @@ class _Run:
         done = run_stage(work, results, ScoreDone, lambda event: None, stopping=self.stopping)
         return BenchmarkOutcome(benchmark.name, done, results)
 
-    def _each(self, benchmarks: Iterable[Benchmark], stage: Callable[[Benchmark], ResultT]) -> dict[str, ResultT]:
+    def each(self, benchmarks: Iterable[Benchmark], stage: Callable[[Benchmark], ResultT]) -> dict[str, ResultT]:
         """Run a harness stage for each benchmark, a few at a time; those that fail are set aside."""
 
         def attempt(benchmark: Benchmark) -> ResultT | None:
