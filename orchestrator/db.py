@@ -52,7 +52,7 @@ def session(engine: Engine, *, read_only: bool = False) -> Iterator[Session]:
 
     Objects stay readable after the commit. A read-only session never waits for a writer, and may not write.
     """
-    bind = engine.execution_options(evalyard_read_only=True) if read_only else engine
+    bind = engine.execution_options(evalyard_read_only=True, postgresql_readonly=True) if read_only else engine
     with Session(bind, expire_on_commit=False) as opened:
         try:
             yield opened

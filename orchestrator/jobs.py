@@ -125,6 +125,16 @@ def expire(
     return expired
 
 
+def give_up(session: Session, attempt: str, *, failure: FailureKind, sentence: str, now: datetime) -> bool:
+    """End an attempt by a failure that the hub itself found; False when it holds no job any more."""
+    held = lock_held(session, attempt)
+    if held is None:
+        return False
+    ended = lose(session, held, failure=failure, sentence=sentence, budgets=Budgets(), now=now)
+    evaluations.advance(session, held.evaluation_id, now=now)
+    return ended
+
+
 def take_back(session: Session, attempt: str, *, sentence: str, now: datetime) -> bool:
     """Undo a claim whose order could not be sent; costs the job nothing."""
     held = lock_held(session, attempt)

@@ -1,0 +1,136 @@
+"""The control process: takes what workers report, and every tick gives out jobs and gives up ended leases.
+
+    python -m orchestrator.control
+
+The tick is a thread here and not a schedule in the broker: while this process is down, nothing piles up. Several
+control processes may run at once; each claim and each move is a guarded UPDATE, so one of them makes it. It survives
+the loss of the broker and of the database, and tries again at the next tick.
+"""
+
+import logging
+import signal
+import sys
+import threading
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy.exc import OperationalError
+
+from orchestrator import broker, db
+from orchestrator.dispatch import Dispatcher
+from orchestrator.errors import EvalyardError, SettingsError
+from orchestrator.reaper import Listening, forget_workers, reap
+from orchestrator.scheduler import Policy
+from orchestrator.settings import HubSettings, read_settings
+from orchestrator.suites import load_suites
+from orchestrator.tasks import Hub, register
+
+log = logging.getLogger(__name__)
+
+FORGET_EVERY = timedelta(hours=1)
+THREADS = 4
+
+
+@dataclass
+class Ticker:
+    """One round after the other, until told to stop."""
+
+    hub: Hub
+    dispatcher: Dispatcher
+    listening: Listening
+    tick_seconds: float
+    stopping: threading.Event = field(default_factory=threading.Event)
+    forgot_at: datetime | None = None
+
+    def run(self) -> None:
+        while not self.stopping.is_set():
+            self.safe_tick(datetime.now(UTC))
+            self.stopping.wait(self.tick_seconds)
+
+    def safe_tick(self, now: datetime) -> None:
+        """One round; whatever goes wrong is logged and the next round starts afresh."""
+        try:
+            self.tick(now)
+        except broker.BrokerLost as error:
+            self.listening.interrupted(now)
+            log.warning("broker_away sentence=%s", error)
+        except OperationalError as error:
+            self.listening.interrupted(now)
+            log.warning("database_away error=%s", str(error.orig).strip())
+        except Exception:
+            log.exception("tick_failed")
+
+    def tick(self, now: datetime) -> None:
+        """Give out jobs, then give up attempts whose lease ended while the hub was listening."""
+        self.dispatcher.dispatch(now)
+        if not broker.answers(self.hub.app):
+            self.listening.interrupted(now)
+        if self.listening.long_enough(now, self.hub.lease):
+            reap(self.hub.engine, now, budgets=self.hub.budgets)
+        if self.forgot_at is None or now - self.forgot_at >= FORGET_EVERY:
+            forget_workers(self.hub.engine, now)
+            self.forgot_at = now
+
+
+def make_ticker(settings: HubSettings, *, now: datetime) -> Ticker:
+    """The control process's parts, with the database brought up to date; nothing runs yet.
+
+    Raises:
+        SettingsError, DatabaseUnusable, SuiteError, BrokerError: with what to do next.
+    """
+    if not settings.broker_url:
+        raise SettingsError("There is no broker. Start everything by `evalyard up`, or set EVALYARD_BROKER_URL.")
+    engine = db.make_engine(settings.database_url)
+    db.migrate(engine)
+    suites = load_suites(settings.suites)
+    app = broker.make_app(settings.broker_url, name="evalyard-control")
+    hub = Hub(app=app, engine=engine, suites=suites, lease=timedelta(seconds=settings.lease_seconds))
+    register(hub)
+    dispatcher = Dispatcher(
+        engine=engine,
+        suites=suites,
+        send=lambda worker, order: broker.send_order(app, worker, order),
+        lease_seconds=settings.lease_seconds,
+        policy=Policy(silent_after=timedelta(seconds=settings.lease_seconds / 2)),
+        suites_folder=settings.suites,
+        token=settings.hub_token,
+    )
+    return Ticker(hub=hub, dispatcher=dispatcher, listening=Listening(now), tick_seconds=settings.tick_seconds)
+
+
+def run(settings: HubSettings) -> int:
+    """Run until SIGTERM or SIGINT; returns the exit code."""
+    ticker = make_ticker(settings, now=datetime.now(UTC))
+    thread = threading.Thread(target=ticker.run, name="ticker", daemon=True)
+    worker = ticker.hub.app.Worker(
+        pool="threads",
+        concurrency=THREADS,
+        queues=[broker.CONTROL_QUEUE],
+        hostname="control@evalyard",
+        loglevel="INFO",
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        quiet=True,
+    )
+    thread.start()
+    try:
+        worker.start()
+    finally:
+        ticker.stopping.set()
+        thread.join(timeout=10)
+    return int(worker.exitcode or 0)
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        sys.exit(run(read_settings()))
+    except (EvalyardError, broker.BrokerError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

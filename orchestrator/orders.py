@@ -1,0 +1,150 @@
+"""Writes the order of one attempt from what the database says: the work of its stage, and where its output goes.
+
+Only reads. A read token is put in by the sender, never kept here.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sqlmodel import Session, select
+
+from orchestrator.artifacts import slug
+from orchestrator.errors import EvalyardError
+from orchestrator.evaluations import jobs_of
+from orchestrator.lifecycle import JobState
+from orchestrator.results import suite_of
+from orchestrator.suites import Suite
+from orchestrator.tables import Evaluation, Job, Submission
+from orchestrator.wire import (
+    EngineFamily,
+    FailureKind,
+    InferWork,
+    Model,
+    Order,
+    PrepareWork,
+    ScoreWork,
+    Stage,
+    Work,
+    identity_digest,
+)
+
+TIMEOUT_SECONDS: dict[Stage, float | None] = {Stage.PREPARE: 4 * 3600.0, Stage.INFER: None, Stage.SCORE: 4 * 3600.0}
+
+
+class NoOrder(EvalyardError):
+    """The job can never be ordered as things are; `kind` classes the failure."""
+
+    def __init__(self, kind: FailureKind, sentence: str) -> None:
+        super().__init__(sentence)
+        self.kind = kind
+
+
+def write_order(
+    session: Session,
+    job_id: int,
+    *,
+    attempt: str,
+    device_type: str | None,
+    suites: Mapping[str, Suite],
+    suites_folder: Path | None,
+    lease_seconds: float,
+) -> Order:
+    """The order of a new attempt; `device_type` is the chosen engine worker's.
+
+    Raises:
+        NoOrder, Unscorable: the suite is gone or changed, or the benchmarks' sheets are of different models.
+    """
+    job = session.exec(select(Job).where(Job.id == job_id).execution_options(populate_existing=True)).one()
+    evaluation = session.exec(select(Evaluation).where(Evaluation.id == job.evaluation_id)).one()
+    submission = session.exec(select(Submission).where(Submission.id == evaluation.submission_id)).one()
+    suite = suite_of(evaluation, suites)
+    assert evaluation.id is not None
+    model = describe_model(submission)
+    jobs = jobs_of(session, evaluation.id)
+    task_folders = _task_folders(suites_folder)
+    work: Work
+    match job.stage:
+        case Stage.PREPARE:
+            work = PrepareWork(
+                model=model,
+                benchmark=suite.benchmark(job.benchmark).as_wire(),
+                rules=evaluation.engine.rules,
+                chat_template=submission.chat_template,
+                fewshot_as_multiturn=suite.fewshot_as_multiturn,
+                system_instruction=suite.system_instruction,
+                limit=evaluation.document_limit,
+                task_folders=task_folders,
+            )
+            output = f"sheets/{evaluation.id}/{slug(job.benchmark)}/{attempt}"
+        case Stage.INFER:
+            assert device_type is not None, "an engine worker's heartbeat says what it computes on"
+            identity = full_identity(jobs, engine=evaluation.engine, device_type=device_type)
+            work = InferWork(
+                model=model,
+                identity=identity,
+                engine=evaluation.engine,
+                sheets={
+                    prepare.benchmark: str(prepare.result["sheet"])
+                    for prepare in jobs
+                    if prepare.stage is Stage.PREPARE and prepare.state is JobState.COMPLETED
+                },
+                slice_index=job.slice_index,
+                slice_count=job.slice_count,
+                attempt=attempt,
+            )
+            output = f"responses/{identity_digest(identity)}/{attempt}"
+        case Stage.SCORE:
+            prepare = next(other for other in jobs if other.stage is Stage.PREPARE and other.benchmark == job.benchmark)
+            work = ScoreWork(
+                model=model,
+                benchmark=suite.benchmark(job.benchmark).as_wire(),
+                sheet=str(prepare.result["sheet"]),
+                identity=job.identity,
+                task_folders=task_folders,
+            )
+            output = f"results/{evaluation.id}/{slug(job.benchmark)}/{attempt}"
+    return Order(
+        attempt=attempt,
+        job=job_id,
+        evaluation=evaluation.id,
+        work=work,
+        lease_seconds=lease_seconds,
+        timeout_seconds=TIMEOUT_SECONDS[job.stage],
+        output=output,
+    )
+
+
+def describe_model(submission: Submission) -> Model:
+    """What a submission asked for, as workers need it."""
+    return Model(
+        name=submission.model,
+        revision=submission.revision,
+        folder=submission.folder,
+        precision=submission.precision,
+        weight_type="adapter" if submission.weight_type == "adapter" else "original",
+        base_name=submission.base_model,
+        base_revision=submission.base_revision,
+        base_folder=submission.base_folder,
+    )
+
+
+def full_identity(jobs: Sequence[Job], *, engine: EngineFamily, device_type: str) -> dict[str, Any]:
+    """The model's part, as every prepared benchmark found it, with what will answer.
+
+    Raises:
+        NoOrder: two benchmarks were prepared with different facts of the model.
+    """
+    parts = [job.result["identity"] for job in jobs if job.stage is Stage.PREPARE and job.state is JobState.COMPLETED]
+    if any(part != parts[0] for part in parts):
+        raise NoOrder(
+            FailureKind.CONFIG,
+            "The benchmarks were prepared with different facts of the model: its files or the workers' versions "
+            "changed in between. Submit the model again.",
+        )
+    return {**parts[0], "engine": engine.value, "device_type": device_type}
+
+
+def _task_folders(suites: Path | None) -> tuple[str, ...]:
+    """A team's own lm-eval task files lie in `tasks/` beside its suites."""
+    return (str(suites / "tasks"),) if suites is not None and (suites / "tasks").is_dir() else ()

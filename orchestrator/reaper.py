@@ -1,0 +1,59 @@
+"""Gives up attempts whose lease has ended, so that their jobs are queued again, and forgets workers long gone.
+
+A lease proves nothing while the hub itself could not hear: after its own start, and after the broker or the database
+was away, it listens for one lease before it gives up anything (`Listening`).
+"""
+
+import logging
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Engine, delete
+from sqlmodel import col, exists, select
+
+from orchestrator import db, jobs
+from orchestrator.budgets import Budgets
+from orchestrator.tables import Attempt, Job, Worker
+
+log = logging.getLogger(__name__)
+
+FORGOTTEN_AFTER = timedelta(days=7)
+
+
+@dataclass
+class Listening:
+    """Since when heartbeats could have reached the hub without a break."""
+
+    since: datetime
+
+    def interrupted(self, now: datetime) -> None:
+        self.since = now
+
+    def long_enough(self, now: datetime, lease: timedelta) -> bool:
+        return now - self.since >= lease
+
+
+def reap(engine: Engine, now: datetime, *, budgets: Budgets | None = None) -> int:
+    """Give up every attempt whose lease has ended, each in a transaction of its own; returns how many."""
+    with db.session(engine, read_only=True) as session:
+        overdue = session.exec(
+            select(Attempt.id, Attempt.worker, Job.id)
+            .join(Job, col(Job.id) == Attempt.job_id)
+            .where(col(Attempt.ended_at).is_(None), Attempt.lease_until < now)
+        ).all()
+    reaped = 0
+    for attempt, worker, job in overdue:
+        sentence = f"Worker {worker} was not heard of until the lease ended."
+        with db.session(engine) as session:
+            if jobs.expire(session, attempt, sentence=sentence, budgets=budgets, now=now):
+                log.warning("attempt_expired attempt=%s job=%s worker=%s", attempt, job, worker)
+                reaped += 1
+    return reaped
+
+
+def forget_workers(engine: Engine, now: datetime) -> int:
+    """Remove workers that were not heard of for a week and hold nothing; returns how many."""
+    holds = exists(select(Attempt.id).where(Attempt.worker == Worker.name, col(Attempt.ended_at).is_(None)))
+    statement = delete(Worker).where(col(Worker.last_heartbeat) < now - FORGOTTEN_AFTER, ~holds)
+    with db.session(engine) as session:
+        return session.connection().execute(statement).rowcount

