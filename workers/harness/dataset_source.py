@@ -1,0 +1,157 @@
+"""Where datasets come from: a mirror folder first, then what is cached, then the Hub. Never a dataset's own code.
+
+Every process works on a datasets cache of its own. What the shared cache holds is linked into it and what was built
+anew is moved back, except results of `map`: GPQA's documents are shuffled inside `map` with the global generator, so
+a `map` result from an earlier process would give this one another order than a fresh lm-eval run has.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import datasets
+import datasets.config
+
+from orchestrator.wire import FailureKind
+from workers.harness import folders
+from workers.stage import StageFailure
+
+OWN_DATASETS = {"evalyard/demo": folders.SHIPPED_TASKS / "demo"}
+"""Datasets that ship with Evalyard, by the name task files give."""
+
+
+@dataclass
+class DatasetSource:
+    """`datasets.load_dataset` for one stage: redirected, without remote code, in a cache of its own."""
+
+    cache: Path
+    mirror: Path | None
+    used: dict[tuple[str, str | None], dict[str, Any]] = field(default_factory=dict)
+    """Provenance of each dataset that was loaded, by path and configuration."""
+    _original: Callable[..., Any] | None = None
+
+    def install(self) -> None:
+        """Take the place of `datasets.load_dataset`; call it before lm-eval is imported."""
+        self._shared = Path(datasets.config.HF_DATASETS_CACHE)
+        self.cache.mkdir(parents=True, exist_ok=True)
+        _link_built(self._shared, self.cache)
+        datasets.config.HF_DATASETS_CACHE = str(self.cache)
+        datasets.disable_progress_bars()
+        self._original = datasets.load_dataset
+        datasets.load_dataset = self.load
+
+    def close(self) -> None:
+        """Give newly built Hub datasets to the shared cache and delete the rest."""
+        _give_back(self.cache, self._shared)
+        shutil.rmtree(self.cache, ignore_errors=True)
+
+    def load(self, path: str, name: str | None = None, **kwargs: Any) -> Any:
+        """Like `datasets.load_dataset`.
+
+        Raises:
+            StageFailure: DATASET when it cannot be had, TASK_REFUSED when it is a program.
+        """
+        assert self._original is not None
+        kwargs.pop("trust_remote_code", None)
+        kwargs["cache_dir"] = str(self.cache)
+        source, folder = self._find(path)
+        if folder is not None:
+            kwargs.pop("revision", None)
+        try:
+            loaded = self._original(str(folder or path), name, **kwargs)
+        except Exception as error:
+            raise _failure(path, name, error, self.mirror) from error
+        self.used[path, name] = _describe(loaded, source, folder)
+        return loaded
+
+    def _find(self, path: str) -> tuple[str, Path | None]:
+        if path in OWN_DATASETS:
+            return "shipped", OWN_DATASETS[path]
+        parts = path.split("/")
+        plain = len(parts) <= 2 and all(part and not part.startswith(".") for part in parts)
+        if self.mirror is not None and plain and (self.mirror / path).is_dir():
+            return "mirror", self.mirror / path
+        return ("folder" if Path(path).exists() else "hub"), None
+
+
+def _describe(loaded: Any, source: str, folder: Path | None) -> dict[str, Any]:
+    splits = dict(loaded) if hasattr(loaded, "keys") else {"": loaded}
+    facts: dict[str, Any] = {"source": source, "fingerprints": {}, "rows": {}}
+    files: set[str] = set()
+    for split, rows in splits.items():
+        facts["fingerprints"][str(split)] = getattr(rows, "_fingerprint", None)
+        facts["rows"][str(split)] = len(rows) if hasattr(rows, "__len__") else None
+        files |= set(getattr(getattr(rows, "info", None), "download_checksums", None) or {})
+    facts["revision"] = _hub_revision(files) if folder is None else _files_digest(files, folder)
+    return facts
+
+
+def _hub_revision(files: set[str]) -> str | None:
+    """The commit in addresses such as `hf://datasets/org/name@COMMIT/data/….parquet`."""
+    commits = {file.split("@", 1)[1].split("/", 1)[0] for file in files if file.startswith("hf://") and "@" in file}
+    return commits.pop() if len(commits) == 1 else None
+
+
+def _files_digest(files: set[str], folder: Path) -> str | None:
+    """`sha256-…` over the names and bytes of the data files that were read."""
+    local = sorted(file for file in files if Path(file).is_file())
+    if not local:
+        return None
+    digest = hashlib.sha256()
+    for file in local:
+        with open(file, "rb") as raw:  # noqa: PTH123  # file_digest wants the file object
+            inner = hashlib.file_digest(raw, "sha256").digest()
+        digest.update(os.path.relpath(file, folder).encode() + b"\0" + inner)
+    return f"sha256-{digest.hexdigest()}"
+
+
+def _failure(path: str, name: str | None, error: Exception, mirror: Path | None) -> StageFailure:
+    if isinstance(error, StageFailure):
+        return error
+    title = f"{path} ({name})" if name else path
+    text = str(error)
+    if "scripts are no longer supported" in text or "trust_remote_code" in text:
+        return StageFailure(
+            FailureKind.TASK_REFUSED,
+            f"Dataset {title} is a Python program, which this harness never runs. Choose a task whose dataset is data files.",
+        )
+    gated = " It is gated: accept its terms on its page and give the worker a token." if "gated" in text.lower() else ""
+    place = f"put it into the mirror {mirror.name}/ as {path}/" if mirror else f"set EVALYARD_DATASETS to a mirror with {path}/"
+    reason = text.strip().splitlines()[0][:200] if text.strip() else type(error).__name__
+    return StageFailure(
+        FailureKind.DATASET,
+        f"Dataset {title} could not be loaded: {reason}{gated} Either let this host reach the Hub, or {place}.",
+    )
+
+
+def _built(cache: Path) -> list[Path]:
+    """Folders of built datasets below a cache, relative to it."""
+    return [file.parent.relative_to(cache) for file in cache.glob("*/*/*/*/dataset_info.json")] if cache.is_dir() else []
+
+
+def _link_built(shared: Path, cache: Path) -> None:
+    for folder in _built(shared):
+        (cache / folder).mkdir(parents=True, exist_ok=True)
+        for file in (shared / folder).iterdir():
+            if not file.name.startswith("cache-"):
+                (cache / folder / file.name).symlink_to(file)
+
+
+def _give_back(cache: Path, shared: Path) -> None:
+    for folder in _built(cache):
+        # Only the Hub's datasets have a name with an owner here; those of a mirror are built again in no time.
+        if "___" not in folder.parts[0] or (cache / folder / "dataset_info.json").is_symlink():
+            continue
+        temporary = shared / f"{folder}.{os.getpid()}.tmp"
+        try:
+            temporary.mkdir(parents=True)
+            for file in (cache / folder).iterdir():
+                if file.is_file() and not file.name.startswith("cache-"):
+                    shutil.copyfile(file, temporary / file.name)
+            temporary.rename(shared / folder)
+        except OSError:
+            shutil.rmtree(temporary, ignore_errors=True)  # another process was first, or the cache is read-only

@@ -1,0 +1,86 @@
+"""Keeps code that came with a model, dataset, metric or task name from running in a harness process.
+
+`install` must be called before lm-eval is imported. It forces `trust_remote_code` off where libraries would import
+downloaded code, so a task file that asks for it changes nothing.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from orchestrator.wire import FailureKind
+from workers.stage import StageFailure
+
+refused: list[StageFailure] = []
+"""Refusals so far: lm-eval swallows some exceptions, so a stage asks again with `raise_refusal`."""
+
+
+def install() -> None:
+    """Refuse remote code of transformers and evaluate from now on, in this process."""
+    dynamic = importlib.import_module("transformers.dynamic_module_utils")
+    # Every way to a model's own code goes through this function, whoever calls with whatever trust_remote_code.
+    dynamic.get_cached_module_file = _refuse_model_code
+    dynamic.resolve_trust_remote_code = _never_trust(dynamic.resolve_trust_remote_code)
+    evaluate = importlib.import_module("evaluate")
+    evaluate.load = _refuse_metric
+    evaluate.loading.load = _refuse_metric
+
+
+def confine_functions(roots: Iterable[Path]) -> None:
+    """Let `!function` in task files name only code of lm-eval and of files below `roots`."""
+    loader = importlib.import_module("lm_eval.tasks._yaml_loader")
+    original: Callable[[str, Path], Any] = loader._import_func_in_yml
+    allowed = [root.resolve() for root in roots]
+
+    def confined(qualified: str, base: Path) -> Any:
+        module = qualified.rpartition(".")[0]
+        file = (base / f"{module.replace('.', '/')}.py").resolve()
+        inside = file.exists() and any(file.is_relative_to(root) for root in allowed)
+        if not inside and module.split(".")[0] != "lm_eval":
+            _refuse(
+                f"A task file in {base.name} uses the function {qualified}, which is not in a task folder of this "
+                "harness. Put the module beside the task file, in a folder given as a task folder."
+            )
+        return original(qualified, base)
+
+    loader._import_func_in_yml = confined
+
+
+def raise_refusal() -> None:
+    """Raise the first refusal that a library may have swallowed."""
+    if refused:
+        raise refused[0]
+
+
+def _refuse(sentence: str, kind: FailureKind = FailureKind.TASK_REFUSED) -> NoReturn:
+    failure = StageFailure(kind, sentence)
+    refused.append(failure)
+    raise failure
+
+
+def _never_trust(original: Callable[..., Any]) -> Callable[..., Any]:
+    def resolve(trust_remote_code: Any, *args: Any, **kwargs: Any) -> Any:
+        return original(False, *args, **kwargs)
+
+    for module in list(sys.modules.values()):
+        # Not getattr: transformers' lazy modules would import what they are asked for.
+        if vars(module).get("resolve_trust_remote_code") is original:
+            vars(module)["resolve_trust_remote_code"] = resolve
+    return resolve
+
+
+def _refuse_model_code(name: str, module_file: str, *args: Any, **kwargs: Any) -> NoReturn:
+    _refuse(
+        f"{Path(str(name)).name} only loads with its own Python code ({module_file}), which is never run here. "
+        "Use a model whose code is part of transformers.",
+        FailureKind.REMOTE_CODE,
+    )
+
+
+def _refuse_metric(path: str, *args: Any, **kwargs: Any) -> NoReturn:
+    _refuse(
+        f"The metric {path!r} would be downloaded from the Hub and run as code, which this harness never does. "
+        "Choose a task whose metrics are part of lm-eval."
+    )

@@ -1,0 +1,163 @@
+"""Finds lm-eval tasks by name quickly, and refuses those that must not run here before any of their code is imported.
+
+lm-eval reads all its 14,000 task files at every start (about 15 s). Names, kinds and places are kept in a file for
+each lm-eval installation instead; the configured folders are read anew each time, as they are small and change.
+"""
+
+import difflib
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import lm_eval.tasks
+from lm_eval.tasks import TaskManager
+from lm_eval.tasks._factory import TaskFactory
+from lm_eval.tasks._index import Entry, Kind, TaskIndex
+from lm_eval.tasks._yaml_loader import load_yaml
+
+from orchestrator.wire import FailureKind
+from workers.harness import folders
+from workers.stage import StageFailure
+
+LM_EVAL_TASKS = Path(lm_eval.tasks.__file__).parent
+
+
+class IndexedTaskManager(TaskManager):  # type: ignore[misc]  # lm-eval has no types for mypy
+    """lm-eval's TaskManager over an index that is already there."""
+
+    def __init__(self, index: dict[str, Entry], metadata: dict[str, Any]) -> None:
+        self.include_path = None
+        self.metadata = metadata
+        self._factory = TaskFactory(meta=metadata)
+        self._index = index
+        names: dict[Kind, list[str]] = defaultdict(list)
+        for name, entry in index.items():
+            names[entry.kind].append(name)
+        self._all_tasks = sorted(index)
+        self._all_subtasks = sorted(names[Kind.TASK] + names[Kind.PY_TASK])
+        self._all_groups = sorted(names[Kind.GROUP])
+        self._all_tags = sorted(names[Kind.TAG])
+
+
+def manager(task_folders: Iterable[str], metadata: dict[str, Any]) -> IndexedTaskManager:
+    """A TaskManager that knows lm-eval's tasks, the shipped ones and those of `task_folders`; later ones win."""
+    index = _lm_eval_index()
+    own = TaskIndex.build([folders.SHIPPED_TASKS, *map(Path, task_folders)])
+    return IndexedTaskManager({**index, **own}, metadata)
+
+
+def check(tasks: Iterable[str], index: dict[str, Entry]) -> None:
+    """Refuse unknown names, and tasks that run generated code or show pictures, from their files alone.
+
+    Raises:
+        StageFailure: with the next step in its sentence.
+    """
+    for name in tasks:
+        if name not in index:
+            near = difflib.get_close_matches(name, index, n=3)
+            hint = f" Did you mean {' or '.join(near)}?" if near else ""
+            raise StageFailure(
+                FailureKind.TASK_REFUSED, f"This harness (lm-eval {_version()}) has no task or group {name!r}.{hint}"
+            )
+        for leaf, config in _leaves(name, index, set()):
+            _check_config(leaf, config)
+
+
+def _check_config(name: str, config: dict[str, Any]) -> None:
+    metrics = {str(item.get("metric")) for item in config.get("metric_list") or [] if isinstance(item, dict)}
+    if config.get("unsafe_code") or "code_eval" in metrics:
+        raise StageFailure(
+            FailureKind.TASK_REFUSED,
+            f"Task {name} runs code that the model generates, which needs a sandbox that this harness does not have. "
+            "Leave it out of the suite.",
+        )
+    if config.get("doc_to_image") or config.get("doc_to_audio"):
+        raise StageFailure(
+            FailureKind.TASK_REFUSED, f"Task {name} shows pictures or sound; only text can be evaluated here. Leave it out."
+        )
+
+
+def _leaves(name: str, index: dict[str, Entry], seen: set[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Configurations of all tasks below a name, functions unresolved, so that nothing is imported."""
+    if name in seen or name not in index:
+        return
+    seen.add(name)
+    entry = index[name]
+    if entry.kind is Kind.TAG:
+        for member in sorted(entry.tags):
+            yield from _leaves(member, index, seen)
+        return
+    config = load_yaml(entry.yaml_path, resolve_func=False)
+    if entry.kind is not Kind.GROUP:
+        yield name, config
+        return
+    yield from _members(name, config, index, seen)
+
+
+def _members(
+    group: str, config: dict[str, Any], index: dict[str, Entry], seen: set[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    members = config.get("task")
+    for member in members if isinstance(members, list) else []:
+        if isinstance(member, str):
+            yield from _leaves(member, index, seen)
+            continue
+        named = member.get("task") or member.get("group")
+        if isinstance(named, str) and named in index:
+            yield from _leaves(named, index, seen)
+            yield named, member
+        elif "group" in member:
+            yield from _members(str(member["group"]), member, index, seen)
+        else:
+            yield f"{group}::{named}", member
+
+
+def _lm_eval_index() -> dict[str, Entry]:
+    stamp = _stamp(LM_EVAL_TASKS)
+    file = folders.cache() / f"lm-eval-{_version()}-tasks.json"
+    try:
+        kept = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        kept = {}
+    if kept.get("stamp") != stamp:
+        index = TaskIndex.build([LM_EVAL_TASKS])
+        rows = [
+            [name, entry.kind.name, str(entry.yaml_path.relative_to(LM_EVAL_TASKS)) if entry.yaml_path else None,
+             sorted(entry.tags)]
+            for name, entry in index.items()
+        ]  # fmt: skip
+        kept = {"stamp": stamp, "tasks": rows}
+        _keep(file, kept)
+    return {
+        name: Entry(name=name, kind=Kind[kind], yaml_path=LM_EVAL_TASKS / path if path else None, tags=set(tags))
+        for name, kind, path, tags in kept["tasks"]
+    }
+
+
+def _stamp(root: Path) -> list[Any]:
+    """Where the files are, how many, and when the last changed: a different value for a different installation."""
+    count = newest = 0
+    for folder, _, files in os.walk(root):
+        for file in files:
+            if file.endswith(".yaml"):
+                count += 1
+                newest = max(newest, os.stat(f"{folder}/{file}").st_mtime_ns)  # noqa: PTH116  # 14,000 Path objects cost more
+    return [str(root), count, newest]
+
+
+def _keep(file: Path, value: Any) -> None:
+    """Write the cache if it can be written; without it the next start is only slower."""
+    temporary = file.with_name(f"{file.name}.{os.getpid()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(value), encoding="utf-8")
+        temporary.replace(file)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+
+
+def _version() -> str:
+    return str(lm_eval.__version__)
