@@ -126,7 +126,7 @@ def present(record: Mapping[str, Any]) -> Sample:
 
 def _lines(path: Path) -> Iterator[bytes]:
     with path.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as stream:
-        reader = io.BufferedReader(stream, buffer_size=1 << 20)  # type: ignore[arg-type]  # a raw stream in all but name
+        reader = io.BufferedReader(stream, buffer_size=1 << 20)
         while line := reader.readline(LINE_BYTES):
             yield line
 

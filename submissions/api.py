@@ -1,0 +1,240 @@
+"""The HTTP API under /api/v1: submit, follow, read. JSON in and out; errors are problem+json with a sentence.
+
+Every answer is read from the database as it is now. The pages show the same records.
+"""
+
+import time
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Path, Query, Response
+from pydantic import BaseModel
+from sqlalchemy import text
+from starlette.responses import JSONResponse, PlainTextResponse
+
+from orchestrator import jobs
+from orchestrator.board import View, apply_view, read_board
+from orchestrator.board.export import as_csv, as_records
+from orchestrator.lifecycle import EvaluationState
+from orchestrator.suites import find_suite
+from orchestrator.wire import Precision
+from submissions import reading, samples
+from submissions.context import Hub, get_hub
+from submissions.intake import Intake, ModelType, SubmissionRequest, examine, record
+from submissions.records import (
+    EvaluationDetail,
+    EvaluationRecord,
+    Problem,
+    QueueRecord,
+    ReproductionRecord,
+    SamplePage,
+    SubmissionAnswer,
+    SuiteRecord,
+)
+from submissions.reproduce import write_reproduction
+
+VERSION = "v1"
+FOUND: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "There is no such thing."}}
+MOVED: dict[int | str, dict[str, Any]] = FOUND | {
+    409: {"model": Problem, "description": "Its present state does not allow this."}
+}
+REFUSED: dict[int | str, dict[str, Any]] = {
+    200: {"model": SubmissionAnswer, "description": "An equal evaluation is there already."},
+    422: {"model": Problem, "description": "The submission has faults; all of them are listed."},
+    503: {"model": Problem, "description": "The Hub does not answer; nothing was submitted."},
+}
+
+router = APIRouter(prefix=f"/api/{VERSION}")
+AHub = Annotated[Hub, Depends(get_hub)]
+Id = Annotated[int, Path(ge=1, le=2**62)]
+
+
+class EvaluationList(BaseModel):
+    evaluations: list[EvaluationRecord]
+    next_before: int | None
+    """Give it as `before` to get the next page."""
+
+
+class Health(BaseModel):
+    ok: bool
+    database_milliseconds: float
+    workers_up: int
+
+
+class Answer(BaseModel):
+    message: str
+    evaluation: EvaluationRecord
+
+
+@router.post("/evaluations", status_code=201, responses=REFUSED, summary="Submit a model")
+def submit(request: SubmissionRequest, hub: AHub, response: Response) -> SubmissionAnswer:
+    """Check the model, pin its revision and queue its evaluation; or name the equal one that is there already."""
+    answer = submit_to(hub, request)
+    response.headers["location"] = f"/api/{VERSION}/evaluations/{answer.evaluation.id}"
+    if answer.existing:
+        response.status_code = 200
+    return answer
+
+
+def submit_to(hub: Hub, request: SubmissionRequest) -> SubmissionAnswer:
+    """Examine without a transaction (it talks to the Hub), then record in one."""
+    accepted = examine(hub.settings, hub.suites, request=request)
+    with hub.writing() as session:
+        taken = record(session, accepted)
+        assert taken.evaluation.id is not None
+        row = reading.read_evaluation(session, taken.evaluation.id)
+    return SubmissionAnswer(existing=taken.existing, message=_submitted(taken, row), evaluation=row)
+
+
+@router.get("/evaluations", summary="List evaluations, the latest first")
+def list_evaluations(
+    hub: AHub,
+    state: EvaluationState | None = None,
+    suite: Annotated[str | None, Query(max_length=100)] = None,
+    model: Annotated[str | None, Query(max_length=1000)] = None,
+    before: Annotated[int | None, Query(ge=1, le=2**62)] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> EvaluationList:
+    with hub.reading() as session:
+        found = reading.list_evaluations(session, state=state, suite=suite, model=model, before=before, limit=limit + 1)
+    more = len(found) > limit
+    return EvaluationList(evaluations=found[:limit], next_before=found[limit - 1].id if more else None)
+
+
+@router.get("/evaluations/{evaluation_id}", responses=FOUND, summary="One evaluation with everything known of it")
+def read_evaluation(evaluation_id: Id, hub: AHub) -> EvaluationDetail:
+    with hub.reading() as session:
+        detail = reading.read_detail(session, evaluation_id, suites=hub.suites)
+        detail.waiting_because = reading.waiting_because(session, detail)
+    return detail
+
+
+@router.post("/evaluations/{evaluation_id}/retry", responses=MOVED, summary="Queue again what failed")
+def retry(evaluation_id: Id, hub: AHub) -> Answer:
+    with hub.writing() as session:
+        count = jobs.retry(session, evaluation_id, datetime.now(UTC))
+        row = reading.read_evaluation(session, evaluation_id)
+    plural = "" if count == 1 else "s"
+    return Answer(message=f"Queued {count} job{plural} of evaluation {evaluation_id} again.", evaluation=row)
+
+
+@router.post("/evaluations/{evaluation_id}/cancel", responses=MOVED, summary="Stop an evaluation for good")
+def cancel(evaluation_id: Id, hub: AHub) -> Answer:
+    with hub.writing() as session:
+        attempts = jobs.cancel(session, evaluation_id, datetime.now(UTC))
+        row = reading.read_evaluation(session, evaluation_id)
+    hub.request_stops(attempts, "cancelled")
+    return Answer(message=f"Cancelled evaluation {evaluation_id}. What it had computed is kept.", evaluation=row)
+
+
+@router.get(
+    "/evaluations/{evaluation_id}/reproduce", responses=FOUND, summary="lm_eval commands that make the numbers again"
+)
+def reproduce(evaluation_id: Id, hub: AHub) -> ReproductionRecord:
+    with hub.reading() as session:
+        detail = reading.read_detail(session, evaluation_id, suites=hub.suites)
+    return write_reproduction(detail, hub.suites.get(detail.suite))
+
+
+@router.get(
+    "/evaluations/{evaluation_id}/samples/{benchmark}",
+    responses=FOUND,
+    summary="Per-sample records as lm-eval has them",
+)
+def read_samples(
+    evaluation_id: Id,
+    benchmark: Annotated[str, Path(max_length=200)],
+    hub: AHub,
+    task: Annotated[str | None, Query(max_length=300)] = None,
+    offset: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
+    limit: Annotated[int, Query(ge=1, le=200)] = 20,
+) -> SamplePage:
+    with hub.reading() as session:
+        key = samples.results_key(session, evaluation_id, benchmark)
+    page = samples.read_page(hub.store, key, scratch=hub.scratch, task=task, offset=offset, limit=limit)
+    return SamplePage(
+        evaluation=evaluation_id,
+        benchmark=benchmark,
+        task=page.task,
+        tasks=page.tasks,
+        offset=offset,
+        records=page.records,
+        next_offset=page.next_offset,
+    )
+
+
+@router.get("/queue", summary="What runs, what waits, what failed lately, and the workers")
+def read_queue(hub: AHub) -> QueueRecord:
+    with hub.reading() as session:
+        return reading.read_queue(session)
+
+
+@router.get("/board", responses=FOUND, summary="The board of a suite, as JSON or CSV")
+def read_standings(
+    hub: AHub,
+    suite: Annotated[str | None, Query(max_length=100)] = None,
+    format: Literal["json", "csv"] = "json",
+    sort: Annotated[str, Query(max_length=100)] = "rank",
+    descending: bool = False,
+    search: Annotated[str, Query(max_length=200)] = "",
+    type: Annotated[list[ModelType], Query()] = [],  # noqa: B006  # FastAPI copies it
+    precision: Annotated[list[Precision], Query()] = [],  # noqa: B006
+    smallest: Annotated[float | None, Query(ge=0, allow_inf_nan=False)] = None,
+    largest: Annotated[float | None, Query(ge=0, allow_inf_nan=False)] = None,
+) -> Response:
+    """Exactly what the page shows; sizes are in billions of parameters."""
+    view = View(
+        sort=sort,
+        descending=descending,
+        search=search,
+        types=frozenset(kind.value for kind in type),
+        precisions=frozenset(kind.value for kind in precision),
+        smallest=smallest,
+        largest=largest,
+    )
+    with hub.reading() as session:
+        name = suite or default_suite(hub, reading.count_by_suite(session))
+        board = apply_view(read_board(session, find_suite(hub.suites, name)), view)
+    if format == "csv":
+        disposition = f'attachment; filename="board-{board.suite.name}.csv"'
+        return PlainTextResponse(as_csv(board), media_type="text/csv", headers={"content-disposition": disposition})
+    return JSONResponse(as_records(board))
+
+
+@router.get("/suites", summary="The suites that models can be evaluated under")
+def list_suites(hub: AHub) -> list[SuiteRecord]:
+    return [reading.suite_record(hub.suites[name]) for name in sorted(hub.suites)]
+
+
+@router.get("/suites/{name}", responses=FOUND, summary="One suite: benchmarks, shots, known problems")
+def read_suite(name: Annotated[str, Path(max_length=100)], hub: AHub) -> SuiteRecord:
+    return reading.suite_record(find_suite(hub.suites, name))
+
+
+@router.get("/health", summary="Whether the hub can do its work")
+def read_health(hub: AHub) -> Health:
+    started = time.perf_counter()
+    with hub.reading() as session:
+        session.connection().execute(text("SELECT 1"))
+        taken = (time.perf_counter() - started) * 1000
+        up = sum(1 for worker in reading.read_queue(session, most=1).workers if worker.is_up)
+    return Health(ok=True, database_milliseconds=round(taken, 2), workers_up=up)
+
+
+def default_suite(hub: Hub, finished: dict[str, int]) -> str:
+    """The suite that a board shows when none is named: the one with most finished evaluations."""
+    here = {name: finished.get(name, 0) for name in hub.suites}
+    return max(here, key=lambda name: (here[name], name)) if here else ""
+
+
+def _submitted(taken: Intake, row: EvaluationRecord) -> str:
+    if not taken.existing:
+        ahead = f" ({row.ahead} ahead)" if row.ahead else ""
+        return f"Queued evaluation {row.id}{ahead}."
+    state = row.state.value
+    if row.state is EvaluationState.FAILED:
+        return (
+            f"Evaluation {row.id} is the same and failed: {row.sentence} "
+            f"Once the cause is gone: evalyard retry {row.id}."
+        )
+    return f"Evaluation {row.id} is the same and {'is ' if not row.state.is_final else 'has '}{state}."

@@ -1,0 +1,87 @@
+"""Errors as the API tells them: problem+json (RFC 9457) with a sentence, and never a traceback."""
+
+import logging
+from collections.abc import Sequence
+from http import HTTPStatus
+
+from fastapi.exceptions import RequestValidationError
+from pydantic_core import ErrorDetails
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from orchestrator.artifacts import ArtifactError, ArtifactMissing
+from orchestrator.errors import DatabaseUnusable, EvalyardError, NotFound, Refused, WrongState
+from submissions.faults import Fault, HubAway, SubmissionRefused
+
+log = logging.getLogger(__name__)
+
+STATUSES: tuple[tuple[type[Exception], int], ...] = (
+    (SubmissionRefused, 422),
+    (HubAway, 503),
+    (NotFound, 404),
+    (WrongState, 409),
+    (Refused, 422),
+    (DatabaseUnusable, 503),
+    (EvalyardError, 400),
+    (ArtifactMissing, 404),
+    (ArtifactError, 503),
+)
+HANDLED: tuple[type[Exception], ...] = (EvalyardError, ArtifactError, RequestValidationError, HTTPException)
+
+
+class ProblemResponse(JSONResponse):
+    media_type = "application/problem+json"
+
+
+def problem(status: int, detail: str, faults: Sequence[Fault] = ()) -> ProblemResponse:
+    """An error answer."""
+    content = {"type": "about:blank", "title": _title(status), "status": status, "detail": detail}
+    if faults:
+        listed = [{"field": fault.field, "sentence": fault.sentence, "kind": fault.kind} for fault in faults]
+        content |= {"faults": listed}
+    headers = {"retry-after": "60"} if status == 503 else None
+    return ProblemResponse(content, status_code=status, headers=headers)
+
+
+def describe(error: Exception) -> tuple[int, str, tuple[Fault, ...]]:
+    """Status, sentence and faults of an error; what nobody foresaw is logged and says no more than that."""
+    if isinstance(error, HTTPException):
+        return error.status_code, _http_sentence(error), ()
+    if isinstance(error, RequestValidationError):
+        faults = tuple(fault_of(detail) for detail in error.errors())
+        return 422, " ".join(fault.sentence for fault in faults), faults
+    for kind, status in STATUSES:
+        if isinstance(error, kind):
+            return status, str(error), error.faults if isinstance(error, SubmissionRefused) else ()
+    log.error("An error that nobody foresaw", exc_info=error)
+    return 500, "Something went wrong on the server. Its log (DATA/logs/) says what.", ()
+
+
+def fault_of(detail: ErrorDetails) -> Fault:
+    """A sentence for one thing that a request's schema refuses."""
+    path = [str(part) for part in detail["loc"] if part not in ("body", "query", "path")]
+    # A union's alternatives are named in the path of its errors.
+    field = path[0] if path else "request"
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "extra_forbidden":
+        return Fault(field, f"There is no field '{field[:60]}'. The fields are listed under /api/v1/docs.")
+    if detail["type"] == "missing":
+        return Fault(field, f"The field '{field}' is missing.")
+    if detail["type"] == "json_invalid":
+        return Fault("request", "The request's body is not valid JSON.")
+    return Fault(field, f"{field}: {message[:1].lower()}{message[1:]}.")
+
+
+def _http_sentence(error: HTTPException) -> str:
+    if error.status_code == 404:
+        return "There is no such page. The board is at / and the API is described at /api/v1/docs."
+    if error.status_code == 405:
+        return "This address does not take that method. The API is described at /api/v1/docs."
+    return str(error.detail)
+
+
+def _title(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Error"

@@ -1,0 +1,56 @@
+"""How the pages and the command line write numbers, sizes and times for people. Pure."""
+
+from datetime import UTC, datetime
+
+
+def score(value: float | None) -> str:
+    """Two decimals, or a dash."""
+    return "–" if value is None else f"{value:.2f}"
+
+
+def parameters(count: int | None) -> str:
+    """`7.24 B`, `270 M`, `82 k`, or a dash."""
+    if count is None:
+        return "–"
+    for unit, name in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if count >= unit:
+            return f"{count / unit:.3g} {name}" if count < 1000 * unit else f"{count / unit:,.0f} {name}"
+    return str(count)
+
+
+def revision(text: str) -> str:
+    """The first seven digits of a commit or digest."""
+    return text.removeprefix("sha256-")[:7]
+
+
+def moment(at: datetime | None) -> str:
+    """`2026-03-04 05:06 UTC`, or a dash."""
+    return "–" if at is None else at.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def ago(at: datetime | None, now: datetime) -> str:
+    """`12 min ago`, or a dash."""
+    if at is None:
+        return "–"
+    return "just now" if (now - at).total_seconds() < 5 else f"{duration((now - at).total_seconds())} ago"
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `12 min`, `3.5 h`, `4 days`."""
+    seconds = max(0.0, seconds)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 36 * 3600:
+        return f"{seconds / 3600:.3g} h"
+    return f"{seconds / 86400:.0f} days"
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def event(name: str) -> str:
+    """`job_requeued` as `Job requeued`."""
+    return name.replace("_", " ").capitalize()
