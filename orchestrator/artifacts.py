@@ -239,7 +239,7 @@ class ArtifactStore:
 def slug(name: str) -> str:
     """A benchmark's or task's name as a part of a key: different names give different slugs."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:80]
-    if plain == name:
+    if plain == name and is_key(plain):
         return plain
     return f"{plain or 'x'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 

