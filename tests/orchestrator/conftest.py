@@ -1,0 +1,9 @@
+import pytest
+from sqlalchemy import Engine
+
+from tests.orchestrator.yard import Yard
+
+
+@pytest.fixture
+def yard(engine: Engine) -> Yard:
+    return Yard(engine)
