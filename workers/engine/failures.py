@@ -4,9 +4,12 @@ The first rule that fits counts; what fits none is the engine's own failure, whi
 """
 
 import re
+import traceback
 
 from orchestrator.wire import FailureKind
 from workers.stage import StageFailure
+
+_BAD_WEIGHTS = "has weights that are incomplete, damaged or of another shape than its config says"
 
 _RULES: tuple[tuple[FailureKind, str, str], ...] = (
     (
@@ -39,8 +42,8 @@ _RULES: tuple[tuple[FailureKind, str, str], ...] = (
     (
         FailureKind.WEIGHTS,
         r"safetensor|model weights|size mismatch|no module or parameter named|not initialized from checkpoint"
-        r"|no file named|meta tensor",
-        "has weights that are incomplete, damaged or of another architecture than its config says",
+        r"|no file named|ignore_mismatched_sizes|meta tensor",
+        _BAD_WEIGHTS,
     ),
     (
         FailureKind.TOKENIZER,
@@ -56,6 +59,8 @@ def classify(error: BaseException, model: str) -> StageFailure:
     for kind, pattern, meaning in _RULES:
         if found := re.search(pattern, text, re.IGNORECASE | re.DOTALL):
             return StageFailure(kind, f"Model {model} {meaning}. ({_line_at(text, found.start())})")
+    if any("load_weights" in frame.name for frame in traceback.extract_tb(error.__traceback__)):
+        return StageFailure(FailureKind.WEIGHTS, f"Model {model} {_BAD_WEIGHTS}. ({_line_at(text, 0)})")
     return StageFailure(FailureKind.ENGINE, f"The engine failed. {_line_at(text, 0)}")
 
 

@@ -67,7 +67,7 @@ class TransformersEngine:
         self.settings |= {
             "attn_implementation": getattr(self._model.config, "_attn_implementation", None),
             "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),
         }
 
     def wants_more(self) -> bool:
@@ -133,6 +133,7 @@ class TransformersEngine:
                 attention_mask=torch.ones_like(prompt),
                 max_length=len(request.prompt) + request.max_tokens,
                 stopping_criteria=transformers.StoppingCriteriaList(criteria),
+                logits_processor=transformers.LogitsProcessorList([self._refuse_nan]),
                 pad_token_id=self._pad_token(),
                 use_cache=True,
                 **options,
@@ -141,6 +142,16 @@ class TransformersEngine:
         self.tokens_computed += len(request.prompt) + len(tokens)
         text = self._tokenizer.decode(tokens, skip_special_tokens=True)
         return Generated(request.id, text, tokens, "length" if len(tokens) >= request.max_tokens else "stop")
+
+    def _refuse_nan(self, input_ids: "torch.Tensor", scores: "torch.Tensor") -> "torch.Tensor":
+        """A logits processor that changes nothing: a broken model would generate its first token for ever."""
+        if bool(scores.isnan().any()):
+            raise StageFailure(
+                FailureKind.INVALID_OUTPUT,
+                f"Model {self._work.model.name} computes NaN while it generates. Its weights are broken, or overflow "
+                "at this precision: check them, or submit it as float32.",
+            )
+        return scores
 
     def _pad_token(self) -> int | None:
         """The padding token that lm-eval configures; without padding it only silences a warning."""

@@ -4,7 +4,9 @@ Reads JSON and safetensors headers only. Never opens a pickle, never runs anythi
 """
 
 import json
+import re
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,13 @@ from orchestrator.wire import FailureKind
 from workers.stage import StageFailure
 
 _MOST_HEADER_BYTES = 100_000_000
+
+_SIBLINGS = (("gate_proj", "up_proj"), ("q_proj", "k_proj", "v_proj"))
+"""Projections that come together: who has one of them has all. The first stands alone where layers share keys."""
+
+
+class _Damaged(Exception):
+    """A safetensors file is not whole; the message says how it shows."""
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -55,55 +64,79 @@ def check_weights(folder: Path) -> int:
         StageFailure: no safetensors, a file of the index is missing, or a file is cut off or damaged.
     """
     index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        files = [folder / name for name in sorted(_indexed(index))]
-    else:
-        files = sorted(folder.glob("*.safetensors"))
+    promised = _indexed(index) if index.is_file() else {}
+    files = sorted({folder / name for name in promised.values()}) or sorted(folder.glob("*.safetensors"))
     if not files:
         raise StageFailure(
             FailureKind.WEIGHTS,
             f"The model folder {folder.name} has no safetensors weights, and no other format is loaded. Convert them "
             "with save_pretrained(safe_serialization=True).",
         )
+    tensors: dict[str, str] = {}
     for file in files:
         if not file.is_file():
             raise StageFailure(
                 FailureKind.WEIGHTS, f"Weights file {file.name} is named in the index but missing. Upload it."
             )
-        if fault := _fault(file):
+        try:
+            tensors |= dict.fromkeys(_tensors(file), file.name)
+        except _Damaged as fault:
             raise StageFailure(
                 FailureKind.WEIGHTS, f"Weights file {file.name} is damaged: {fault}. Upload the file again."
-            )
+            ) from fault
+    for name in missing_tensors(promised, tensors, config=read_config(folder)):
+        raise StageFailure(
+            FailureKind.WEIGHTS, f"The weights of {folder.name} lack the tensor {name}. Upload the complete weights."
+        )
     return sum(file.stat().st_size for file in files)
 
 
-def _indexed(index: Path) -> set[str]:
+def missing_tensors(promised: Mapping[str, str], tensors: Mapping[str, str], *, config: dict[str, Any]) -> list[str]:
+    """Tensors that the index promises or their siblings ask for, and that no file holds.
+
+    Engines merge some siblings into one parameter and do not notice when a part of it is never filled.
+    """
+    missing = [name for name, file in promised.items() if tensors.get(name) != file]
+    shared_keys = bool(text_config(config).get("num_kv_shared_layers"))
+    for siblings in _SIBLINGS[:1] if shared_keys else _SIBLINGS:
+        pattern = re.compile(rf"(.*\.)({'|'.join(siblings)})(\.weight)")
+        for name in tensors:
+            if found := pattern.fullmatch(name):
+                family = (found[1] + sibling + found[3] for sibling in siblings)
+                missing += [other for other in family if other not in tensors]
+    return sorted(set(missing))
+
+
+def _indexed(index: Path) -> dict[str, str]:
+    """Tensor name to file name, as the index has them."""
     try:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        promised = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise StageFailure(
             FailureKind.WEIGHTS, f"{index.name} cannot be read: {error}. Save the model again."
         ) from error
-    for name in names:
+    for name in promised.values():
         if not isinstance(name, str) or Path(name).name != name:
             raise StageFailure(FailureKind.WEIGHTS, f"{index.name} points outside its folder: {name!r}.")
-    return names
+    return promised
 
 
-def _fault(file: Path) -> str | None:
-    """What is wrong with a safetensors file by its header and length, or None."""
+def _tensors(file: Path) -> list[str]:
+    """Names of a safetensors file's tensors; raises _Damaged when header and length do not fit."""
     size = file.stat().st_size
     with file.open("rb") as data:
         prefix = data.read(8)
         if len(prefix) < 8:
-            return "it is shorter than its header"
+            raise _Damaged("it is shorter than its header")
         (length,) = struct.unpack("<Q", prefix)
         if length > min(size - 8, _MOST_HEADER_BYTES):
-            return "its header is cut off or is no safetensors header"
+            raise _Damaged("its header is cut off or is no safetensors header")
         try:
             header = json.loads(data.read(length))
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
-            return "its header is no safetensors header"
-    expected = 8 + length + max(ends, default=0)
-    return None if size == expected else f"it has {size} bytes where its header says {expected}"
+            ends = {name: entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"}
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+            raise _Damaged("its header is no safetensors header") from error
+    expected = 8 + length + max(ends.values(), default=0)
+    if size != expected:
+        raise _Damaged(f"it has {size} bytes where its header says {expected}")
+    return list(ends)
