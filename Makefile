@@ -1,0 +1,63 @@
+# What a developer does often. `make` alone lists it.
+# PYTHON: the Python to build the environment with.   SET=cpu|cuda: which vLLM (default: by GPU).
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+SET ?= auto
+DATA ?= .evalyard
+VENV := .venv
+BIN := $(VENV)/bin
+SETUP := $(PYTHON) deploy/environment.py --set $(SET) --folder $(VENV)
+PATHS := orchestrator workers submissions deploy tests
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev demo up test test-full pytest lint format types contracts docs requirements clean distclean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## make the environment (.venv) from pinned requirements; nothing to do when it is there
+	@$(SETUP)
+
+setup-dev:
+	@$(SETUP) --dev
+
+demo: setup ## evaluate two tiny models and show the board (DEMO_EXIT=1: end when both are on it)
+	@$(BIN)/python -m deploy.demo.run --data $(DATA)
+
+up: setup ## start the whole system on this machine, data in .evalyard
+	@$(BIN)/evalyard up --data $(DATA)
+
+test: lint types contracts pytest ## all checks and tests but the slow sweeps
+
+test-full: lint types contracts ## everything, slow sweeps too
+	@$(BIN)/python -m pytest
+
+pytest: setup-dev
+	@$(BIN)/python -m pytest -m "not slow"
+
+lint: setup-dev ## ruff: mistakes and layout
+	@$(BIN)/ruff check $(PATHS)
+	@$(BIN)/ruff format --check $(PATHS)
+
+format: setup-dev ## let ruff mend what it can
+	@$(BIN)/ruff check --fix $(PATHS)
+	@$(BIN)/ruff format $(PATHS)
+
+types: setup-dev ## mypy, strict
+	@$(BIN)/mypy
+
+contracts: setup-dev ## which package may import which
+	@$(BIN)/lint-imports --no-cache
+
+docs: setup-dev ## write the generated references in docs/ again
+	@$(BIN)/python -m deploy.reference
+
+requirements: ## resolve the pinned requirements anew (needs uv)
+	@deploy/requirements/resolve
+
+clean: ## remove caches and build leftovers, keep the environment and the data
+	@rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis artifacts
+	@find $(PATHS) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## remove the environment too; the data in .evalyard stay
+	@rm -rf $(VENV)
