@@ -111,16 +111,20 @@ def test_enums_are_kept_as_their_plain_values(engine: Engine) -> None:
 
 
 def test_an_exception_leaves_no_trace(engine: Engine) -> None:
-    with pytest.raises(RuntimeError, match="halfway"), db.session(engine) as session:
-        session.add(submission())
-        session.flush()
-        raise RuntimeError("halfway")
+    def write_half() -> None:
+        with db.session(engine) as session:
+            session.add(submission())
+            session.flush()
+            raise RuntimeError("halfway")
+
+    with pytest.raises(RuntimeError, match="halfway"):
+        write_half()
     with db.session(engine, read_only=True) as session:
         assert session.exec(select(Submission)).all() == []
 
 
 def test_a_read_only_session_cannot_write_and_leaves_the_next_one_writable(engine: Engine) -> None:
-    with pytest.raises(DBAPIError, match="(?i)read.?only"), db.session(engine, read_only=True) as session:
+    with pytest.raises(DBAPIError, match=r"(?i)read.?only"), db.session(engine, read_only=True) as session:
         session.add(submission())
     with db.session(engine) as session:
         session.add(submission())

@@ -4,6 +4,7 @@ from datetime import timedelta
 import pytest
 
 from orchestrator import db, jobs
+from orchestrator.budgets import Budgets, Tally, pause_before_retry
 from orchestrator.errors import NotFound, WrongState
 from orchestrator.lifecycle import EvaluationState
 from orchestrator.wire import FailureKind, Progress, Stage
@@ -198,14 +199,10 @@ def test_infrastructure_has_a_budget_too(yard: Yard) -> None:
     "kind", [kind for kind in FailureKind if kind not in {"download", "engine", "node_lost", "storage"}]
 )
 def test_a_failure_that_a_new_attempt_would_meet_again_ends_the_job_at_once(kind: FailureKind) -> None:
-    from orchestrator.budgets import Budgets, Tally, pause_before_retry
-
     assert pause_before_retry(kind, Tally(1, 0), Budgets()) is None
 
 
 def test_pauses_double_up_to_a_cap() -> None:
-    from orchestrator.budgets import Budgets, Tally, pause_before_retry
-
     budgets = Budgets(infrastructure_retries=1000)
     pauses = [pause_before_retry(FailureKind.STORAGE, Tally(0, n), budgets) for n in (1, 2, 3, 4, 8, 9, 1000)]
     assert [pause.total_seconds() for pause in pauses if pause is not None] == [0, 5, 10, 20, 300, 300, 300]
@@ -334,7 +331,7 @@ def test_retry_of_a_failed_score_uses_the_stored_responses(yard: Yard) -> None:
 
 def test_retry_needs_something_that_failed_and_has_ended(yard: Yard) -> None:
     evaluation = yard.submit()
-    with pytest.raises(WrongState, match="is queued. Retry it once it has ended"):
+    with pytest.raises(WrongState, match=r"is queued\. Retry it once it has ended"):
         yard.retry(evaluation)
     yard.workers()
     yard.finish()
@@ -342,7 +339,7 @@ def test_retry_needs_something_that_failed_and_has_ended(yard: Yard) -> None:
         yard.retry(evaluation)
     other = yard.submit()
     yard.cancel(other)
-    with pytest.raises(WrongState, match="was cancelled. Submit the model again"):
+    with pytest.raises(WrongState, match=r"was cancelled\. Submit the model again"):
         yard.retry(other)
 
 

@@ -57,7 +57,7 @@ def make_suite(*benchmarks: str, version: str = "1") -> Suite:
 class Yard:
     engine: Engine
     suites: Mapping[str, Suite] = field(default_factory=lambda: {"small": make_suite("ARC", "MMLU")})
-    budgets: Budgets = Budgets()
+    budgets: Budgets = field(default_factory=Budgets)
     now: datetime = datetime(2026, 1, 1, tzinfo=UTC)
     sent: list[tuple[str, Order]] = field(default_factory=list)
     keys: int = 0
@@ -230,7 +230,8 @@ class Yard:
 
     def held(self) -> int:
         with db.session(self.engine, read_only=True) as session:
-            return len(session.exec(select(Job).where(col(Job.state).in_([JobState.DISPATCHED, JobState.RUNNING]))).all())
+            held = col(Job.state).in_([JobState.DISPATCHED, JobState.RUNNING])
+            return len(session.exec(select(Job).where(held)).all())
 
 
 def done_of(order: Order, *, accuracy: float = 0.5, **fields: Any) -> dict[str, Any]:

@@ -1,0 +1,176 @@
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import event
+
+from orchestrator import db
+from orchestrator.broker import BrokerLost
+from orchestrator.dispatch import waiting_reasons
+from orchestrator.lifecycle import EvaluationState
+from orchestrator.reaper import Listening, forget_workers
+from orchestrator.wire import FailureKind, InferWork, Order, PrepareWork, ScoreWork, Stage, identity_digest
+from tests.orchestrator.yard import LEASE, MODEL_PART, Yard, make_suite
+
+
+def test_orders_carry_the_work_of_their_stage_and_a_prefix_of_their_own(yard: Yard) -> None:
+    evaluation = yard.submit(document_limit=3)
+    yard.workers()
+    arc, mmlu = yard.tick()
+    assert isinstance(arc.work, PrepareWork)
+    assert (arc.work.benchmark.name, arc.work.rules, arc.work.limit, arc.work.model.revision) == (
+        "ARC",
+        "vllm",
+        3,
+        "c0ffee",
+    )
+    assert arc.output == f"sheets/{evaluation}/ARC/{arc.attempt}"
+    yard.complete(arc)
+    yard.complete(mmlu)
+    (infer,) = yard.tick()
+    assert isinstance(infer.work, InferWork)
+    identity = {**MODEL_PART, "engine": "scripted", "device_type": "cpu"}
+    assert infer.work.identity == identity
+    assert infer.work.sheets == {"ARC": arc.output, "MMLU": mmlu.output}
+    assert infer.output == f"responses/{identity_digest(identity)}/{infer.attempt}"
+    yard.complete(infer)
+    score, _ = yard.tick()
+    assert isinstance(score.work, ScoreWork)
+    assert (score.work.sheet, score.work.identity) == (arc.output, identity)
+    assert score.output == f"results/{evaluation}/ARC/{score.attempt}"
+
+
+def test_an_order_is_sent_only_after_its_attempt_is_committed(yard: Yard) -> None:
+    yard.submit()
+    yard.workers()
+    seen = []
+
+    def send(worker: str, order: Order) -> None:
+        with db.session(yard.engine, read_only=True):
+            seen.append(yard.held())
+
+    yard.dispatcher(send=send).dispatch(yard.now)
+    assert seen == [1, 2]
+
+
+def test_an_order_that_cannot_be_sent_is_taken_back_and_costs_nothing(yard: Yard) -> None:
+    evaluation = yard.submit()
+    yard.workers()
+
+    def send(worker: str, order: Order) -> None:
+        raise BrokerLost("The broker is away.")
+
+    for _ in range(20):
+        with pytest.raises(BrokerLost):
+            yard.dispatcher(send=send).dispatch(yard.now)
+    job = yard.job(evaluation, Stage.PREPARE, "ARC")
+    assert (job.state.value, job.infrastructure_failures) == ("queued", 0)
+    assert {attempt.outcome for attempt in yard.attempts(job)} == {"unsent"}
+    assert len(yard.tick()) == 2
+
+
+def test_the_read_token_goes_with_the_order_and_nowhere_else(yard: Yard) -> None:
+    yard.submit()
+    yard.workers()
+    yard.dispatcher(token=SecretStr("hf_secret")).dispatch(yard.now)
+    assert [order.token for _, order in yard.sent] == ["hf_secret"] * 2
+    assert "hf_secret" not in str(yard.rows())
+    assert "hf_secret" not in repr(yard.sent)
+
+
+def test_an_evaluation_whose_suite_is_gone_fails_with_the_way_out(yard: Yard) -> None:
+    evaluation = yard.submit()
+    yard.suites = {}
+    yard.workers()
+    assert yard.tick() == []
+    row = yard.evaluation(evaluation)
+    assert (row.state, row.failure) == (EvaluationState.FAILED, FailureKind.SUITE)
+    assert "The suite 'small' is no longer there. Bring its file back and retry." in row.sentence
+    yard.suites = {"small": make_suite("ARC", "MMLU")}
+    yard.retry(evaluation)
+    yard.finish()
+    assert yard.evaluation(evaluation).state is EvaluationState.FINISHED
+
+
+def test_benchmarks_prepared_with_different_facts_of_the_model_are_not_inferred(yard: Yard) -> None:
+    evaluation = yard.submit()
+    yard.workers()
+    arc, mmlu = yard.tick()
+    yard.complete(arc)
+    yard.complete(mmlu, identity={**MODEL_PART, "dtype": "float16"})
+    assert yard.tick() == []
+    row = yard.evaluation(evaluation)
+    assert (row.state, row.failure) == (EvaluationState.FAILED, FailureKind.CONFIG)
+    assert "different facts of the model" in row.sentence
+
+
+def test_a_second_attempt_on_another_device_type_has_its_own_identity(yard: Yard) -> None:
+    from tests.orchestrator.yard import ENGINE
+
+    evaluation = yard.submit()
+    infer = yard.infer_order()
+    yard.report(infer.attempt, "released")
+    yard.beat("engine-1", stopping=True)
+    yard.beat("engine-2", engine=ENGINE.model_copy(update={"device_type": "cuda"}))
+    (again,) = yard.tick()
+    assert isinstance(again.work, InferWork)
+    assert again.work.identity["device_type"] == "cuda"
+    assert yard.job(evaluation, Stage.INFER).identity == again.work.identity
+
+
+def test_waiting_jobs_have_reasons_from_the_database(yard: Yard) -> None:
+    first, second = yard.submit(), yard.submit()
+    yard.beat("harness-1", slots=2)
+    yard.tick()
+    with db.session(yard.engine, read_only=True) as session:
+        found = waiting_reasons(session, yard.now)
+    waiting = [yard.job(second, Stage.PREPARE, name).id for name in ("ARC", "MMLU")]
+    assert found == {
+        waiting[0]: f"1st; the harness worker is busy with evaluation {first}.",
+        waiting[1]: f"2nd; the harness worker is busy with evaluation {first}.",
+    }
+
+
+def test_a_round_reads_as_many_rows_with_a_long_history_as_without(yard: Yard) -> None:
+    fetched = 0
+
+    def count(*event_arguments: object) -> None:
+        nonlocal fetched
+        fetched += 1
+
+    def statements_of_a_round() -> int:
+        nonlocal fetched
+        fetched = 0
+        event.listen(yard.engine, "before_cursor_execute", count)
+        yard.tick()
+        event.remove(yard.engine, "before_cursor_execute", count)
+        return fetched
+
+    yard.workers()
+    empty = statements_of_a_round()
+    for _ in range(3):
+        yard.submit()
+        yard.finish()
+    assert statements_of_a_round() == empty
+
+
+def test_the_hub_gives_up_no_lease_before_it_has_listened_for_one(yard: Yard) -> None:
+    listening = Listening(since=yard.now)
+    yard.wait(59)
+    assert not listening.long_enough(yard.now, LEASE)
+    yard.wait(1)
+    assert listening.long_enough(yard.now, LEASE)
+    listening.interrupted(yard.now)
+    assert not listening.long_enough(yard.now, LEASE)
+
+
+def test_workers_long_gone_are_forgotten_unless_they_hold_a_job(yard: Yard) -> None:
+    yard.submit()
+    yard.workers()
+    yard.beat("engine-9")
+    yard.tick()
+    yard.wait(8 * 24 * 3600)
+    yard.beat("engine-1")
+    assert forget_workers(yard.engine, yard.now) == 1
+    with db.session(yard.engine, read_only=True) as session:
+        from orchestrator.dispatch import load_workers
+
+        assert sorted(view.name for view in load_workers(session)) == ["engine-1", "harness-1"]
