@@ -65,8 +65,16 @@ class DatasetSource:
             loaded = self._original(str(folder or path), name, **kwargs)
         except Exception as error:
             raise _failure(path, name, error, self.mirror) from error
-        self.used[path, name] = _describe(loaded, source, folder)
+        files = self._data_files(folder, name, kwargs) if folder else _checked_files(loaded)
+        revision = _files_digest(files, folder) if folder else _hub_revision(files)
+        self.used[path, name] = {"source": source, "revision": revision, **_describe(loaded)}
         return loaded
+
+    def _data_files(self, folder: Path, name: str | None, kwargs: dict[str, Any]) -> set[str]:
+        """Files of a local dataset that belong to a configuration."""
+        chosen = {key: kwargs[key] for key in ("data_dir", "data_files", "cache_dir") if key in kwargs}
+        builder = datasets.load_dataset_builder(str(folder), name, **chosen)
+        return {str(file) for files in (builder.config.data_files or {}).values() for file in files}
 
     def _find(self, path: str) -> tuple[str, Path | None]:
         if path in OWN_DATASETS:
@@ -78,16 +86,19 @@ class DatasetSource:
         return ("folder" if Path(path).exists() else "hub"), None
 
 
-def _describe(loaded: Any, source: str, folder: Path | None) -> dict[str, Any]:
-    splits = dict(loaded) if hasattr(loaded, "keys") else {"": loaded}
-    facts: dict[str, Any] = {"source": source, "fingerprints": {}, "rows": {}}
-    files: set[str] = set()
-    for split, rows in splits.items():
-        facts["fingerprints"][str(split)] = getattr(rows, "_fingerprint", None)
-        facts["rows"][str(split)] = len(rows) if hasattr(rows, "__len__") else None
-        files |= set(getattr(getattr(rows, "info", None), "download_checksums", None) or {})
-    facts["revision"] = _hub_revision(files) if folder is None else _files_digest(files, folder)
-    return facts
+def _splits(loaded: Any) -> dict[str, Any]:
+    return dict(loaded) if hasattr(loaded, "keys") else {"": loaded}
+
+
+def _describe(loaded: Any) -> dict[str, Any]:
+    rows = {str(split): len(found) if hasattr(found, "__len__") else None for split, found in _splits(loaded).items()}
+    return {"rows": rows}
+
+
+def _checked_files(loaded: Any) -> set[str]:
+    """Addresses of what was downloaded for a dataset."""
+    infos = (getattr(found, "info", None) for found in _splits(loaded).values())
+    return {file for info in infos for file in getattr(info, "download_checksums", None) or {}}
 
 
 def _hub_revision(files: set[str]) -> str | None:

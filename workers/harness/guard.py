@@ -1,12 +1,14 @@
 """Keeps code that came with a model, dataset, metric or task name from running in a harness process.
 
-`install` must be called before lm-eval is imported. It forces `trust_remote_code` off where libraries would import
-downloaded code, so a task file that asks for it changes nothing.
+`install` must be called before lm-eval is imported. It refuses where libraries would fetch code to import, so a task
+file that asks for `trust_remote_code` changes nothing.
 """
 
 import importlib
 import sys
+import types
 from collections.abc import Callable, Iterable
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,10 +24,12 @@ def install() -> None:
     dynamic = importlib.import_module("transformers.dynamic_module_utils")
     # Every way to a model's own code goes through this function, whoever calls with whatever trust_remote_code.
     dynamic.get_cached_module_file = _refuse_model_code
-    dynamic.resolve_trust_remote_code = _never_trust(dynamic.resolve_trust_remote_code)
-    evaluate = importlib.import_module("evaluate")
-    evaluate.load = _refuse_metric
-    evaluate.loading.load = _refuse_metric
+    # All that the package `evaluate` does for lm-eval is to load a metric's code from the Hub. A stand-in that refuses
+    # also spares its import, which takes ten seconds.
+    stand_in = types.ModuleType("evaluate")
+    stand_in.__spec__ = ModuleSpec("evaluate", None)
+    stand_in.load = _refuse_metric  # type: ignore[attr-defined]  # a module gets its function here
+    sys.modules["evaluate"] = stand_in
 
 
 def confine_functions(roots: Iterable[Path]) -> None:
@@ -58,17 +62,6 @@ def _refuse(sentence: str, kind: FailureKind = FailureKind.TASK_REFUSED) -> NoRe
     failure = StageFailure(kind, sentence)
     refused.append(failure)
     raise failure
-
-
-def _never_trust(original: Callable[..., Any]) -> Callable[..., Any]:
-    def resolve(trust_remote_code: Any, *args: Any, **kwargs: Any) -> Any:
-        return original(False, *args, **kwargs)
-
-    for module in list(sys.modules.values()):
-        # Not getattr: transformers' lazy modules would import what they are asked for.
-        if vars(module).get("resolve_trust_remote_code") is original:
-            vars(module)["resolve_trust_remote_code"] = resolve
-    return resolve
 
 
 def _refuse_model_code(name: str, module_file: str, *args: Any, **kwargs: Any) -> NoReturn:

@@ -4,6 +4,7 @@ Everything that `simple_evaluate` does before and after that step (seeds, shots,
 the results record) stays lm-eval's. Imports lm-eval only inside `open_session`, after the guards are up.
 """
 
+import functools
 import importlib
 import logging
 import os
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.wire import FailureKind
-from workers.harness import folders, guard, punkt_data
+from workers.harness import folders, guard, punkt_data, torchless
 from workers.stage import StageFailure
 
 Evaluate = Callable[..., dict[str, Any]]
@@ -46,6 +47,9 @@ class Session:
         """
         evaluator = importlib.import_module("lm_eval.evaluator")
         original = evaluator.evaluate
+        # lm-eval compiles the task's template anew for every document and few-shot example.
+        environment = importlib.import_module("lm_eval.utils").env
+        environment.from_string = functools.lru_cache(maxsize=256)(environment.from_string)
 
         def evaluate(**given: Any) -> dict[str, Any]:
             guard.raise_refusal()
@@ -75,6 +79,7 @@ class Session:
 def open_session(out: Path, task_folders: tuple[str, ...]) -> Iterator[Session]:
     """Make this process fit for lm-eval. Only once in a process: task and dataset state must be fresh."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    torchless.hide()
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     punkt_data.provide()
     guard.install()
