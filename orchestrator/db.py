@@ -62,15 +62,15 @@ def session(engine: Engine, *, read_only: bool = False) -> Iterator[Session]:
             raise
 
 
-def migrate(engine: Engine) -> None:
+def migrate(engine: Engine, *, revision: str = "head") -> None:
     """Bring the schema to this version's, from any earlier one; safe when several processes start at once.
+
+    An earlier `revision` is for restoring a backup of that time into an empty database.
 
     Raises:
         DatabaseUnusable: the database cannot be reached or written, is of a newer Evalyard, or holds foreign tables.
     """
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    script = ScriptDirectory.from_config(config)
+    config, script = _scripts()
     try:
         with engine.begin() as connection:
             if engine.dialect.name == "postgresql":
@@ -79,7 +79,7 @@ def migrate(engine: Engine) -> None:
             _refuse_foreign(connection, present, script)
             if set(present) != set(script.get_heads()):
                 config.attributes["connection"] = connection
-                command.upgrade(config, "head")
+                command.upgrade(config, revision)
     except (OperationalError, DBAPIError) as error:
         raise DatabaseUnusable(
             f"The database {_shown(engine)} cannot be used: {_first_line(error.orig)}. "
@@ -89,11 +89,20 @@ def migrate(engine: Engine) -> None:
 
 def head_revision() -> str:
     """The schema revision of this version of Evalyard."""
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    head = ScriptDirectory.from_config(config).get_current_head()
+    head = _scripts()[1].get_current_head()
     assert head is not None
     return head
+
+
+def known_revisions() -> list[str]:
+    """Every schema revision that this version can bring up to date, the newest first."""
+    return [revision.revision for revision in _scripts()[1].walk_revisions()]
+
+
+def _scripts() -> tuple[Config, ScriptDirectory]:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    return config, ScriptDirectory.from_config(config)
 
 
 def _refuse_foreign(connection: Connection, present: tuple[str, ...], script: ScriptDirectory) -> None:

@@ -1,0 +1,229 @@
+"""Backup and restore of everything the hub knows: the rows of every table, and every artifact, with digests.
+
+    manifest.json                       written last: a folder without it is no backup
+    database/<table>.jsonl.zst          one row a line: readable, and the same for SQLite and PostgreSQL
+    artifacts/<key>                     as in the artifact store
+
+Rows are kept as JSON rather than as a copy of the database, so that a team may start on SQLite and move to PostgreSQL
+by backup and restore. They are read first, in one snapshot, and the artifacts after them: artifacts are only ever added,
+so whatever a row names is in the backup, though the hub goes on working. Model weights and data sets are not in it.
+"""
+
+import io
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import zstandard
+from sqlalchemy import Connection, DateTime, Engine, MetaData, Table, func, insert, inspect, select, text
+from sqlalchemy.types import Integer
+
+from orchestrator import db
+from orchestrator.artifacts import ArtifactStore, file_sha256
+from orchestrator.errors import EvalyardError, Refused
+from orchestrator.settings import HubSettings
+
+FORMAT = 1
+PREFIXES = ("sheets", "responses", "results")
+BATCH_ROWS = 500
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being copied, how many are done, and of how many."""
+
+
+class DamagedBackup(EvalyardError):
+    """The backup is incomplete, or its bytes do not match its digests."""
+
+
+class Summary(NamedTuple):
+    rows: int
+    artifacts: int
+    bytes: int
+
+
+def backup(settings: HubSettings, folder: Path, *, progress: Progress | None = None) -> Summary:
+    """Write a backup into a new or empty folder; the hub may go on working.
+
+    Raises:
+        Refused: the folder holds something already.
+    """
+    tell = progress or (lambda *_: None)
+    if folder.exists() and any(folder.iterdir()):
+        raise Refused(f"The folder {folder} is not empty. Give the backup a folder of its own.")
+    (folder / "database").mkdir(parents=True, exist_ok=True)
+    engine = db.make_engine(settings.database_url)
+    db.migrate(engine)
+    tables = _write_tables(engine, folder / "database", tell)
+    store = ArtifactStore(settings.artifacts_url, read_only=True)
+    artifacts = _copy_artifacts_out(store, folder / "artifacts", tell)
+    manifest = {
+        "format": FORMAT,
+        "schema": db.head_revision(),
+        "made_at": datetime.now(UTC).isoformat(),
+        "tables": tables,
+        "artifacts": artifacts,
+    }
+    temporary = folder / "manifest.json.tmp"
+    temporary.write_text(json.dumps(manifest, indent=1))
+    temporary.replace(folder / "manifest.json")
+    return _summary(manifest)
+
+
+def restore(settings: HubSettings, folder: Path, *, progress: Progress | None = None) -> Summary:
+    """Fill an empty database and artifact store from a backup, then bring the schema up to date.
+
+    Interrupted, it can be run again: artifacts come first and are never overwritten, rows come in one transaction.
+
+    Raises:
+        Refused: the database or the artifact store holds something else already.
+        DamagedBackup: the backup is incomplete or damaged; nothing was written to the database.
+    """
+    tell = progress or (lambda *_: None)
+    manifest = _read_manifest(folder)
+    engine = db.make_engine(settings.database_url)
+    shown = engine.url.render_as_string(hide_password=True)
+    with engine.connect() as connection:
+        if inspect(connection).get_table_names():
+            raise Refused(
+                f"The database {shown} is not empty, and restore never overwrites. "
+                "Give a new data folder (--data), or a new database (EVALYARD_DATABASE_URL)."
+            )
+    store = ArtifactStore(settings.artifacts_url)
+    wanted: dict[str, dict[str, Any]] = manifest["artifacts"]
+    if foreign := [key for prefix in PREFIXES for key in store.list(prefix) if key not in wanted]:
+        raise Refused(
+            f"The artifact store {settings.artifacts_url} holds {len(foreign)} artifacts that are not of this backup, "
+            f"such as {foreign[0]}. Restore into an empty one (EVALYARD_ARTIFACTS_URL)."
+        )
+    for table, facts in manifest["tables"].items():
+        _check(folder / "database" / f"{table}.jsonl.zst", facts["sha256"])
+    for number, (key, facts) in enumerate(wanted.items(), start=1):
+        path = folder / "artifacts" / key
+        _check(path, facts["sha256"])
+        store.put_file(key, path)
+        tell("artifacts", number, len(wanted))
+    db.migrate(engine, revision=manifest["schema"])
+    with engine.begin() as connection:
+        for number, table in enumerate(manifest["tables"], start=1):
+            _read_table(connection, table, folder / "database" / f"{table}.jsonl.zst")
+            tell("tables", number, len(manifest["tables"]))
+    db.migrate(engine)
+    return _summary(manifest)
+
+
+def _write_tables(engine: Engine, folder: Path, tell: Progress) -> dict[str, dict[str, Any]]:
+    """Every table in an order in which rows may be inserted again, all of one moment."""
+    written: dict[str, dict[str, Any]] = {}
+    snapshot = engine.execution_options(
+        evalyard_read_only=True,
+        **({"isolation_level": "REPEATABLE READ"} if engine.dialect.name == "postgresql" else {}),
+    )
+    with snapshot.connect() as connection:
+        metadata = MetaData()
+        metadata.reflect(connection)
+        tables = [table for table in metadata.sorted_tables if table.name != "alembic_version"]
+        for number, table in enumerate(tables, start=1):
+            path = folder / f"{table.name}.jsonl.zst"
+            rows = _write_rows(connection, table, path)
+            written[table.name] = {"rows": rows, "sha256": file_sha256(path)}
+            tell("tables", number, len(tables))
+    return written
+
+
+def _write_rows(connection: Connection, table: Table, path: Path) -> int:
+    rows = 0
+    result = connection.execution_options(yield_per=BATCH_ROWS).execute(
+        select(table).order_by(*table.primary_key.columns)
+    )
+    with path.open("wb") as raw, zstandard.ZstdCompressor().stream_writer(raw, closefd=False) as out:
+        for row in result.mappings():
+            line = {name: _plain(value) for name, value in row.items()}
+            out.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+            rows += 1
+    return rows
+
+
+def _read_table(connection: Connection, name: str, path: Path) -> None:
+    table = Table(name, MetaData(), autoload_with=connection)
+    times = {column.name for column in table.columns if isinstance(column.type, DateTime)}
+    batch: list[dict[str, Any]] = []
+    for line in _lines(path):
+        row = json.loads(line)
+        batch.append({key: _time(value) if key in times else value for key, value in row.items()})
+        if len(batch) == BATCH_ROWS:
+            connection.execute(insert(table), batch)
+            batch = []
+    if batch:
+        connection.execute(insert(table), batch)
+    key = list(table.primary_key.columns)
+    if connection.dialect.name == "postgresql" and len(key) == 1 and isinstance(key[0].type, Integer):
+        # Rows came with their numbers; the next one must not take a number again.
+        highest = connection.execute(select(func.max(key[0]))).scalar()
+        if highest is not None:
+            sequence = text("SELECT setval(pg_get_serial_sequence(:name, :key), :highest)")
+            connection.execute(sequence, {"name": name, "key": key[0].name, "highest": highest})
+
+
+def _copy_artifacts_out(store: ArtifactStore, folder: Path, tell: Progress) -> dict[str, dict[str, Any]]:
+    keys = [key for prefix in PREFIXES for key in store.list(prefix)]
+    copied: dict[str, dict[str, Any]] = {}
+    for number, key in enumerate(keys, start=1):
+        target = folder / key
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source = store.fetch_file(key, folder)
+        if source != target:
+            shutil.copyfile(source, target)
+        copied[key] = {"bytes": target.stat().st_size, "sha256": file_sha256(target)}
+        tell("artifacts", number, len(keys))
+    return copied
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    try:
+        manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_bytes())
+    except FileNotFoundError as error:
+        raise DamagedBackup(
+            f"{folder} is no complete backup: it has no manifest.json. Name a folder that `evalyard backup` finished."
+        ) from error
+    except ValueError as error:
+        raise DamagedBackup(f"{folder}/manifest.json cannot be read: {error}. Take another backup.") from error
+    if manifest.get("format") != FORMAT or manifest.get("schema") not in db.known_revisions():
+        raise Refused(
+            f"The backup {folder} was made by a newer Evalyard (schema {manifest.get('schema')}). "
+            "Upgrade this Evalyard first."
+        )
+    return manifest
+
+
+def _check(path: Path, sha256: str) -> None:
+    if not path.is_file():
+        raise DamagedBackup(f"The backup lacks {path}. Take another backup.")
+    if file_sha256(path) != sha256:
+        raise DamagedBackup(f"{path} is damaged: its bytes do not match the manifest. Take another backup.")
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as stream:
+        yield from io.BufferedReader(stream)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        # SQLite keeps UTC without saying so.
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
+    return value
+
+
+def _time(value: str | None) -> datetime | None:
+    return datetime.fromisoformat(value) if value else None
+
+
+def _summary(manifest: dict[str, Any]) -> Summary:
+    return Summary(
+        rows=sum(table["rows"] for table in manifest["tables"].values()),
+        artifacts=len(manifest["artifacts"]),
+        bytes=sum(artifact["bytes"] for artifact in manifest["artifacts"].values()),
+    )

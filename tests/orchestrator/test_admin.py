@@ -1,0 +1,143 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import MetaData, select
+
+from orchestrator import admin, db
+from orchestrator.artifacts import ArtifactStore
+from orchestrator.errors import Refused
+from orchestrator.settings import HubSettings
+from tests.orchestrator.yard import Yard
+
+
+def settings_for(folder: Path, url: str) -> HubSettings:
+    return HubSettings(data=folder, database_url=url, artifacts_url=(folder / "artifacts").as_uri())
+
+
+def fill(settings: HubSettings) -> Yard:
+    """A hub with one finished evaluation, one in the middle, and artifacts."""
+    engine = db.make_engine(settings.database_url)
+    db.migrate(engine)
+    yard = Yard(engine)
+    yard.workers()
+    yard.submit()
+    yard.finish()
+    yard.submit()
+    yard.tick()
+    store = ArtifactStore(settings.artifacts_url)
+    store.put_bytes("sheets/1/ARC/a/sheet.json", b"{}")
+    store.put_bytes("responses/d1/a/000000-0011.jsonl.zst", b"\x00\xff" * 1000)
+    return yard
+
+
+def rows(url: str) -> dict[str, list[dict[str, Any]]]:
+    engine = db.make_engine(url)
+    metadata = MetaData()
+    with engine.connect() as connection:
+        metadata.reflect(connection)
+        return {
+            table.name: [
+                {key: admin._plain(value) for key, value in row.items()}
+                for row in connection.execute(select(table).order_by(*table.primary_key.columns)).mappings()
+            ]
+            for table in metadata.sorted_tables
+        }
+
+
+@pytest.mark.parametrize("direction", ["sqlite to postgresql", "postgresql to sqlite", "sqlite to sqlite"])
+def test_a_restored_hub_has_the_same_rows_and_artifacts_and_goes_on(
+    direction: str, tmp_path: Path, postgres_url: str
+) -> None:
+    urls = {"sqlite": f"sqlite:///{tmp_path}/new/x.db", "postgresql": postgres_url}
+    source, target = direction.split(" to ")
+    old = settings_for(tmp_path / "old", urls[source] if source == "postgresql" else f"sqlite:///{tmp_path}/old/x.db")
+    new = settings_for(tmp_path / "new", urls[target])
+    fill(old)
+    told: list[tuple[str, int, int]] = []
+    summary = admin.backup(old, tmp_path / "backup", progress=lambda *step: told.append(step))
+    assert told[-1] == ("artifacts", 2, 2)
+    assert summary.artifacts == 2
+    assert admin.restore(new, tmp_path / "backup") == summary
+    assert rows(new.database_url) == rows(old.database_url)
+    store = ArtifactStore(new.artifacts_url)
+    assert store.read_bytes("responses/d1/a/000000-0011.jsonl.zst") == b"\x00\xff" * 1000
+
+    yard = Yard(db.make_engine(new.database_url), keys=10)
+    yard.wait(3600)
+    yard.workers()
+    third = yard.submit()
+    assert third == 3
+    yard.reap()
+    yard.finish()
+    assert [yard.evaluation(number).state.value for number in (1, 2, 3)] == ["finished"] * 3
+
+
+def test_restore_never_overwrites_a_database(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path / "old", f"sqlite:///{tmp_path}/old/x.db")
+    fill(settings)
+    admin.backup(settings, tmp_path / "backup")
+    before = rows(settings.database_url)
+    with pytest.raises(Refused, match=r"is not empty, and restore never overwrites.*--data"):
+        admin.restore(settings, tmp_path / "backup")
+    assert rows(settings.database_url) == before
+
+
+def test_restore_leaves_a_store_with_other_artifacts_alone(tmp_path: Path) -> None:
+    old = settings_for(tmp_path / "old", f"sqlite:///{tmp_path}/old/x.db")
+    fill(old)
+    admin.backup(old, tmp_path / "backup")
+    new = settings_for(tmp_path / "new", f"sqlite:///{tmp_path}/new/x.db")
+    ArtifactStore(new.artifacts_url).put_bytes("results/9/x/y/results.json", b"mine")
+    with pytest.raises(Refused, match=r"results/9/x/y/results\.json"):
+        admin.restore(new, tmp_path / "backup")
+
+
+def test_an_interrupted_restore_can_be_run_again(tmp_path: Path) -> None:
+    old = settings_for(tmp_path / "old", f"sqlite:///{tmp_path}/old/x.db")
+    fill(old)
+    admin.backup(old, tmp_path / "backup")
+    new = settings_for(tmp_path / "new", f"sqlite:///{tmp_path}/new/x.db")
+
+    def interrupt(what: str, done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        admin.restore(new, tmp_path / "backup", progress=interrupt)
+    admin.restore(new, tmp_path / "backup")
+    assert rows(new.database_url) == rows(old.database_url)
+
+
+def test_a_damaged_backup_is_refused_before_the_database_is_touched(tmp_path: Path) -> None:
+    old = settings_for(tmp_path / "old", f"sqlite:///{tmp_path}/old/x.db")
+    fill(old)
+    admin.backup(old, tmp_path / "backup")
+    (tmp_path / "backup/artifacts/sheets/1/ARC/a/sheet.json").write_bytes(b"[]")
+    new = settings_for(tmp_path / "new", f"sqlite:///{tmp_path}/new/x.db")
+    with pytest.raises(admin.DamagedBackup, match=r"sheet\.json is damaged"):
+        admin.restore(new, tmp_path / "backup")
+    assert rows(new.database_url) == {}
+
+
+def test_an_unfinished_backup_is_no_backup(tmp_path: Path) -> None:
+    (tmp_path / "backup").mkdir()
+    new = settings_for(tmp_path / "new", f"sqlite:///{tmp_path}/new/x.db")
+    with pytest.raises(admin.DamagedBackup, match=r"no manifest\.json"):
+        admin.restore(new, tmp_path / "backup")
+
+
+def test_a_backup_does_not_mix_with_other_files(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(Refused, match="not empty"):
+        admin.backup(settings_for(tmp_path / "data", ""), tmp_path)
+
+
+def test_a_backup_of_a_newer_evalyard_is_refused(tmp_path: Path) -> None:
+    old = settings_for(tmp_path / "old", f"sqlite:///{tmp_path}/old/x.db")
+    fill(old)
+    admin.backup(old, tmp_path / "backup")
+    manifest = tmp_path / "backup" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(f'"{db.head_revision()}"', '"9999"'))
+    new = settings_for(tmp_path / "new", f"sqlite:///{tmp_path}/new/x.db")
+    with pytest.raises(Refused, match=r"newer Evalyard \(schema 9999\)"):
+        admin.restore(new, tmp_path / "backup")
