@@ -150,7 +150,7 @@ def _pair(session: Session, evaluation_id: int) -> tuple[Evaluation, Submission]
         .where(Evaluation.id == evaluation_id)
     ).first()
     if pair is None:
-        raise NotFound(f"There is no evaluation {evaluation_id}. `evalyard status` lists the latest ones.")
+        raise NotFound(f"There is no evaluation {evaluation_id}. The latest ones are listed by: evalyard status.")
     return pair
 
 

@@ -1,0 +1,93 @@
+"""The `evalyard` command: where its groups of commands come together, and where every error becomes a sentence.
+
+The only module of the distribution that may bring submissions and workers together, and it does so lazily.
+"""
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from orchestrator.errors import EvalyardError
+from submissions.cli import actions, look, submit, system
+from submissions.cli.output import complain
+
+HELP = """Host your own Open LLM Leaderboard on GPUs that are otherwise idle.
+
+\b
+Start a system on this machine     evalyard up
+Submit a model and watch it        evalyard submit org/name --wait
+See who leads                      evalyard board
+Evaluate without a server          evalyard evaluate org/name --suite demo
+
+Answers go to standard output, everything else to standard error. Exit code 0: done; 1: refused or failed; 2: misused.
+The server is found by EVALYARD_URL, or where `evalyard up` says it is.
+"""
+
+GROUPS = (system.commands, submit.commands, look.commands, actions.commands)
+
+
+def make_app(*, everything: bool = True) -> typer.Typer:
+    """The whole command; `everything` adds the commands that work without a server and need the workers' packages."""
+    app = typer.Typer(
+        name="evalyard",
+        help=HELP,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_show_version)
+    for group in GROUPS:
+        app.registered_commands += group.registered_commands
+    if everything:
+        app.registered_commands += _local_commands().registered_commands
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command; a person's mistake ends in a sentence and an exit code, never in a traceback."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    own = {name for group in GROUPS for name in _names(group)}
+    first = next((word for word in given if not word.startswith("-")), "")
+    try:
+        make_app(everything=first not in own)(args=given, prog_name="evalyard")
+    except EvalyardError as error:
+        complain(error.sentence)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        complain("Stopped.")
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read the answer has seen enough of it.
+        sys.stderr.close()
+        sys.exit(0)
+
+
+def _show_version(
+    version: bool = typer.Option(False, "--version", help="Show the version and exit.", is_eager=True),
+) -> None:
+    if version:
+        from importlib.metadata import PackageNotFoundError
+        from importlib.metadata import version as installed
+
+        try:
+            typer.echo(f"evalyard {installed('evalyard')}")
+        except PackageNotFoundError:
+            typer.echo("evalyard (from a checkout)")
+        raise typer.Exit
+
+
+def _local_commands() -> typer.Typer:
+    """Commands that run the stages here; absent where the workers' packages are not installed."""
+    try:
+        from submissions import local
+    except ImportError:
+        return typer.Typer()
+    return local.app
+
+
+def _names(group: typer.Typer) -> list[str]:
+    commands = group.registered_commands
+    return [command.name or command.callback.__name__ for command in commands if command.callback is not None]

@@ -1,0 +1,5 @@
+"""`python -m submissions.cli`: the same as `evalyard`."""
+
+from submissions.cli import main
+
+main()

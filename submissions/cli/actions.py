@@ -1,0 +1,49 @@
+"""Commands that act on one evaluation: `retry`, `cancel`, `reproduce`."""
+
+from typing import Annotated
+
+import typer
+
+from submissions.cli.client import Client
+from submissions.cli.output import answer, answer_json, chat
+
+commands = typer.Typer()
+
+Id = Annotated[int, typer.Argument(metavar="ID", help="Number of the evaluation.", min=1)]
+AsJson = Annotated[bool, typer.Option("--json", help="Answer with JSON on standard output.")]
+
+
+@commands.command()
+def retry(evaluation: Id, as_json: AsJson = False) -> None:
+    """Queue again what failed in an evaluation, once the cause is gone. What was computed is kept."""
+    answered = Client().post(f"/evaluations/{evaluation}/retry")
+    if as_json:
+        answer_json(answered)
+        return
+    answer(answered["message"])
+    chat(f"Follow it: evalyard status {evaluation} --follow")
+
+
+@commands.command()
+def cancel(evaluation: Id, as_json: AsJson = False) -> None:
+    """Stop an evaluation for good. What it had computed is kept for others."""
+    answered = Client().post(f"/evaluations/{evaluation}/cancel")
+    if as_json:
+        answer_json(answered)
+    else:
+        answer(answered["message"])
+
+
+@commands.command()
+def reproduce(evaluation: Id, as_json: AsJson = False) -> None:
+    """Print the exact lm_eval command lines and versions that make an evaluation's numbers again elsewhere.
+
+    \b
+    evalyard reproduce 41
+    evalyard reproduce 41 > again.sh && sh again.sh
+    """
+    found = Client().get(f"/evaluations/{evaluation}/reproduce")
+    if as_json:
+        answer_json(found)
+    else:
+        answer(found["script"])

@@ -1,0 +1,94 @@
+"""Speaks to the hub's HTTP API for the command line. An error of the API becomes an error with its sentence."""
+
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import httpx
+import platformdirs
+
+from orchestrator.errors import EvalyardError
+
+DEFAULT_URL = "http://127.0.0.1:8765"
+SUBMIT_SECONDS = 900.0
+"""A folder with large weights is read whole for its digest before the answer comes."""
+
+
+class ServerAway(EvalyardError):
+    """No hub answers at the address."""
+
+
+class ApiRefused(EvalyardError):
+    """The hub answered with a problem."""
+
+    def __init__(self, sentence: str, *, problem: dict[str, Any]) -> None:
+        super().__init__(sentence)
+        self.problem = problem
+
+
+def hub_url() -> str:
+    """EVALYARD_URL; else the address that a running `evalyard up` left in the data folder; else the default one."""
+    given = os.environ.get("EVALYARD_URL", "").strip()
+    if given:
+        return given.rstrip("/")
+    data = os.environ.get("EVALYARD_DATA") or platformdirs.user_data_dir("evalyard", appauthor=False)
+    try:
+        found = (Path(data).expanduser() / "url").read_text(encoding="utf-8").strip()
+    except OSError:
+        return DEFAULT_URL
+    return found or DEFAULT_URL
+
+
+class Client:
+    """The API of one hub."""
+
+    def __init__(self, url: str | None = None) -> None:
+        self.url = url or hub_url()
+        if urlsplit(self.url).scheme not in ("http", "https"):
+            raise ServerAway(f"EVALYARD_URL is '{self.url}', which is no address. Write it as {DEFAULT_URL}.")
+
+    def get(self, path: str, **query: Any) -> Any:
+        """The JSON at this path."""
+        return self._send("GET", path, params=_given(query)).json()
+
+    def get_text(self, path: str, **query: Any) -> str:
+        return self._send("GET", path, params=_given(query)).text
+
+    def post(self, path: str, content: dict[str, Any] | None = None) -> Any:
+        return self._send("POST", path, json=content if content is not None else {}, timeout=SUBMIT_SECONDS).json()
+
+    def page(self, path: str) -> str:
+        """Address of a page for people."""
+        return f"{self.url}{path}"
+
+    def _send(self, method: str, path: str, *, timeout: float = 60.0, **arguments: Any) -> httpx.Response:
+        # A proxy of the environment is never meant for this machine's own address.
+        is_local = urlsplit(self.url).hostname in ("127.0.0.1", "localhost", "::1")
+        try:
+            with httpx.Client(trust_env=not is_local, timeout=timeout) as client:
+                answer = client.request(method, f"{self.url}/api/v1{path}", **arguments)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise ServerAway(
+                f"No Evalyard answers at {self.url} ({type(error).__name__}). Start it: evalyard up. "
+                "If it runs elsewhere, set EVALYARD_URL to its address."
+            ) from error
+        if answer.is_success:
+            return answer
+        try:
+            problem = answer.json()
+            sentence = str(problem["detail"])
+        except (ValueError, KeyError, TypeError):
+            raise ServerAway(
+                f"{self.url} answered with status {answer.status_code} and is not an Evalyard. Check EVALYARD_URL."
+            ) from None
+        raise ApiRefused(sentence, problem=problem)
+
+
+def segment(text: str) -> str:
+    """A part of a path."""
+    return quote(text, safe="")
+
+
+def _given(query: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in query.items() if value is not None}

@@ -1,0 +1,79 @@
+"""Watching an evaluation until it ends, on standard error. Asks the API; decides nothing but the exit code."""
+
+import sys
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from submissions import words
+from submissions.cli.client import Client, ServerAway
+from submissions.cli.output import chat, state_line
+
+FINAL = ("finished", "failed", "cancelled")
+PAUSE_SECONDS = 1.0
+PATIENCE_SECONDS = 120.0
+"""How long the hub may be away, e.g. while it is restarted, before following gives up."""
+
+
+def follow(client: Client, evaluation: int, *, pause_seconds: float = PAUSE_SECONDS) -> dict[str, Any]:
+    """The evaluation as it ended; says what happens until then."""
+    if sys.stderr.isatty():
+        return _follow_with_bar(client, evaluation, pause_seconds=pause_seconds)
+    said = ""
+    while True:
+        record = _ask(client, evaluation)
+        line = state_line(record)
+        if line != said:
+            chat(line if not record["waiting_because"] else f"{line}. {record['waiting_because']}")
+            said = line
+        if record["state"] in FINAL:
+            return record
+        time.sleep(pause_seconds)
+
+
+def _follow_with_bar(client: Client, evaluation: int, *, pause_seconds: float) -> dict[str, Any]:
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("queued", total=None, text="")
+        while True:
+            record = _ask(client, evaluation)
+            progress = record["progress"]
+            text = progress["text"] or record["waiting_because"]
+            bar.update(task, description=record["state"], completed=progress["done"], text=text)
+            bar.update(task, total=progress["total"] or None)
+            if record["state"] in FINAL:
+                return record
+            time.sleep(pause_seconds)
+
+
+def _ask(client: Client, evaluation: int) -> dict[str, Any]:
+    """The evaluation now; a hub that is away for a moment is waited for."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            record: dict[str, Any] = client.get(f"/evaluations/{evaluation}")
+            return record
+        except ServerAway:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(PAUSE_SECONDS)
+
+
+def outcome_sentence(record: dict[str, Any]) -> str:
+    """What became of an ended evaluation and what to do next."""
+    number = record["id"]
+    if record["state"] == "finished" and record["average"] is not None:
+        apart = " It has a limit, so it is not ranked." if record["limit"] else ""
+        return f"Finished evaluation {number}: average {words.score(record['average'])}.{apart}"
+    if record["state"] == "finished":
+        return f"Finished evaluation {number} without an average. {record['sentence']}".strip()
+    if record["state"] == "failed":
+        return f"Evaluation {number} failed: {record['sentence']} {record['next_step']}".strip()
+    return f"Evaluation {number} was cancelled."
+
+
+def exit_code(record: dict[str, Any]) -> int:
+    """0 when every benchmark has its score."""
+    return 0 if record["state"] == "finished" and record["average"] is not None else 1

@@ -1,0 +1,227 @@
+"""Commands that only look: `status`, `queue`, `board`, `suites`."""
+
+from typing import Annotated, Any
+
+import typer
+
+from submissions import words
+from submissions.cli.client import Client, segment
+from submissions.cli.follow import exit_code, follow, outcome_sentence
+from submissions.cli.output import answer, answer_json, answer_table, chat
+
+commands = typer.Typer()
+
+AsJson = Annotated[bool, typer.Option("--json", help="Answer with JSON on standard output.")]
+SuiteName = Annotated[str | None, typer.Option(help="Name of the suite; the one with most results by default.")]
+
+
+@commands.command()
+def status(
+    evaluation: Annotated[int | None, typer.Argument(help="An evaluation; else the latest.", min=1)] = None,
+    follow_it: Annotated[bool, typer.Option("--follow", "-f", help="Stay until it ends.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show how an evaluation stands, or list the latest ones.
+
+    \b
+    evalyard status
+    evalyard status 41 --follow
+    """
+    if follow_it and evaluation is None:
+        raise typer.BadParameter("Name the evaluation to follow, e.g. evalyard status 41 --follow.")
+    client = Client()
+    if evaluation is None:
+        listed = client.get("/evaluations", limit=20)
+        if as_json:
+            answer_json(listed)
+        elif not listed["evaluations"]:
+            answer("Nothing has been submitted yet. Begin with: evalyard submit org/name")
+        else:
+            _answer_rows(listed["evaluations"])
+        return
+    record = follow(client, evaluation) if follow_it else client.get(f"/evaluations/{evaluation}")
+    if as_json:
+        answer_json(record)
+    else:
+        _answer_detail(record, page=client.page(f"/evaluations/{evaluation}"))
+    if follow_it:
+        raise typer.Exit(exit_code(record))
+
+
+@commands.command()
+def queue(as_json: AsJson = False) -> None:
+    """Show what runs, what waits and why, what failed lately, and the workers."""
+    found = Client().get("/queue")
+    if as_json:
+        answer_json(found)
+        return
+    unfinished = found["running"] + found["waiting"]
+    if unfinished:
+        _answer_rows(unfinished)
+    else:
+        answer("The queue is empty.")
+    if found["failed"]:
+        answer("\nFailed lately:")
+        for row in found["failed"]:
+            answer(f"  {row['id']} {row['model']}: {row['sentence']}")
+    answer("\nWorkers:" if found["workers"] else "\nNo worker has reported yet.")
+    for worker in found["workers"]:
+        state = "up" if worker["is_up"] else "down"
+        what = ", ".join(worker["doing"]) or "idle"
+        detail = " ".join(filter(None, [worker["engine"], worker["device"]]))
+        answer(f"  {worker['name']} ({worker['kind']}{', ' + detail if detail else ''}): {state}, {what}")
+
+
+@commands.command()
+def board(
+    suite: SuiteName = None,
+    search: Annotated[str, typer.Option(help="Part of a model's name; several with ;")] = "",
+    sort: Annotated[str, typer.Option(help="rank, average, model, parameters, date or a benchmark.")] = "rank",
+    descending: Annotated[bool, typer.Option("--descending", help="The other way round.")] = False,
+    as_json: AsJson = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Answer with CSV on standard output.")] = False,
+) -> None:
+    """Show the board of a suite: who leads, by how much, and what is not ranked.
+
+    \b
+    evalyard board --suite open-llm-v2
+    evalyard board --csv > board.csv
+    """
+    if as_json and as_csv:
+        raise typer.BadParameter("Choose one of --json and --csv.")
+    client = Client()
+    query = {"suite": suite, "search": search or None, "sort": sort, "descending": descending or None}
+    if as_csv:
+        answer(client.get_text("/board", format="csv", **query).replace("\r\n", "\n"))
+        return
+    found = client.get("/board", **query)
+    if as_json:
+        answer_json(found)
+        return
+    _answer_board(found)
+
+
+@commands.command()
+def suites(
+    name: Annotated[str | None, typer.Argument(help="One suite with its benchmarks.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the suites that models can be evaluated under, or show one."""
+    client = Client()
+    if name is None:
+        found = client.get("/suites")
+        if as_json:
+            answer_json(found)
+            return
+        columns = [("suite", "left"), ("version", "left"), ("benchmarks", "left")]
+        rows = [(s["name"], s["version"], ", ".join(b["name"] for b in s["benchmarks"])) for s in found]
+        answer_table(columns, rows)
+        return
+    suite = client.get(f"/suites/{segment(name)}")
+    if as_json:
+        answer_json(suite)
+        return
+    answer(
+        f"{suite['title']} ({suite['name']} version {suite['version']}, {suite['harness']})\n{suite['description']}\n"
+    )
+    columns = [("benchmark", "left"), ("harness tasks", "left"), ("shots", "right")]
+    rows = [
+        (b["name"], ", ".join(b["tasks"]), "" if b["num_fewshot"] is None else str(b["num_fewshot"]))
+        for b in suite["benchmarks"]
+    ]
+    answer_table(columns, rows)
+
+
+def _answer_rows(rows: list[dict[str, Any]]) -> None:
+    columns = [
+        ("id", "right"),
+        ("model", "left"),
+        ("suite", "left"),
+        ("state", "left"),
+        ("average", "right"),
+        ("", "left"),
+    ]
+    answer_table(
+        columns,
+        [
+            (
+                str(row["id"]),
+                row["model"],
+                row["suite"] + (f" (limit {row['limit']})" if row["limit"] else ""),
+                row["state"],
+                words.score(row["average"]),
+                row["waiting_because"] or row["progress"]["text"] or row["sentence"],
+            )
+            for row in rows
+        ],
+    )
+
+
+def _answer_detail(record: dict[str, Any], *, page: str) -> None:
+    answer(f"Evaluation {record['id']}: {record['model']} at {record['revision']}")
+    template = "with" if record["chat_template"] else "without"
+    answer(
+        f"{record['suite']} version {record['suite_version']}, {record['precision']}, {record['engine']}, "
+        f"{template} chat template"
+    )
+    if record["state"] in ("finished", "failed", "cancelled"):
+        answer(outcome_sentence(record))
+    else:
+        text = record["progress"]["text"] or record["waiting_because"]
+        answer(f"{record['state']}{': ' + text if text else ''}")
+    columns = [
+        ("benchmark", "left"),
+        ("state", "left"),
+        ("value", "right"),
+        ("± stderr", "right"),
+        ("raw", "right"),
+        ("samples", "right"),
+        ("", "left"),
+    ]
+    answer("")
+    answer_table(
+        columns,
+        [
+            (
+                benchmark["name"],
+                benchmark["state"],
+                words.score(benchmark["value"]),
+                words.score(benchmark["stderr"]),
+                words.score(benchmark["raw"]),
+                str(benchmark["samples"] or ""),
+                benchmark["sentence"],
+            )
+            for benchmark in record["benchmarks"]
+        ],
+    )
+    chat(page)
+
+
+def _answer_board(found: dict[str, Any]) -> None:
+    names = found["benchmarks"]
+    title = f"{found['title']} (version {found['suite_version']})"
+    if not found["ranked"]:
+        answer(f"{title}: nothing is ranked yet. Submit a model: evalyard submit org/name --suite {found['suite']}")
+    else:
+        columns = [("#", "right"), ("model", "left"), ("average", "right"), ("±", "right")]
+        columns += [(name, "right") for name in names]
+        answer_table(
+            [*columns, ("size", "right"), ("precision", "left")],
+            [
+                (
+                    str(row["rank"]),
+                    row["model"],
+                    words.score(row["average"]),
+                    words.score(row["average_stderr"]),
+                    *(words.score(row["benchmarks"].get(name, {}).get("value")) for name in names),
+                    words.parameters(row["parameters"]),
+                    row["precision"],
+                )
+                for row in found["ranked"]
+            ],
+            title=title,
+        )
+    if found["apart"]:
+        answer("\nNot ranked:")
+        for row in found["apart"]:
+            answer(f"  {row['evaluation']} {row['model']}: {row['apart_because']}")

@@ -1,0 +1,133 @@
+"""`evalyard submit`: one model to the hub, from a Hub id or a local folder."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from orchestrator.wire import Precision
+from submissions.cli.client import ApiRefused, Client
+from submissions.cli.follow import exit_code, follow, outcome_sentence
+from submissions.cli.output import answer, answer_json, chat, complain
+from submissions.intake import DEFAULT_SUITE, ModelType
+
+commands = typer.Typer()
+
+PRECISIONS = ("auto", *(precision.value for precision in Precision))
+TYPES = tuple(kind.value for kind in ModelType)
+WEIGHT_TYPES = ("original", "adapter")
+
+
+def _one_of(choices: tuple[str, ...]) -> Any:
+    def check(value: str) -> str:
+        if value not in choices:
+            raise typer.BadParameter(f"'{value}' is none of {', '.join(choices)}.")
+        return value
+
+    return check
+
+
+@commands.command()
+def submit(
+    model: Annotated[str, typer.Argument(help="A Hub id (org/name) or a local folder.")],
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit; pinned to its commit now.")] = None,
+    precision: Annotated[
+        str,
+        typer.Option(
+            metavar="|".join(PRECISIONS),
+            help="What to load the weights as; auto takes what they were saved in.",
+            callback=_one_of(PRECISIONS),
+        ),
+    ] = "auto",
+    weight_type: Annotated[
+        str,
+        typer.Option(
+            metavar="|".join(WEIGHT_TYPES), help="Whole weights or a LoRA adapter.", callback=_one_of(WEIGHT_TYPES)
+        ),
+    ] = "original",
+    base_model: Annotated[str | None, typer.Option(help="Of an adapter; else as its config names it.")] = None,
+    type: Annotated[
+        str,
+        typer.Option("--type", metavar="|".join(TYPES), help="Shown on the board.", callback=_one_of(TYPES)),
+    ] = "unknown",
+    chat_template: Annotated[
+        bool | None,
+        typer.Option("--chat-template/--no-chat-template", help="Apply the model's chat template; else as the suite."),
+    ] = None,
+    suite: Annotated[str, typer.Option(help="What to evaluate: see `evalyard suites`.")] = DEFAULT_SUITE,
+    limit: Annotated[int | None, typer.Option(min=1, help="Documents for each task: a trial, never ranked.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Stay until it ends; exit code 1 unless all is scored.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Answer with JSON on standard output.")] = False,
+) -> None:
+    """Submit a model: it is checked, pinned and queued.
+
+    An equal evaluation that is there already is named instead of queued twice.
+
+    \b
+    evalyard submit org/name
+    evalyard submit org/name --revision v1.1 --precision bfloat16 --type chat --chat-template
+    evalyard submit ./my-model --suite demo --wait
+    evalyard submit org/adapter --weight-type adapter --base-model org/base
+    evalyard submit org/name --limit 20 --wait --json | jq .average
+    """
+    client = Client()
+    request = {
+        "model": model_address(model),
+        "revision": revision,
+        "precision": precision,
+        "weight_type": weight_type,
+        "base_model": model_address(base_model) if base_model else None,
+        "model_type": type,
+        "chat_template": chat_template,
+        "suite": suite,
+        "limit": limit,
+    }
+    try:
+        answered = client.post("/evaluations", {name: value for name, value in request.items() if value is not None})
+    except ApiRefused as refused:
+        _tell_refusal(refused, as_json=as_json)
+        raise typer.Exit(1) from None
+    record = answered["evaluation"]
+    number = record["id"]
+    hint = f"Follow it: evalyard status {number} --follow"
+    if not wait:
+        if as_json:
+            answer_json(answered)
+        else:
+            answer(answered["message"])
+            is_over = record["state"] in ("finished", "failed")
+            chat(client.page(f"/evaluations/{number}") if is_over else hint)
+        raise typer.Exit(1 if answered["existing"] and record["state"] == "failed" else 0)
+    chat(f"{answered['message']} {client.page(f'/evaluations/{number}')}")
+    ended = follow(client, number)
+    if as_json:
+        answer_json(ended)
+    else:
+        answer(outcome_sentence(ended))
+    raise typer.Exit(exit_code(ended))
+
+
+def model_address(model: str) -> str:
+    """The absolute path of a folder, so that the hub finds it; anything else as it stands."""
+    looks_like_path = model.startswith(("/", "./", "../", "~")) or model in (".", "..")
+    path = Path(model).expanduser()
+    if looks_like_path or (path.is_dir() and any(path.glob("*.json"))):
+        if not looks_like_path:
+            chat(f"Taking the folder {path.absolute()}; write it as ./{model} to make that plain.")
+        return str(path.absolute() if not looks_like_path else path.resolve())
+    return model
+
+
+def _tell_refusal(refused: ApiRefused, *, as_json: bool) -> None:
+    if as_json:
+        answer_json(refused.problem)
+        return
+    faults = refused.problem.get("faults") or []
+    if len(faults) < 2:
+        complain(refused.sentence)
+        return
+    complain(f"Not submitted, for {len(faults)} reasons:")
+    for fault in faults:
+        complain(f"  {fault['field']}: {fault['sentence']}")
+    sys.stderr.flush()
