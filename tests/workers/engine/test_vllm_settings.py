@@ -1,0 +1,110 @@
+from typing import Any
+
+import pytest
+
+from orchestrator.wire import EngineFamily, EngineInfo, FailureKind, Model, Precision
+from tests.workers.engine.factories import IDENTITY, infer_work
+from workers.engine.engine import Need
+from workers.engine.vllm_settings import VllmSettings, derive
+from workers.stage import StageFailure
+
+CPU = EngineInfo(family=EngineFamily.VLLM, version="1", device_type="cpu", device="a CPU", memory_bytes=16 << 30)
+GPU = EngineInfo(family=EngineFamily.VLLM, version="1", device_type="cuda", device="a GPU", memory_bytes=80 << 30)
+LLAMA: dict[str, Any] = {
+    "hidden_size": 2048,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "num_hidden_layers": 16,
+    "max_position_embeddings": 4096,
+}
+
+
+def settings(
+    *,
+    config: dict[str, Any] | None = None,
+    info: EngineInfo = CPU,
+    precision: Precision = Precision.BFLOAT16,
+    longest: int = 900,
+    weight_bytes: int = 1 << 30,
+    given: dict[str, Any] | None = None,
+    identity: dict[str, Any] | None = None,
+) -> VllmSettings:
+    work = infer_work(
+        {},
+        engine=EngineFamily.VLLM,
+        model=Model(name="org/m", revision="sha256-0", precision=precision),
+        settings=given or {},
+        identity=IDENTITY if identity is None else identity,
+    )
+    return derive(work, Need(100, longest), config=LLAMA | (config or {}), info=info, weight_bytes=weight_bytes)
+
+
+def refused(**facts: Any) -> StageFailure:
+    with pytest.raises(StageFailure) as caught:
+        settings(**facts)
+    return caught.value
+
+
+@pytest.mark.parametrize(("longest", "length"), [(900, 901), (2048, 2048), (5000, 2048)])
+def test_the_engine_holds_what_the_longest_request_needs_within_the_limit(longest: int, length: int) -> None:
+    assert settings(longest=longest).arguments["max_model_len"] == length
+
+
+@pytest.mark.parametrize("kind", ["longrope", "dynamic"])
+def test_a_rotary_scaling_that_follows_the_context_length_keeps_the_model_s_own(kind: str) -> None:
+    for config in ({"rope_scaling": {"type": kind}}, {"rope_parameters": {"full": {"rope_type": kind}}}):
+        assert settings(config=config).arguments["max_model_len"] == 2048
+        assert "max_model_len" in refused(config=config, given={"max_model_len": 100}).sentence
+
+
+def test_on_one_device_the_engine_lives_in_this_process_and_not_on_several() -> None:
+    assert settings().environment["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
+    assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in settings(info=GPU, given={"tensor_parallel_size": 2}).environment
+
+
+def test_on_a_cpu_the_cache_is_small_and_blocks_fit_its_kernels() -> None:
+    arguments = settings().arguments
+    assert arguments["kv_cache_memory_bytes"] <= 2 << 30
+    assert arguments["block_size"] % 32 == 0
+    assert arguments["enforce_eager"] is True
+    assert "kv_cache_memory_bytes" not in settings(info=GPU).arguments
+
+
+def test_the_operator_s_settings_win_but_cannot_change_the_answers() -> None:
+    assert settings(given={"max_num_seqs": 3}).arguments["max_num_seqs"] == 3
+    for name in ("trust_remote_code", "load_format", "dtype", "quantization"):
+        assert name in refused(given={name: "x"}).sentence
+
+
+@pytest.mark.parametrize(
+    ("precision", "arguments"),
+    [
+        (Precision.BFLOAT16, {"dtype": "bfloat16"}),
+        (Precision.FLOAT16, {"dtype": "float16"}),
+        (Precision.FLOAT32, {"dtype": "float32"}),
+        (Precision.FOUR_BIT, {"dtype": "bfloat16", "quantization": "bitsandbytes"}),
+    ],
+)
+def test_a_precision_becomes_the_engine_s_arguments(precision: Precision, arguments: dict[str, str]) -> None:
+    assert settings(precision=precision).arguments.items() >= arguments.items()
+
+
+def test_gptq_needs_weights_that_are_quantised_so() -> None:
+    assert refused(precision=Precision.GPTQ).kind is FailureKind.PRECISION
+    quantised = settings(precision=Precision.GPTQ, config={"quantization_config": {"quant_method": "gptq"}})
+    assert quantised.arguments["dtype"] == "float16"
+
+
+def test_eight_bits_are_not_made_on_the_fly() -> None:
+    assert refused(precision=Precision.EIGHT_BIT).kind is FailureKind.PRECISION
+
+
+def test_odd_attention_heads_are_refused_on_a_cpu_only() -> None:
+    failure = refused(config={"head_dim": 24})
+    assert (failure.kind, "heads of 24" in failure.sentence) == (FailureKind.ARCHITECTURE, True)
+    settings(config={"head_dim": 24}, info=GPU)
+
+
+def test_weights_larger_than_the_gpu_are_refused_before_they_are_loaded() -> None:
+    assert refused(info=GPU, weight_bytes=90 << 30).kind is FailureKind.OUT_OF_MEMORY
+    settings(info=GPU, weight_bytes=90 << 30, given={"tensor_parallel_size": 2})
