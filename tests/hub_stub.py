@@ -1,0 +1,123 @@
+"""A small read-only Hub on the loopback address, serving folders as model repositories."""
+
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+
+def sha_of(name: str) -> str:
+    """The commit that the stub gives a repository."""
+    return hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest()
+
+
+@dataclass
+class HubStub:
+    """What the Hub holds; change it while it serves."""
+
+    url: str = ""
+    folders: dict[str, Path] = field(default_factory=dict)
+    gated: set[str] = field(default_factory=set)
+    """Their pages can be seen, their files not."""
+    renamed: dict[str, str] = field(default_factory=dict)
+    """Old name to new name."""
+    status: int | None = None
+    """When set, every request is answered with this: the Hub in trouble."""
+    requests: list[str] = field(default_factory=list)
+
+    def add(self, name: str, folder: Path) -> str:
+        self.folders[name] = folder
+        return sha_of(name)
+
+
+@contextmanager
+def running_hub() -> Iterator[HubStub]:
+    stub = HubStub()
+
+    class Handler(_Handler):
+        hub = stub
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    stub.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield stub
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    hub: HubStub
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        path = unquote(urlsplit(self.path).path)
+        self.hub.requests.append(path)
+        if self.hub.status is not None:
+            self._answer(self.hub.status, b"{}")
+            return
+        if found := re.fullmatch(r"/api/models/([^/]+(?:/[^/]+)?)(?:/revision/(.+))?", path):
+            self._model(found[1], found[2])
+        elif found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            self._file(found[1], found[3])
+        else:
+            self._answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+
+    do_HEAD = do_GET
+
+    def _model(self, name: str, revision: str | None) -> None:
+        name = self.hub.renamed.get(name, name)
+        folder = self.hub.folders.get(name)
+        if folder is None:
+            self._answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+            return
+        sha = sha_of(name)
+        if revision not in (None, "main", sha):
+            self._answer(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
+            return
+        siblings = [
+            {"rfilename": path.relative_to(folder).as_posix(), "size": path.stat().st_size}
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        ]
+        content = {"id": name, "modelId": name, "sha": sha, "private": False, "gated": False, "siblings": siblings}
+        self._answer(200, json.dumps(content).encode(), {"Content-Type": "application/json"})
+
+    def _file(self, name: str, file: str) -> None:
+        folder = self.hub.folders.get(name)
+        if name in self.hub.gated:
+            self._answer(403, b"{}", {"X-Error-Code": "GatedRepo"})
+            return
+        if folder is None or not (folder / file).is_file():
+            self._answer(404, b"{}", {"X-Error-Code": "EntryNotFound" if folder else "RepoNotFound"})
+            return
+        body = (folder / file).read_bytes()
+        headers = {"X-Repo-Commit": sha_of(name), "ETag": f'"{hashlib.sha256(body).hexdigest()}"'}
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if asked:
+            part = body[int(asked[1]) : int(asked[2]) + 1]
+            span = f"bytes {asked[1]}-{int(asked[1]) + len(part) - 1}/{len(body)}"
+            self._answer(206, part, headers | {"Content-Range": span})
+        else:
+            self._answer(200, body, headers)
+
+    def _answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass

@@ -1,0 +1,84 @@
+"""Fixtures: a hub, a site that answers in process or on a port, a stub of the Hugging Face Hub, model folders."""
+
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+from huggingface_hub import constants
+from starlette.testclient import TestClient
+
+from submissions.context import Hub
+from submissions.site import make_site
+from tests.hub_stub import HubStub, running_hub
+from tests.submissions.factories import make_hub
+from tests.tiny import build_tiny_model
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Hub:
+    return make_hub(tmp_path / "data")
+
+
+@pytest.fixture
+def client(hub: Hub) -> Iterator[TestClient]:
+    """Speaks to the site without a socket, as a browser on this machine would."""
+    with TestClient(make_site(hub), base_url="http://127.0.0.1:8765", raise_server_exceptions=False) as made:
+        yield made
+
+
+@pytest.fixture
+def server(hub: Hub) -> Iterator[str]:
+    """URL of the site behind a real socket."""
+    config = uvicorn.Config(make_site(hub), host="127.0.0.1", port=0, log_level="error")
+    running = uvicorn.Server(config)
+    thread = threading.Thread(target=running.run, daemon=True)
+    thread.start()
+    while not running.started:
+        thread.join(0.01)
+        assert thread.is_alive()
+    port = running.servers[0].sockets[0].getsockname()[1]
+    yield f"http://127.0.0.1:{port}"
+    running.should_exit = True
+    thread.join()
+
+
+@pytest.fixture
+def hf_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubStub]:
+    """A Hub of this test alone, with an empty cache. huggingface_hub reads these once, at import."""
+    with running_hub() as stub:
+        monkeypatch.setattr(constants, "ENDPOINT", stub.url)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        template = stub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        yield stub
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model without a fault. Never change it: take `model` for that."""
+    return build_tiny_model(tmp_path_factory.mktemp("tiny") / "tiny", hidden=32, layers=1)
+
+
+@pytest.fixture
+def model(tiny_model: Path, tmp_path: Path) -> Path:
+    """A model without a fault, for this test to spoil."""
+    return Path(shutil.copytree(tiny_model, tmp_path / "models" / "tiny"))
+
+
+def closed_url() -> str:
+    """An address where nothing answers."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{probe.getsockname()[1]}"
+
+
+def ok(answer: httpx.Response) -> httpx.Response:
+    assert answer.is_success, answer.text
+    return answer
