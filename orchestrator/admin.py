@@ -5,7 +5,7 @@
     artifacts/<key>                     as in the artifact store
 
 Rows are kept as JSON rather than as a copy of the database, so that a team may start on SQLite and move to PostgreSQL
-by backup and restore. They are read first, in one snapshot, and the artifacts after them: artifacts are only ever added,
+by backup and restore. They are read first, in one snapshot, and the artifacts after them: those are only ever added,
 so whatever a row names is in the backup, though the hub goes on working. Model weights and data sets are not in it.
 """
 

@@ -43,8 +43,9 @@ class Hub:
 def register(hub: Hub) -> None:
     """Add the hub's tasks to its Celery app."""
 
+    # Not shared: Celery would give these tasks, with this hub, to every other app of the process.
     # Acknowledged when applied: an update lost with a killed control process would cost the whole attempt.
-    @hub.app.task(name=broker.UPDATE_TASK, acks_late=True, ignore_result=True)  # type: ignore[untyped-decorator]
+    @hub.app.task(name=broker.UPDATE_TASK, acks_late=True, ignore_result=True, shared=False)  # type: ignore[untyped-decorator]
     def update(payload: Any) -> None:
         for pause in (*DATABASE_PAUSES_SECONDS, None):
             try:
@@ -55,7 +56,7 @@ def register(hub: Hub) -> None:
                     raise Reject("the database is away", requeue=True) from error
                 time.sleep(pause)
 
-    @hub.app.task(name=broker.HEARTBEAT_TASK, ignore_result=True)  # type: ignore[untyped-decorator]
+    @hub.app.task(name=broker.HEARTBEAT_TASK, ignore_result=True, shared=False)  # type: ignore[untyped-decorator]
     def heartbeat(payload: Any) -> None:
         try:
             take_heartbeat(hub, payload, now=datetime.now(UTC))

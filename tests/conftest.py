@@ -27,10 +27,14 @@ def postgres_server() -> Iterator[Server]:
 def postgres_url(postgres_server: Server, request: pytest.FixtureRequest) -> Iterator[str]:
     """URL of an empty PostgreSQL database."""
     name = f"test_{abs(hash(request.node.nodeid))}"
-    with psycopg.connect(postgres_server.url("postgres"), autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')
-        yield postgres_server.url(name)
-        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    _administer(postgres_server, f'CREATE DATABASE "{name}"')
+    yield postgres_server.url(name)
+    _administer(postgres_server, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+def _administer(server: Server, statement: str) -> None:
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        connection.execute(statement)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
