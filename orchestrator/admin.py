@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import zstandard
 from sqlalchemy import Connection, DateTime, Engine, MetaData, Table, func, insert, inspect, select, text
@@ -38,14 +38,8 @@ class DamagedBackup(EvalyardError):
     """The backup is incomplete, or its bytes do not match its digests."""
 
 
-class Summary(NamedTuple):
-    rows: int
-    artifacts: int
-    bytes: int
-
-
-def backup(settings: HubSettings, folder: Path, *, progress: Progress | None = None) -> Summary:
-    """Write a backup into a new or empty folder; the hub may go on working.
+def backup(settings: HubSettings, folder: Path, *, progress: Progress | None = None) -> str:
+    """Write a backup into a new or empty folder; the hub may go on working. Returns what was done, as a sentence.
 
     Raises:
         Refused: the folder holds something already.
@@ -69,10 +63,10 @@ def backup(settings: HubSettings, folder: Path, *, progress: Progress | None = N
     temporary = folder / "manifest.json.tmp"
     temporary.write_text(json.dumps(manifest, indent=1))
     temporary.replace(folder / "manifest.json")
-    return _summary(manifest)
+    return f"Backed up {_contents(manifest)} to {folder}. Bring it back: evalyard restore {folder} --data NEW_FOLDER"
 
 
-def restore(settings: HubSettings, folder: Path, *, progress: Progress | None = None) -> Summary:
+def restore(settings: HubSettings, folder: Path, *, progress: Progress | None = None) -> str:
     """Fill an empty database and artifact store from a backup, then bring the schema up to date.
 
     Interrupted, it can be run again: artifacts come first and are never overwritten, rows come in one transaction.
@@ -111,7 +105,7 @@ def restore(settings: HubSettings, folder: Path, *, progress: Progress | None = 
             _read_table(connection, table, folder / "database" / f"{table}.jsonl.zst")
             tell("tables", number, len(manifest["tables"]))
     db.migrate(engine)
-    return _summary(manifest)
+    return f"Restored {_contents(manifest)} from {folder}. Start the system: evalyard up --data {settings.data}"
 
 
 def _write_tables(engine: Engine, folder: Path, tell: Progress) -> dict[str, dict[str, Any]]:
@@ -221,9 +215,7 @@ def _time(value: str | None) -> datetime | None:
     return datetime.fromisoformat(value) if value else None
 
 
-def _summary(manifest: dict[str, Any]) -> Summary:
-    return Summary(
-        rows=sum(table["rows"] for table in manifest["tables"].values()),
-        artifacts=len(manifest["artifacts"]),
-        bytes=sum(artifact["bytes"] for artifact in manifest["artifacts"].values()),
-    )
+def _contents(manifest: dict[str, Any]) -> str:
+    rows = sum(table["rows"] for table in manifest["tables"].values())
+    megabytes = sum(artifact["bytes"] for artifact in manifest["artifacts"].values()) / 1e6
+    return f"{rows:,} rows and {len(manifest['artifacts']):,} artifacts ({megabytes:,.1f} MB)"

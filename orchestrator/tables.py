@@ -199,7 +199,7 @@ class Score(SQLModel, table=True):
     job_id: int = Field(foreign_key="job.id")
     attempt_id: str
     provenance: dict[str, Any] = _json()
-    """On the benchmark's own rows; the rows of its tasks share it."""
+    """On the benchmark's own `value` row; its other rows share it."""
     created_at: datetime = _time()
 
 

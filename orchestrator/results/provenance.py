@@ -31,6 +31,8 @@ def describe_score(
     """The provenance of a benchmark's own rows, as plain JSON."""
     benchmark = suite.benchmark(job.benchmark)
     sheet = prepare.result
+    attempts = _attempts(session, infer)
+    versions = engine_versions(done, attempts)
     record: dict[str, Any] = finite(
         {
             "format": FORMAT,
@@ -43,6 +45,9 @@ def describe_score(
                 "base_revision": submission.base_revision,
                 "chat_template": submission.chat_template,
             },
+            # Several versions mean that the score is of mixed origin.
+            "engine_version": ", ".join(versions),
+            "engine_versions_differ": len(versions) > 1,
             "identity": job.identity,
             "identity_digest": identity_digest(job.identity),
             "suite": {"name": suite.name, "version": suite.version, "harness": suite.harness},
@@ -54,17 +59,24 @@ def describe_score(
                 "requests": sheet.get("requests"),
                 "documents": sheet.get("documents"),
                 "truncated": sheet.get("truncated"),
-                **sheet.get("provenance", {}),
             },
             "infer": {
                 "engine": evaluation.engine.value,
-                "attempts": _attempts(session, infer),
+                "attempts": attempts,
                 "cost": describe_cost(InferDone.model_validate(infer.result)) if infer.result else None,
             },
-            "score": {"results": done.results, "attempt": attempt, **done.provenance},
+            # Score repeats what prepare found, from the sheet itself.
+            "score": {"results": done.results, "attempt": attempt, **sheet.get("provenance", {}), **done.provenance},
         }
     )
     return record
+
+
+def engine_versions(done: ScoreDone, attempts: list[dict[str, Any]]) -> list[str]:
+    """Every engine version behind the responses: as the used segments say, or as the workers said in heartbeats."""
+    said = [engine.get("version") for engine in done.provenance.get("engines", []) if isinstance(engine, dict)]
+    found = {str(version) for version in said if version}
+    return sorted(found or {str(attempt["engine_version"]) for attempt in attempts if attempt["engine_version"]})
 
 
 def describe_cost(done: InferDone) -> dict[str, Any]:

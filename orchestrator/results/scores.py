@@ -99,11 +99,11 @@ def commit(
         if math.isfinite(score.value):
             stderr = _finite(score.stderr)
             add(score.task, score.metric, score.value, filter=score.filter, stderr=stderr, samples=score.samples)
-    tasks = {score.task: score.samples for score in done.scores}
-    samples = max(tasks.values(), default=0) if benchmark.raw_task in tasks else sum(tasks.values())
-    samples = int(done.provenance.get("samples", samples))
+    # Each counted task once, though two of its metrics may count; groups beside their tasks would count them twice.
+    counted = {score.task: score.samples for part in benchmark.parts for score in part.select(done.scores)}
+    samples = sum(counted.values())
     add("", VALUE, value.value, stderr=value.stderr, samples=samples, provenance=provenance)
-    add("", RAW, value.raw, samples=samples, provenance=provenance)
+    add("", RAW, value.raw, samples=samples)
     session.flush()
     _write_average(session, evaluation, suite)
 
@@ -111,8 +111,8 @@ def commit(
 def add_cost(session: Session, evaluation: int, done: InferDone) -> None:
     """Complete the provenance of scores that were committed before the infer job ended: its cost is known only now."""
     cost = describe_cost(done)
-    rows = session.exec(select(Score).where(Score.evaluation_id == evaluation, Score.task == "")).all()
-    for row in rows:
+    own = select(Score).where(Score.evaluation_id == evaluation, Score.task == "", Score.metric == VALUE)
+    for row in session.exec(own).all():
         if not row.provenance.get("infer", {}).get("cost"):
             row.provenance = row.provenance | {"infer": row.provenance.get("infer", {}) | {"cost": cost}}
             session.add(row)

@@ -60,7 +60,9 @@ def test_a_score_remembers_what_is_needed_to_doubt_it(yard: Yard) -> None:
     assert record["suite"] == {"name": "small", "version": "1", "harness": "lm_eval 0.4.13"}
     assert record["identity"] == {**MODEL_PART, "engine": "scripted", "device_type": "cpu"}
     assert record["document_limit"] == 2
-    assert record["prepare"]["lm_eval"] == "0.4.13"
+    assert record["score"]["lm_eval"] == "0.4.13"
+    assert record["engine_version"] == "1.0"
+    assert record["engine_versions_differ"] is False
     assert record["prepare"]["requests"] == 8
     assert record["score"]["segments_digest"] == "s1"
     assert record["infer"]["cost"]["engine"] == ENGINE.model_dump(mode="json")
@@ -75,11 +77,11 @@ def test_the_cost_is_added_to_scores_that_were_there_before_the_engine_ended(yar
     yard.beat("engine-1", running={infer.attempt: Progress(benchmarks_done=("ARC",))})
     (arc,) = yard.tick()
     yard.complete(arc)
-    rows = [row for row in yard.scores(evaluation) if row.task == ""]
-    assert [row.provenance["infer"]["cost"] for row in rows] == [None, None]
+    (row,) = [row for row in yard.scores(evaluation) if row.metric == "value"]
+    assert row.provenance["infer"]["cost"] is None
     yard.complete(infer)
-    rows = [row for row in yard.scores(evaluation) if row.task == ""]
-    assert [row.provenance["infer"]["cost"]["tokens_computed"] for row in rows] == [100, 100]
+    (row,) = [row for row in yard.scores(evaluation) if row.metric == "value"]
+    assert row.provenance["infer"]["cost"]["tokens_computed"] == 100
 
 
 def test_a_counted_number_that_is_not_finite_is_a_failure_and_never_a_score(yard: Yard) -> None:
