@@ -75,16 +75,19 @@ def wait_until(true: Callable[[], object], what: str, *, seconds: float = 30.0) 
 
 
 def processes_with(text: str) -> dict[int, str]:
-    """Command lines, by process id, of living processes whose command line or environment contains this text."""
+    """Command lines, by process id, of living processes that were given this text or hold a file whose path has it.
+
+    Open files tell more than command lines: some programs rename themselves.
+    """
     found = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         try:
             command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-            environment = (entry / "environ").read_bytes().decode(errors="replace")
+            files = [str(file.readlink()) for file in (entry / "fd").iterdir()]
         except OSError:
             continue
-        if command and (text in command or text in environment):
+        if command and (text in command or any(text in file for file in files)):
             found[int(entry.name)] = command
     return found

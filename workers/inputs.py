@@ -32,6 +32,7 @@ def fill_in(
                 "known": segments(store, work.identity, scratch),
                 "settings": {**settings.worker_engine_settings, **work.settings},
                 "attempt": order.attempt,
+                "seal_seconds": settings.worker_seal_seconds or work.seal_seconds,
             }
         )
     folders = {"task_folders": (*work.task_folders, *(str(folder) for folder in settings.worker_task_folders))}

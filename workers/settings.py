@@ -57,6 +57,8 @@ class WorkerSettings(BaseSettings):
     """Pause between two heartbeats; well below the hub's lease."""
     worker_grace_seconds: float = Field(default=20.0, ge=0)
     """How long a stage may take to seal and end once it is asked to."""
+    worker_seal_seconds: float | None = Field(default=None, gt=0)
+    """Pause between two segments; what the order says by default. Longer where the artifact store is slow."""
     worker_memory_bytes: int | None = Field(default=None, gt=0)
     """Address space of a harness stage; the host's memory by default."""
 

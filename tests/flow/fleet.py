@@ -1,0 +1,213 @@
+"""A whole Evalyard of real processes on a database of either kind, whose parts a test may kill and start again."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine
+from sqlmodel import col, select
+
+from orchestrator import broker, db, jobs
+from orchestrator.artifacts import ArtifactStore
+from orchestrator.lifecycle import JobState
+from orchestrator.settings import HubSettings
+from orchestrator.suites import load_suites
+from orchestrator.tables import Attempt, Evaluation, Job, Score, Worker
+from orchestrator.wire import Stage, identity_digest
+from submissions.intake import SubmissionRequest, submit
+from tests.services import Valkey, processes_with, wait_until
+from workers import segments
+
+LEASE_SECONDS = 12.0
+SEAL_SECONDS = 0.4
+DELAY_SECONDS = 0.1
+"""What the scripted engine takes for a request."""
+
+SUITE = """
+name = "flow"
+version = "1"
+title = "Flow"
+description = "Two of the demo's tasks."
+harness = "lm_eval 0.4.13"
+
+[[benchmarks]]
+name = "Letters"
+description = "Letter choice."
+tasks = ["demo_letters"]
+parts = [{ task = "demo_letters", metric = "acc", baseline = 0.25 }]
+
+[[benchmarks]]
+name = "Sums"
+description = "Generated text."
+tasks = ["demo_sums"]
+parts = [{ task = "demo_sums", metric = "exact_match" }]
+"""
+
+PROGRAMS = {
+    "control": ("-m", "orchestrator.control"),
+    "harness": ("-m", "workers.app", "harness", "--name", "harness-1", "--slots", "2"),
+    "engine": ("-m", "workers.app", "engine", "--name", "engine-1"),
+}
+
+
+@dataclass
+class Fleet:
+    folder: Path
+    database_url: str
+    broker: Valkey
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        suites = self.folder / "suites"
+        suites.mkdir(parents=True)
+        (suites / "flow.toml").write_text(SUITE)
+        self.settings = HubSettings(
+            data=self.folder,
+            database_url=self.database_url,
+            broker_url=self.broker.url,
+            engine="scripted",
+            suites=suites,
+            lease_seconds=LEASE_SECONDS,
+            tick_seconds=0.2,
+        )
+        self.suites = load_suites(suites)
+        self.engine: Engine = db.make_engine(self.settings.database_url)
+        db.migrate(self.engine)
+        self.store = ArtifactStore(self.settings.artifacts_url)
+
+    # Processes
+
+    def start(self, *names: str) -> None:
+        hub = {
+            "EVALYARD_DATA": str(self.folder),
+            "EVALYARD_DATABASE_URL": self.database_url,
+            "EVALYARD_SUITES": str(self.folder / "suites"),
+            "EVALYARD_LEASE_SECONDS": str(LEASE_SECONDS),
+            "EVALYARD_TICK_SECONDS": "0.2",
+        }
+        worker = {
+            "EVALYARD_WORKER_SCRATCH": str(self.folder / "scratch"),
+            "EVALYARD_WORKER_HEARTBEAT_SECONDS": "1",
+            "EVALYARD_WORKER_SEAL_SECONDS": str(SEAL_SECONDS),
+            "EVALYARD_WORKER_ENGINE_SETTINGS": f'{{"delay_seconds": {DELAY_SECONDS}, "batch": 4}}',
+        }
+        common = {
+            "EVALYARD_BROKER_URL": self.broker.url,
+            "EVALYARD_ARTIFACTS_URL": self.settings.artifacts_url,
+            "EVALYARD_ENGINE": "scripted",
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+        }
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("EVALYARD_")}
+        for name in names:
+            with (self.folder / f"{name}.log").open("ab") as log:
+                self.processes[name] = subprocess.Popen(
+                    [sys.executable, *PROGRAMS[name]],
+                    env=environment | common | (hub if name == "control" else worker),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+
+    def kill(self, name: str, number: int = signal.SIGKILL) -> None:
+        """Send a signal to one process alone, not to its children, and wait for its end."""
+        self.processes[name].send_signal(number)
+        self.processes[name].wait(60)
+
+    def kill_stage(self, number: int = signal.SIGKILL) -> None:
+        """Send a signal to the engine child."""
+        (pid,) = self.stages()
+        os.kill(pid, number)
+
+    def stages(self) -> dict[int, str]:
+        """Stage programs of the engine that run now."""
+        found = processes_with(str(self.folder / "scratch" / "engine-1"))
+        return {pid: command for pid, command in found.items() if "workers.engine.infer" in command}
+
+    def stop(self) -> None:
+        for process in self.processes.values():
+            process.terminate()
+        for process in self.processes.values():
+            process.wait(60)
+        self.engine.dispose()
+
+    def log(self) -> str:
+        return "\n".join(
+            f"== {path.name}\n{path.read_text(errors='replace')[-3000:]}" for path in sorted(self.folder.glob("*.log"))
+        )
+
+    # What is true
+
+    def submit(self, model: Path, *, limit: int | None = None) -> int:
+        request = SubmissionRequest(model=str(model), precision="float32", suite="flow", limit=limit)
+        with db.session(self.engine) as session:
+            evaluation = submit(session, self.settings, suites=self.suites, request=request).evaluation
+            assert evaluation.id is not None
+            return evaluation.id
+
+    def cancel(self, evaluation: int) -> None:
+        with db.session(self.engine) as session:
+            stopped = jobs.cancel(session, evaluation, datetime.now(UTC))
+        app = broker.make_app(self.broker.url, name="test")
+        for attempt in stopped:
+            broker.request_stop(app, attempt, "Cancelled on request.")
+
+    def rows(self, statement: Any) -> list[Any]:
+        with db.session(self.engine, read_only=True) as session:
+            return list(session.exec(statement).all())
+
+    def evaluation(self, evaluation: int) -> Evaluation:
+        return self.rows(select(Evaluation).where(Evaluation.id == evaluation))[0]
+
+    def infer_job(self, evaluation: int) -> Job:
+        return self.rows(select(Job).where(Job.evaluation_id == evaluation, Job.stage == Stage.INFER))[0]
+
+    def attempts(self, evaluation: int) -> list[Attempt]:
+        statement = select(Attempt).join(Job, col(Job.id) == Attempt.job_id).where(Job.evaluation_id == evaluation)
+        return self.rows(statement.order_by(col(Attempt.dispatched_at)))
+
+    def workers(self) -> set[str]:
+        return set(self.rows(select(Worker.name)))
+
+    def scores(self, evaluation: int) -> dict[tuple[str, str, str, str], float]:
+        rows = self.rows(select(Score).where(Score.evaluation_id == evaluation))
+        found = {(row.benchmark, row.task, row.metric, row.filter): row.value for row in rows}
+        assert len(found) == len(rows)
+        return found
+
+    def computed(self, evaluation: int) -> Counter[str]:
+        """How often each request was answered in the segments of this evaluation's model."""
+        identity = self.infer_job(evaluation).identity
+        if not identity:
+            return Counter()
+        keys = self.store.list(f"responses/{identity_digest(identity)}")
+        return Counter(
+            response.id for key in keys for response in segments.read(self.store.fetch_file(key, self.folder))[1]
+        )
+
+    # Waiting
+
+    def wait_for(self, evaluation: int, *, seconds: float = 180.0) -> Evaluation:
+        """The evaluation once it has ended."""
+        try:
+            wait_until(lambda: self.evaluation(evaluation).state.is_final, "the evaluation has ended", seconds=seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.log()}") from None
+        return self.evaluation(evaluation)
+
+    def wait_for_middle(self, evaluation: int, *, more_than: int = 0) -> int:
+        """Until more responses are sealed than given and inference goes on; returns how many are sealed."""
+        try:
+            wait_until(
+                lambda: len(self.computed(evaluation)) > more_than and self.stages(), "inference has begun", seconds=120
+            )
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.log()}") from None
+        assert self.infer_job(evaluation).state in (JobState.DISPATCHED, JobState.RUNNING)
+        return len(self.computed(evaluation))

@@ -1,0 +1,84 @@
+"""Processes killed in the middle of an evaluation: it finishes, nothing is lost, nothing is counted twice."""
+
+import math
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from orchestrator.lifecycle import EvaluationState
+from tests.flow.fleet import DELAY_SECONDS, SEAL_SECONDS, Fleet
+from tests.services import wait_until
+
+pytestmark = pytest.mark.flow
+
+REQUESTS_PER_SEAL = math.ceil(SEAL_SECONDS / DELAY_SECONDS) + 4
+"""Answered in a seal interval, and in the batch that was under way."""
+
+
+def test_kills_of_engine_child_worker_and_control_lose_nothing_and_count_nothing_twice(
+    fleet: Fleet, models: dict[str, Path], record_property
+):
+    undisturbed = fleet.submit(models["one"], limit=30)
+    assert fleet.wait_for(undisturbed).state is EvaluationState.FINISHED
+    evaluation = fleet.submit(models["two"], limit=30)
+    began = time.monotonic()
+
+    sealed = fleet.wait_for_middle(evaluation)
+    fleet.kill_stage()
+    killed_child = time.monotonic()
+    sealed = fleet.wait_for_middle(evaluation, more_than=sealed)
+    record_property("seconds from killed child to its next sealed segment", time.monotonic() - killed_child)
+
+    fleet.kill("engine")
+    killed_worker = time.monotonic()
+    wait_until(lambda: not fleet.stages(), "the child has died with its worker")
+    fleet.start("engine")
+    sealed = fleet.wait_for_middle(evaluation, more_than=sealed)
+    record_property("seconds from killed worker to its next sealed segment", time.monotonic() - killed_worker)
+
+    fleet.kill("control")
+    sealed_without_control = fleet.wait_for_middle(evaluation, more_than=sealed)
+    assert sealed_without_control > sealed
+    fleet.start("control")
+
+    finished = fleet.wait_for(evaluation)
+    record_property("seconds in all", time.monotonic() - began)
+    assert finished.state is EvaluationState.FINISHED
+    assert finished.average == fleet.evaluation(undisturbed).average
+    assert fleet.scores(evaluation) == fleet.scores(undisturbed)
+
+    computed = fleet.computed(evaluation)
+    assert set(computed) == set(fleet.computed(undisturbed))
+    assert computed.total() - len(computed) <= 3 * REQUESTS_PER_SEAL
+    record_property("requests computed twice", computed.total() - len(computed))
+    job = fleet.infer_job(evaluation)
+    assert job.requests_total == job.result["computed"] + job.result["reused"] == len(computed)
+    infer_attempts = [attempt.outcome for attempt in fleet.attempts(evaluation) if attempt.job_id == job.id]
+    assert infer_attempts == ["failed", "expired", "completed"]
+    assert (job.model_failures, job.infrastructure_failures) == (1, 1)
+
+
+def test_a_worker_that_is_told_to_stop_gives_its_work_back_at_no_cost(fleet: Fleet, models: dict[str, Path]):
+    evaluation = fleet.submit(models["one"], limit=20)
+    fleet.wait_for_middle(evaluation)
+    fleet.kill("engine", signal.SIGTERM)
+    assert fleet.stages() == {}
+    fleet.start("engine")
+    assert fleet.wait_for(evaluation).state is EvaluationState.FINISHED
+    job = fleet.infer_job(evaluation)
+    assert (job.model_failures, job.infrastructure_failures) == (0, 0)
+    outcomes = [attempt.outcome for attempt in fleet.attempts(evaluation) if attempt.job_id == job.id]
+    assert outcomes == ["released", "completed"]
+    computed = fleet.computed(evaluation)
+    assert computed.total() == len(computed)
+
+
+def test_a_cancelled_evaluation_leaves_no_engine_behind(fleet: Fleet, models: dict[str, Path]):
+    evaluation = fleet.submit(models["one"])
+    fleet.wait_for_middle(evaluation)
+    fleet.cancel(evaluation)
+    wait_until(lambda: not fleet.stages(), "the engine child has ended", seconds=20)
+    assert fleet.evaluation(evaluation).state is EvaluationState.CANCELLED
+    assert fleet.scores(evaluation) == {}
