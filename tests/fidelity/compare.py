@@ -80,7 +80,7 @@ def _compare(
 
 
 def _answers(sample: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
-    """(log-likelihood, greedy), (log-likelihood, None) for a rolling one, or (text, None). lm-eval writes all as text."""
+    """(log-likelihood, greedy), (log-likelihood, None) for a rolling one, or (text, None); lm-eval writes text only."""
     rolling = "bits_per_byte" in sample["metrics"]
     for instance in sample["resps"]:
         for answer in instance:

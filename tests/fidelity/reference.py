@@ -1,4 +1,4 @@
-"""lm-eval by itself: one fresh `simple_evaluate` in this process. `python -m tests.fidelity.reference WORK.json OUT.json`
+"""lm-eval by itself: one fresh `simple_evaluate`. `python -m tests.fidelity.reference WORK.json OUT.json`
 
 It shares no code with Evalyard's harness: what it writes is what lm-eval says. Only dataset names are led to folders,
 because neither the demo tasks' data nor a mirror is on the Hub.

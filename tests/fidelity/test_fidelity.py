@@ -66,7 +66,8 @@ def run_both(scenario: Scenario, engine: EngineFamily, folder: Path) -> Pair:
     comparison = compare_samples(ours.samples, theirs.samples, sampled=SAMPLED)
     if comparison.near_ties:
         warnings.warn(f"{scenario.name}: reference margins under 1e-4: {comparison.near_ties}", stacklevel=1)
-    return Pair(scenario, ours, theirs, comparison, read_info(folder / "ours" / "run" / "sheets" / "fidelity"))
+    (sheet,) = (folder / "ours" / "run").rglob("sheet.json")
+    return Pair(scenario, ours, theirs, comparison, read_info(sheet.parent))
 
 
 def assert_faithful(pair: Pair) -> None:
