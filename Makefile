@@ -8,6 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(PYTHON) deploy/environment.py --set $(SET) --folder $(VENV)
 PATHS := orchestrator workers submissions deploy tests
+PYTEST := $(BIN)/python -m pytest $(if $(CI),-p tests.strict)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo up test test-full pytest lint format types contracts docs requirements clean distclean
@@ -30,10 +31,10 @@ up: setup ## start the whole system on this machine, data in .evalyard
 test: lint types contracts pytest ## all checks and tests but the slow sweeps
 
 test-full: lint types contracts ## everything, slow sweeps too
-	@$(BIN)/python -m pytest
+	@$(PYTEST)
 
 pytest: setup-dev
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(PYTEST) -m "not slow"
 
 lint: setup-dev ## ruff: mistakes and layout
 	@$(BIN)/ruff check $(PATHS)

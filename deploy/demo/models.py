@@ -16,10 +16,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
+from deploy.demo import TRAINED, UNTRAINED
 from workers.harness.tasks.demo.generate import training_text
 
-UNTRAINED = "tiny-untrained"
-TRAINED = "tiny-trained"
 SEED = 7
 VOCABULARY = 512
 CONTEXT = 512
@@ -129,7 +128,8 @@ def write_model(folder: Path, model: LlamaForCausalLM, tokenizer: Tokenizer, *, 
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
     (folder / "README.md").write_text(
-        f"---\nlicense: apache-2.0\nlibrary_name: transformers\npipeline_tag: text-generation\n---\n\n# {folder.name}\n\n"
+        "---\nlicense: apache-2.0\nlibrary_name: transformers\npipeline_tag: text-generation\n---\n\n"
+        f"# {folder.name}\n\n"
         f"A tiny Llama of Evalyard's demo. {note} It is of no use but to show a board with two rows.\n",
         encoding="utf-8",
     )

@@ -1,0 +1,1 @@
+"""What installs, starts and shows Evalyard. Not part of the wheel."""
