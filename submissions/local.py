@@ -5,7 +5,8 @@ This module and `submissions.cli` alone know both the checks of a submission and
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,19 +14,18 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from orchestrator import artifacts, suites
-from orchestrator.errors import Refused
+from orchestrator.errors import Refused, next_step
 from orchestrator.settings import HubSettings, read_settings
 from orchestrator.suites import Part, Suite, SuiteBenchmark
 from orchestrator.wire import (
     EngineFamily,
     Model,
     PrepareWork,
-    ScoreDone,
 )
+from submissions.cli.output import answer, answer_json, answer_table, chat, complain
 from submissions.intake import Accepted, ModelType, SubmissionRequest, examine
 from workers import pipeline
 from workers.engine.info import EngineMissing, device_type
@@ -33,7 +33,9 @@ from workers.output import write_output
 from workers.weights import ModelUnavailable, Weights
 
 app = typer.Typer(no_args_is_help=True)
-chatter = Console(stderr=True)
+
+UNITS = {"prepare": "requests", "infer": "requests", "score": "benchmark"}
+"""What each stage's progress counts."""
 
 TASKS = "tasks"
 """Name of the suite that `--tasks` makes up."""
@@ -102,18 +104,18 @@ def evaluate(
     plan = _plan(
         settings, accepted, folder=folder, context_limit=context_limit, engine_settings=_read_json(engine_settings)
     )
-    with Meter(json_mode=as_json) as meter:
+    with _sentences(), Meter(quiet=as_json) as meter:
         run = pipeline.evaluate(plan, meter)
     results = [outcome.results for outcome in run.benchmarks if outcome.results is not None]
     written = write_output(output, accepted.model.name, results, now=datetime.now()) if output and results else None
     seconds = time.monotonic() - started
     report = _report(chosen, run)
     if as_json:
-        typer.echo(json.dumps(_as_json(accepted, run, report, seconds, written), indent=2))
+        answer_json(_as_json(accepted, run, report, seconds, written))
     else:
         _print_report(accepted, run, report, seconds)
         if written:
-            chatter.print(f"Results and samples: {written.parent}")
+            chat(f"Results and samples: {written.parent}")
     if any(outcome.done is None for outcome in run.benchmarks):
         raise typer.Exit(1)
 
@@ -143,12 +145,12 @@ def prepare(
     )
     _refuse_present(output)
     plan = _plan(settings, accepted, folder=output, context_limit=context_limit, engine_settings={})
-    with Meter() as meter:
+    with _sentences(), Meter() as meter:
         done, failed = pipeline.prepare_all(plan, meter)
     for name, one in done.items():
-        typer.echo(f"{name}: {one.requests} requests of {one.documents} documents")
+        answer(f"{name}: {one.requests} requests of {one.documents} documents")
     _print_failures(failed)
-    typer.echo(f"Next: evalyard infer {output} --output RESPONSES", err=True)
+    chat(f"Next: evalyard infer {output} --output RESPONSES")
     if failed:
         raise typer.Exit(1)
 
@@ -179,15 +181,15 @@ def infer(
         model_folder=_fetch(settings, first.model, weights=True),
         benchmarks=tuple(work.benchmark for work in found.values()),
         engine=settings.engine,
-        device_type=device_type(settings.engine),
+        device_type=_device_type(settings.engine),
         folder=sheets_folder,
         responses=output,
         settings=_read_json(engine_settings),
     )
-    with Meter() as meter:
+    with _sentences(), Meter() as meter:
         done = pipeline.infer_all(plan, meter)
-    typer.echo(f"{done.computed} computed, {done.reused} known already, {done.seconds:.1f} s of engine time")
-    typer.echo(f"Next: evalyard score {sheets_folder} {output} --output RESULTS", err=True)
+    answer(f"{done.computed} computed, {done.reused} known already, {done.seconds:.1f} s of engine time")
+    chat(f"Next: evalyard score {sheets_folder} {output} --output RESULTS")
 
 
 @app.command()
@@ -207,21 +209,21 @@ def score(
         model_folder=_fetch(settings, first.model, weights=False),
         benchmarks=tuple(work.benchmark for work in found.values()),
         engine=settings.engine,
-        device_type=device_type(settings.engine),
+        device_type=_device_type(settings.engine),
         folder=sheets_folder,
         responses=responses,
     )
-    with Meter(json_mode=as_json) as meter:
+    with _sentences(), Meter(quiet=as_json) as meter:
         outcomes = pipeline.score_all(plan, meter)
     results = [outcome.results for outcome in outcomes if outcome.results is not None]
     if results:
         written = write_output(output, first.model.name, results, now=datetime.now())
-        chatter.print(f"Results and samples: {written.parent}")
+        chat(f"Results and samples: {written.parent}")
     if as_json:
-        typer.echo(json.dumps([_outcome_json(outcome) for outcome in outcomes], indent=2))
+        answer_json([_outcome_json(outcome) for outcome in outcomes])
     else:
-        Console().print(_score_table([outcome.done for outcome in outcomes if outcome.done is not None]))
-    _print_failures([outcome for outcome in outcomes if outcome.done is None])
+        _print_scores(outcomes)
+    _print_failures(outcomes)
     if len(results) < len(outcomes):
         raise typer.Exit(1)
 
@@ -229,14 +231,14 @@ def score(
 class Meter:
     """Progress on the terminal; callable as `pipeline.Report`, from several threads."""
 
-    def __init__(self, *, json_mode: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False) -> None:
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
+            TextColumn("{task.fields[count]}"),
             TimeElapsedColumn(),
-            console=chatter,
-            disable=json_mode,
+            console=Console(stderr=True),
+            disable=quiet,
         )
         self._bars: dict[str, TaskID] = {}
 
@@ -252,8 +254,9 @@ class Meter:
         key = stage if stage == "infer" else f"{stage} {what}"
         label = f"{stage:8}{what}"
         if key not in self._bars:
-            self._bars[key] = self._progress.add_task(label, total=None)
-        self._progress.update(self._bars[key], description=label, completed=done, total=total or None)
+            self._bars[key] = self._progress.add_task(label, total=None, count="")
+        count = f"{done:,} of {total:,} {UNITS[stage]}" if total else ""
+        self._progress.update(self._bars[key], description=label, completed=done, total=total or None, count=count)
 
 
 def _chosen_suite(settings: HubSettings, suite: str | None, tasks: str | None, num_fewshot: int | None) -> Suite:
@@ -318,7 +321,7 @@ def _plan(
         model_folder=_fetch(settings, model, weights=True),
         benchmarks=tuple(benchmark.as_wire() for benchmark in accepted.suite.benchmarks),
         engine=accepted.engine,
-        device_type=device_type(accepted.engine),
+        device_type=_device_type(accepted.engine),
         folder=folder,
         responses=settings.data / "local" / "responses",
         chat_template=accepted.chat_template,
@@ -338,8 +341,22 @@ def _fetch(settings: HubSettings, model: Model, *, weights: bool) -> Path:
         return fetcher.resolve(model, weights=weights).folder
     except ModelUnavailable as error:
         raise Refused(error.sentence) from error
+
+
+def _device_type(engine: EngineFamily) -> str:
+    try:
+        return device_type(engine)
     except EngineMissing as error:
         raise Refused(str(error)) from error
+
+
+@contextmanager
+def _sentences() -> Iterator[None]:
+    """A stage that failed is told with its sentence, the next step and where its log is."""
+    try:
+        yield
+    except pipeline.StageError as error:
+        raise Refused(f"{error.sentence} {next_step(error.kind)} Log: {error.log}") from error
 
 
 def _read_sheets(folder: Path) -> dict[str, PrepareWork]:
@@ -383,47 +400,59 @@ def _report(suite: Suite, run: pipeline.RunOutcome) -> dict[str, suites.Benchmar
 def _print_report(
     accepted: Accepted, run: pipeline.RunOutcome, values: dict[str, suites.BenchmarkValue], seconds: float
 ) -> None:
-    console = Console()
     if values:
-        table = Table(title=f"{accepted.model.name} · {accepted.suite.name} v{accepted.suite.version}")
-        for column in ("Benchmark", "Score", "±", "Raw"):
-            table.add_column(column, justify="left" if column == "Benchmark" else "right")
-        for name, value in values.items():
-            error = "" if value.stderr is None else f"{value.stderr:.2f}"
-            table.add_row(name, f"{value.value:.2f}", error, f"{value.raw:.2f}")
+        rows = [
+            (name, f"{value.value:.2f}", "" if value.stderr is None else f"±{value.stderr:.2f}", f"{value.raw:.2f}")
+            for name, value in values.items()
+        ]
         average = suites.average(accepted.suite, values)
-        table.add_section()
-        table.add_row("Average", "—" if average is None else f"{average:.2f}", "", "")
-        console.print(table)
+        rows.append(("Average", "none" if average is None else f"{average:.2f}", "", ""))
+        columns = [("Benchmark", "left"), ("Score", "right"), ("", "right"), ("Raw", "right")]
+        answer_table(columns, rows, title=f"{accepted.model.name} · {accepted.suite.name} v{accepted.suite.version}")
     else:
-        console.print(_score_table([outcome.done for outcome in run.benchmarks if outcome.done is not None]))
-    _print_failures([outcome for outcome in run.benchmarks if outcome.done is None])
+        _print_scores(run.benchmarks)
+    _print_failures(run.benchmarks)
     if run.infer is not None:
-        chatter.print(
-            f"{run.infer.computed} requests computed, {run.infer.reused} known already; "
+        chat(
+            f"{run.infer.computed:,} requests computed, {run.infer.reused:,} known already; "
             f"{run.infer.seconds:.1f} s of engine time, {seconds:.1f} s in all."
         )
     if accepted.limit is not None:
-        chatter.print(f"With --limit {accepted.limit} this is a trial: do not compare it with full scores.")
+        chat(f"With --limit {accepted.limit} this is a trial: do not compare it with full scores.")
 
 
-def _score_table(done: Sequence[ScoreDone]) -> Table:
-    table = Table()
-    for column in ("Task", "Filter", "Metric", "Value", "±", "n"):
-        table.add_column(column, justify="left" if column in ("Task", "Filter", "Metric") else "right")
-    for one in done:
-        for value in one.scores:
-            error = "" if value.stderr is None else f"{value.stderr:.4f}"
-            table.add_row(value.task, value.filter, value.metric, f"{value.value:.4f}", error, str(value.samples))
-    return table
+def _print_scores(outcomes: Sequence[pipeline.BenchmarkOutcome]) -> None:
+    columns = [
+        ("Task", "left"),
+        ("Filter", "left"),
+        ("Metric", "left"),
+        ("Value", "right"),
+        ("", "right"),
+        ("n", "right"),
+    ]
+    rows = [
+        (
+            value.task,
+            value.filter,
+            value.metric,
+            f"{value.value:.4f}",
+            "" if value.stderr is None else f"±{value.stderr:.4f}",
+            str(value.samples),
+        )
+        for outcome in outcomes
+        if outcome.done is not None
+        for value in outcome.done.scores
+    ]
+    if rows:
+        answer_table(columns, rows)
 
 
-def _print_failures(failed: Sequence[pipeline.BenchmarkOutcome]) -> None:
-    for outcome in failed:
-        chatter.print(f"[bold red]{outcome.benchmark} failed[/] ({outcome.failure}):", end=" ")
-        chatter.print(outcome.sentence, markup=False)
-        if outcome.log is not None:
-            chatter.print(f"  Log: {outcome.log}", markup=False)
+def _print_failures(outcomes: Sequence[pipeline.BenchmarkOutcome]) -> None:
+    for outcome in outcomes:
+        if outcome.failure is not None:
+            complain(f"{outcome.benchmark} failed: {outcome.sentence} {next_step(outcome.failure)}")
+            if outcome.log is not None:
+                chat(f"  Log: {outcome.log}")
 
 
 def _as_json(

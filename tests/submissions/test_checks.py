@@ -1,5 +1,6 @@
 """Each fault of a model has its sentence, its field and its class; all are told at once."""
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from orchestrator.wire import FailureKind, Precision
 from submissions.checks import Case, find_faults, resolve_precision
 from submissions.facts import ModelFacts, Weights, read_facts
 from submissions.faults import SubmissionRefused
-from submissions.hub import Unreadable, open_model, parse_header
+from submissions.hub import HUB_NAME, Unreadable, open_model, parse_header
 
 
 def facts_of(folder: Path) -> ModelFacts:
@@ -226,18 +227,14 @@ def test_the_licence_comes_from_the_cards_header(model: Path) -> None:
 
 @given(st.binary(max_size=200))
 def test_a_hostile_header_is_refused_and_never_raises_anything_else(header: bytes) -> None:
-    try:
-        parse_header("x.safetensors", header)
-    except Unreadable as error:
-        assert "x.safetensors" in str(error)
+    with contextlib.suppress(Unreadable):
+        assert parse_header("x.safetensors", header).tensors >= 0
 
 
 @given(st.text(max_size=120))
 def test_an_odd_name_is_refused_with_one_printable_sentence(name: str) -> None:
     if name.strip().startswith("/"):
         return
-    from submissions.hub import HUB_NAME
-
     if HUB_NAME.fullmatch(name.strip()) and ".." not in name and "--" not in name:
         return
     with pytest.raises(SubmissionRefused) as refused:

@@ -1,0 +1,317 @@
+"""The API: what it answers, what it refuses and how, and that no foreign page can use it."""
+
+import csv
+import io
+import json
+import shlex
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from starlette.testclient import TestClient
+
+from orchestrator.lifecycle import EvaluationState
+from orchestrator.wire import EngineFamily, FailureKind
+from submissions.context import Hub
+from tests.hub_stub import HubStub
+from tests.submissions.factories import add_evaluation, add_worker, choice_sample, keep_samples
+
+DEMO = {"Letters": 80.0, "Stories": 60.0, "Sums": 40.0}
+
+
+def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    content: dict[str, Any] = answer.json()
+    assert content["status"] == status
+    return content
+
+
+def test_a_submission_is_queued_and_a_second_one_is_told_of_it(client: TestClient, model: Path) -> None:
+    first = client.post("/api/v1/evaluations", json={"model": str(model), "suite": "demo"})
+    assert first.status_code == 201
+    assert first.headers["location"] == "/api/v1/evaluations/1"
+    assert first.json()["message"] == "Queued evaluation 1."
+    second = client.post("/api/v1/evaluations", json={"model": str(model), "suite": "demo"})
+    assert second.status_code == 200
+    assert second.json()["existing"] is True
+    assert second.json()["message"] == "Evaluation 1 is the same and is queued."
+    third = client.post("/api/v1/evaluations", json={"model": str(model), "suite": "demo", "limit": 2})
+    assert third.json()["message"] == "Queued evaluation 2 (1 ahead)."
+
+
+def test_every_fault_is_listed_with_its_field_and_class(client: TestClient, model: Path) -> None:
+    (model / "tokenizer.json").unlink()
+    answer = client.post("/api/v1/evaluations", json={"model": str(model), "suite": "dmo"})
+    faults = problem(answer, 422)["faults"]
+    assert [(fault["field"], fault["kind"]) for fault in faults] == [("suite", None), ("model", "tokenizer")]
+    assert client.get("/api/v1/evaluations").json()["evaluations"] == []
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"model": "x", "colour": "red"}, "There is no field 'colour'."),
+        ({}, "The field 'model' is missing."),
+        ({"model": ""}, "model: "),
+        ({"model": "x", "limit": 0}, "limit: input should be greater than 0"),
+        ({"model": "x", "precision": "int3"}, "precision: "),
+        ([1], "request: "),
+    ],
+)
+def test_a_malformed_request_is_told_which_field(client: TestClient, content: Any, words: str) -> None:
+    assert words in problem(client.post("/api/v1/evaluations", json=content), 422)["detail"]
+
+
+def test_a_body_that_is_no_json_is_a_problem(client: TestClient) -> None:
+    answer = client.post("/api/v1/evaluations", content=b"{", headers={"content-type": "application/json"})
+    assert problem(answer, 422)["detail"] == "The request's body is not valid JSON."
+
+
+def test_a_hub_in_trouble_is_a_503_that_says_when_to_come_back(client: TestClient, hf_hub: HubStub) -> None:
+    hf_hub.status = 429
+    answer = client.post("/api/v1/evaluations", json={"model": "acme/tiny", "suite": "demo"})
+    assert "The Hub does not answer" in problem(answer, 503)["detail"]
+    assert answer.headers["retry-after"] == "60"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/evaluations/7", "/evaluations/7/reproduce", "/evaluations/7/samples/Letters", "/suites/none", "/board?suite=no"],
+)
+def test_what_is_not_there_is_a_404_with_a_sentence(client: TestClient, path: str) -> None:
+    assert problem(client.get(f"/api/v1{path}"), 404)["detail"].startswith(("There is no", "Evaluation 7 has no"))
+
+
+def test_a_detail_has_scores_provenance_and_jobs(hub: Hub, client: TestClient) -> None:
+    with hub.writing() as session:
+        number = add_evaluation(session, hub.suites["demo"], values=DEMO).id
+    detail = client.get(f"/api/v1/evaluations/{number}").json()
+    assert (detail["state"], detail["average"], detail["ahead"]) == ("finished", 60.0, None)
+    letters = detail["benchmarks"][0]
+    assert (letters["name"], letters["value"], letters["raw"], letters["stderr"]) == ("Letters", 80.0, 84.0, 1.0)
+    assert letters["scores"][0]["task"] == "task_letters"
+    assert letters["provenance"]["lm_eval_version"] == "0.4.13"
+    assert [event["name"] for event in detail["events"]] == ["evaluation_created"]
+    assert len(detail["jobs"]) == 7
+
+
+def test_a_running_evaluation_says_how_far_it_is(hub: Hub, client: TestClient) -> None:
+    with hub.writing() as session:
+        add_evaluation(session, hub.suites["demo"], state=EvaluationState.RUNNING, requests=(30, 120))
+    progress = client.get("/api/v1/evaluations/1").json()["progress"]
+    assert progress == {"done": 30, "total": 120, "text": "30 of 120 requests answered"}
+
+
+def test_a_failure_has_class_sentence_next_step_and_log(hub: Hub, client: TestClient) -> None:
+    with hub.writing() as session:
+        add_evaluation(
+            session,
+            hub.suites["demo"],
+            state=EvaluationState.FAILED,
+            failure=FailureKind.INVALID_OUTPUT,
+            sentence="All answers are NaN.",
+            log_tail="nan",
+        )
+    detail = client.get("/api/v1/evaluations/1").json()
+    assert (detail["failure"], detail["sentence"]) == ("invalid_output", "All answers are NaN.")
+    assert detail["next_step"].startswith("Check the weights and the precision")
+    assert detail["benchmarks"][0]["log_tail"] == "nan"
+
+
+def test_cancel_and_retry_move_the_evaluation_or_say_why_not(client: TestClient, model: Path) -> None:
+    client.post("/api/v1/evaluations", json={"model": str(model), "suite": "demo"})
+    assert "queued" in problem(client.post("/api/v1/evaluations/1/retry"), 409)["detail"]
+    answer = client.post("/api/v1/evaluations/1/cancel").json()
+    assert answer["evaluation"]["state"] == "cancelled"
+    problem(client.post("/api/v1/evaluations/1/cancel"), 409)
+
+
+def test_lists_are_paged_and_filtered(hub: Hub, client: TestClient) -> None:
+    with hub.writing() as session:
+        for number in range(5):
+            add_evaluation(session, hub.suites["demo"], model=f"acme/m{number}", values=DEMO)
+    first = client.get("/api/v1/evaluations?limit=2").json()
+    assert [row["id"] for row in first["evaluations"]] == [5, 4]
+    rest = client.get(f"/api/v1/evaluations?limit=9&before={first['next_before']}").json()
+    assert [row["id"] for row in rest["evaluations"]] == [3, 2, 1]
+    assert rest["next_before"] is None
+    assert client.get("/api/v1/evaluations?state=failed").json()["evaluations"] == []
+    assert [row["id"] for row in client.get("/api/v1/evaluations?model=acme/m2").json()["evaluations"]] == [3]
+
+
+def test_the_queue_says_who_waits_and_for_what(hub: Hub, client: TestClient) -> None:
+    with hub.writing() as session:
+        for name in ("acme/first", "acme/second"):
+            add_evaluation(session, hub.suites["demo"], model=name, state=EvaluationState.QUEUED)
+        add_worker(session, "w1", kind="harness", now=datetime(2020, 1, 1, tzinfo=UTC))
+    queue = client.get("/api/v1/queue").json()
+    assert [row["ahead"] for row in queue["waiting"]] == [0, 1]
+    assert queue["waiting"][0]["waiting_because"].startswith("No harness worker is up")
+    assert [(worker["name"], worker["is_up"]) for worker in queue["workers"]] == [("w1", False)]
+    with hub.writing() as session:
+        add_worker(session, "w2", kind="harness", now=datetime.now(UTC))
+    assert client.get("/api/v1/queue").json()["waiting"][1]["waiting_because"] == "One ahead of it."
+
+
+def test_the_board_is_the_same_as_json_and_csv(hub: Hub, client: TestClient) -> None:
+    with hub.writing() as session:
+        add_evaluation(session, hub.suites["demo"], model="acme/low", values={**DEMO, "Sums": 10.0})
+        add_evaluation(session, hub.suites["demo"], model="=cmd|'/c calc'!A1", values=DEMO)
+        add_evaluation(session, hub.suites["demo"], model="acme/trial", values=DEMO, limit=2)
+    board = client.get("/api/v1/board?suite=demo").json()
+    assert [(row["rank"], row["average"]) for row in board["ranked"]] == [(1, 60.0), (2, 50.0)]
+    assert [row["apart_because"] for row in board["apart"]] == ["A trial: at most 2 documents of each task."]
+    answer = client.get("/api/v1/board?suite=demo&format=csv")
+    assert answer.headers["content-disposition"] == 'attachment; filename="board-demo.csv"'
+    rows = list(csv.DictReader(io.StringIO(answer.text)))
+    assert [(row["rank"], row["average"], row["Sums"]) for row in rows] == [
+        ("1", "60.0", "40.0"),
+        ("2", "50.0", "10.0"),
+        ("", "60.0", "40.0"),
+    ]
+    assert rows[0]["model"] == "'=cmd|'/c calc'!A1"
+
+
+def test_samples_are_paged_from_the_artifact_store(hub: Hub, client: TestClient) -> None:
+    with hub.writing() as session:
+        add_evaluation(session, hub.suites["demo"], values=DEMO)
+    records = [choice_sample(number) for number in range(5)]
+    keep_samples(hub, 1, "Letters", task="demo_letters", records=records)
+    page = client.get("/api/v1/evaluations/1/samples/Letters?offset=1&limit=3").json()
+    assert (page["task"], page["tasks"], page["next_offset"]) == ("demo_letters", ["demo_letters"], 4)
+    assert page["records"] == records[1:4]
+    assert client.get("/api/v1/evaluations/1/samples/Letters?offset=4").json()["next_offset"] is None
+    for task in ("../../../evalyard", "%2e%2e%2fx", "none"):
+        problem(client.get(f"/api/v1/evaluations/1/samples/Letters?task={task}"), 404)
+    problem(client.get("/api/v1/evaluations/1/samples/Stories"), 404)
+
+
+def test_reproduce_gives_the_command_for_each_benchmark(hub: Hub, client: TestClient) -> None:
+    suite = hub.suites["open-llm-v1"]
+    values = {benchmark.name: 50.0 for benchmark in suite.benchmarks}
+    with hub.writing() as session:
+        row = add_evaluation(session, suite, values=values, chat_template=True, revision="c" * 40, limit=7)
+        row.engine = EngineFamily.TRANSFORMERS
+    found = client.get("/api/v1/evaluations/1/reproduce").json()
+    assert len(found["commands"]) == len(values)
+    assert found["commands"][0] == (
+        "lm_eval run --model hf --model_args "
+        f"pretrained=acme/model-1b,revision={'c' * 40},dtype=bfloat16,max_length=4096,use_safetensors=True "
+        "--tasks arc_challenge --num_fewshot 25 --apply_chat_template --fewshot_as_multiturn True --limit 7 "
+        "--seed 0,1234,1234,1234 --batch_size 1 --log_samples --output_path evaluation-1"
+    )
+    assert "lm-eval[hf]==0.4.13" in found["install"]
+
+
+@pytest.mark.parametrize("name", ["acme/x; rm -rf /", "$(reboot)", "a\nreboot\n", "'; reboot; '", "--tasks"])
+def test_a_hostile_name_stays_one_word_of_the_script(hub: Hub, client: TestClient, name: str) -> None:
+    with hub.writing() as session:
+        add_evaluation(session, hub.suites["open-llm-v2"], model=name, values={"GPQA": 1.0})
+    found = client.get("/api/v1/evaluations/1/reproduce").json()
+    words = shlex.split(found["commands"][0])
+    assert words[:4] == ["lm_eval", "run", "--model", "vllm"]
+    assert "reboot" not in words
+    assert name in words[words.index("--model_args") + 1] or json.dumps(name)[1:-1] in words[5]
+    assert not {"reboot", "reboot;", "rm"} & set(shlex.split(found["script"], comments=True))
+
+
+def test_health_needs_the_database_alone(client: TestClient) -> None:
+    assert client.get("/api/v1/health").json()["ok"] is True
+
+
+FOREIGN = [
+    {"origin": "https://evil.example"},
+    {"origin": "null"},
+    {"origin": "http://127.0.0.1:9999"},
+    {"origin": "https://127.0.0.1:8765"},
+    {"sec-fetch-site": "cross-site"},
+    {"sec-fetch-site": "same-site"},
+]
+
+
+@pytest.mark.parametrize("headers", FOREIGN)
+@pytest.mark.parametrize(
+    "path", ["/api/v1/evaluations", "/api/v1/evaluations/1/cancel", "/submit", "/evaluations/1/retry"]
+)
+def test_a_foreign_page_cannot_post(client: TestClient, headers: dict[str, str], path: str) -> None:
+    assert problem(client.post(path, headers=headers), 403)["detail"].startswith("This request was made by a page")
+
+
+def test_the_own_page_can_post(client: TestClient, model: Path) -> None:
+    headers = {"origin": "http://127.0.0.1:8765", "sec-fetch-site": "same-origin"}
+    answer = client.post(
+        "/submit", data={"model": str(model), "suite": "demo"}, headers=headers, follow_redirects=False
+    )
+    assert (answer.status_code, answer.headers["location"]) == (303, "/evaluations/1")
+
+
+def test_a_plain_form_of_another_kind_is_not_taken_for_json(client: TestClient, model: Path) -> None:
+    content = json.dumps({"model": str(model), "suite": "demo"})
+    problem(client.post("/api/v1/evaluations", content=content, headers={"content-type": "text/plain"}), 422)
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8765", "127.0.0.1.evil.example", "", "[::1", "10.0.0.8"]
+)
+def test_a_foreign_name_for_this_machine_is_not_answered(client: TestClient, host: str) -> None:
+    for path in ("/", "/api/v1/board"):
+        assert "loopback" in problem(client.get(path, headers={"host": host}), 421)["detail"]
+
+
+@pytest.mark.parametrize("host", ["localhost:1", "127.0.0.1", "[::1]:8765", "LOCALHOST"])
+def test_every_name_of_the_loopback_is_answered(client: TestClient, host: str) -> None:
+    assert client.get("/api/v1/health", headers={"host": host}).status_code == 200
+
+
+def test_a_large_body_is_refused_before_it_is_read(client: TestClient) -> None:
+    assert "larger than" in problem(client.post("/api/v1/evaluations", content=b"x" * 70_000), 413)["detail"]
+    parts = (b"x" * 1000 for _ in range(100))
+    assert "larger than" in problem(client.post("/api/v1/evaluations", content=parts), 413)["detail"]
+
+
+def test_every_answer_carries_the_security_headers(client: TestClient) -> None:
+    for path in ("/", "/api/v1/board", "/static/evalyard.css", "/nowhere"):
+        headers = client.get(path).headers
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert "unsafe" not in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_the_description_names_every_operation(client: TestClient) -> None:
+    paths = client.get("/api/v1/openapi.json").json()["paths"]
+    operations = {f"{method} {path.removeprefix('/api/v1')}" for path, found in paths.items() for method in found}
+    assert operations == {
+        "post /evaluations",
+        "get /evaluations",
+        "get /evaluations/{evaluation_id}",
+        "post /evaluations/{evaluation_id}/retry",
+        "post /evaluations/{evaluation_id}/cancel",
+        "get /evaluations/{evaluation_id}/reproduce",
+        "get /evaluations/{evaluation_id}/samples/{benchmark}",
+        "get /queue",
+        "get /board",
+        "get /suites",
+        "get /suites/{name}",
+        "get /health",
+    }
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=st.text(max_size=60), path=st.sampled_from(["samples", "suites", "board", "query"]))
+def test_no_name_makes_a_server_error(client: TestClient, name: str, path: str) -> None:
+    word = quote(name, safe="")
+    address = {
+        "samples": f"/api/v1/evaluations/1/samples/{word}",
+        "suites": f"/suites/{word}",
+        "board": f"/?suite={word}&sort={word}&q={word}&min={word}",
+        "query": f"/api/v1/board?search={word}&sort={word}",
+    }[path]
+    assert client.get(address).status_code < 500
+    answer = client.post("/api/v1/evaluations", json={"model": f"/nowhere/{name}", "suite": name[:90] or "demo"})
+    assert answer.status_code == 422

@@ -1,0 +1,253 @@
+"""The command line against a real server: answers on stdout, chatter on stderr, exit codes, and never a traceback."""
+
+import csv
+import io
+import json
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from orchestrator import jobs
+from orchestrator.lifecycle import EvaluationState
+from orchestrator.tables import Evaluation
+from orchestrator.wire import FailureKind
+from submissions.cli import main
+from submissions.cli.client import hub_url
+from submissions.context import Hub
+from tests.submissions.conftest import closed_url
+from tests.submissions.factories import add_evaluation
+
+DEMO = {"Letters": 80.0, "Stories": 60.0, "Sums": 40.0}
+
+
+class Ran(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+class Command:
+    """Runs `evalyard …` in this process."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self.capsys = capsys
+
+    def __call__(self, *words: str) -> Ran:
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        out, err = self.capsys.readouterr()
+        assert "Traceback" not in out + err
+        code = ended.value.code
+        return Ran(code if isinstance(code, int) else 0, out, err)
+
+
+@pytest.fixture
+def evalyard(server: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    monkeypatch.setenv("EVALYARD_URL", server)
+    return Command(capsys)
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
+    """The command where no server runs."""
+    monkeypatch.setenv("EVALYARD_URL", closed_url())
+    return Command(capsys)
+
+
+def test_submit_says_what_happened_and_the_next_command(evalyard: Command, model: Path) -> None:
+    ran = evalyard("submit", str(model), "--suite", "demo", "--type", "chat", "--no-chat-template")
+    assert ran == Ran(0, "Queued evaluation 1.\n", "Follow it: evalyard status 1 --follow\n")
+    again = evalyard("submit", str(model), "--suite", "demo")
+    assert (again.code, again.out) == (0, "Evaluation 1 is the same and is queued.\n")
+
+
+def test_a_relative_folder_is_sent_as_an_absolute_path(
+    evalyard: Command, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(model.parent)
+    ran = evalyard("submit", "./tiny", "--suite", "demo", "--json")
+    assert ran.json["evaluation"]["model"] == "tiny"
+    assert evalyard("status", "1", "--json").json["folder"] == str(model)
+    assert "Taking the folder" in evalyard("submit", "tiny", "--suite", "demo").err
+
+
+def test_a_refused_submission_is_exit_code_1_with_every_sentence_on_stderr(evalyard: Command, model: Path) -> None:
+    (model / "tokenizer.json").unlink()
+    ran = evalyard("submit", str(model), "--suite", "dmo")
+    assert (ran.code, ran.out) == (1, "")
+    assert "Not submitted, for 2 reasons" in ran.err
+    assert "Did you mean 'demo'?" in ran.err
+    assert "has no tokenizer files" in ran.err
+    as_json = evalyard("submit", str(model), "--suite", "dmo", "--json")
+    assert as_json.code == 1
+    assert [fault["field"] for fault in as_json.json["faults"]] == ["suite", "model"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("submit",),
+        ("submit", "x", "--precision", "int3"),
+        ("submit", "x", "--type", "nice"),
+        ("submit", "x", "--limit", "0"),
+        ("submit", "x", "--no-such-option"),
+        ("status", "one"),
+        ("status", "--follow"),
+        ("board", "--json", "--csv"),
+        ("retry",),
+        ("nonsense",),
+        ("up", "--engine", "steam"),
+        ("up", "--port", "99999"),
+    ],
+)
+def test_misuse_is_exit_code_2_on_stderr(alone: Command, words: tuple[str, ...]) -> None:
+    ran = alone(*words)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err
+
+
+@pytest.mark.parametrize("words", [("board",), ("queue",), ("status",), ("submit", "org/name"), ("retry", "1")])
+def test_without_a_server_the_sentence_says_how_to_start_it(alone: Command, words: tuple[str, ...]) -> None:
+    ran = alone(*words)
+    assert (ran.code, ran.out) == (1, "")
+    assert "Start it: evalyard up." in ran.err
+
+
+def test_something_else_at_the_address_is_named(
+    evalyard: Command, monkeypatch: pytest.MonkeyPatch, server: str
+) -> None:
+    monkeypatch.setenv("EVALYARD_URL", f"{server}/static")
+    assert "is not an Evalyard" in evalyard("queue").err
+    monkeypatch.setenv("EVALYARD_URL", "localhost")
+    assert "which is no address" in evalyard("queue").err
+
+
+def test_the_address_is_the_one_that_a_running_system_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EVALYARD_URL", raising=False)
+    monkeypatch.setenv("EVALYARD_DATA", str(tmp_path))
+    assert hub_url() == "http://127.0.0.1:8765"
+    (tmp_path / "url").write_text("http://127.0.0.1:9000\n")
+    assert hub_url() == "http://127.0.0.1:9000"
+    monkeypatch.setenv("EVALYARD_URL", "http://there/")
+    assert hub_url() == "http://there"
+
+
+def test_wait_ends_with_the_evaluation(hub: Hub, evalyard: Command, model: Path) -> None:
+    """Another thread finishes the evaluation once the command has queued it."""
+
+    def finish() -> None:
+        while True:
+            with hub.writing() as session:
+                row = session.get(Evaluation, 1)
+                if row is not None:
+                    row.state, row.average = EvaluationState.FINISHED, 61.5
+                    return
+
+    thread = threading.Thread(target=finish)
+    thread.start()
+    ran = evalyard("submit", str(model), "--suite", "demo", "--wait")
+    thread.join()
+    assert (ran.code, ran.out) == (0, "Finished evaluation 1: average 61.50.\n")
+    assert "1 tiny: finished" in ran.err
+
+
+def test_waiting_for_what_has_failed_is_exit_code_1(hub: Hub, evalyard: Command) -> None:
+    with hub.writing() as session:
+        add_evaluation(
+            session,
+            hub.suites["demo"],
+            state=EvaluationState.FAILED,
+            failure=FailureKind.WEIGHTS,
+            sentence="A file is damaged.",
+        )
+    ran = evalyard("status", "1", "--follow")
+    assert ran.code == 1
+    assert "Evaluation 1 failed: A file is damaged. Upload complete safetensors" in ran.out
+    assert evalyard("status", "1", "--follow", "--json").json["failure"] == "weights"
+
+
+def test_a_finished_evaluation_that_lacks_a_benchmark_is_exit_code_1(hub: Hub, evalyard: Command) -> None:
+    with hub.writing() as session:
+        add_evaluation(session, hub.suites["demo"], values={"Letters": 1.0}, sentence="No score for Sums.")
+    ran = evalyard("status", "1", "--follow")
+    assert ran.code == 1
+    assert "Finished evaluation 1 without an average. No score for Sums." in ran.out
+
+
+def test_status_lists_and_shows(hub: Hub, evalyard: Command) -> None:
+    assert "Nothing has been submitted yet" in evalyard("status").out
+    with hub.writing() as session:
+        add_evaluation(session, hub.suites["demo"], values=DEMO)
+        add_evaluation(session, hub.suites["demo"], model="acme/two", state=EvaluationState.RUNNING, requests=(1, 4))
+    listed = evalyard("status").out
+    assert listed.index("acme/two") < listed.index("acme/model-1b")
+    assert "1 of 4 requests answered" in listed
+    detail = evalyard("status", "1")
+    assert (detail.code, "Finished evaluation 1: average 60.00." in detail.out) == (0, True)
+    assert "/evaluations/1" in detail.err
+    assert evalyard("status", "1", "--json").json["average"] == 60.0
+    assert [row["id"] for row in evalyard("status", "--json").json["evaluations"]] == [2, 1]
+
+
+def test_an_unknown_evaluation_is_a_sentence(evalyard: Command) -> None:
+    ran = evalyard("status", "77")
+    assert (ran.code, ran.out) == (1, "")
+    assert "There is no evaluation 77." in ran.err
+
+
+def test_the_board_as_table_json_and_csv(hub: Hub, evalyard: Command) -> None:
+    assert "nothing is ranked yet" in evalyard("board", "--suite", "demo").out
+    with hub.writing() as session:
+        add_evaluation(session, hub.suites["demo"], model="acme/low", values={**DEMO, "Sums": 10.0})
+        add_evaluation(session, hub.suites["demo"], model="acme/high", values=DEMO)
+        add_evaluation(session, hub.suites["demo"], model="acme/trial", values=DEMO, limit=2)
+    table = evalyard("board").out
+    assert table.index("acme/high") < table.index("acme/low") < table.index("Not ranked") < table.index("acme/trial")
+    assert [row["model"] for row in evalyard("board", "--json").json["ranked"]] == ["acme/high", "acme/low"]
+    rows = list(csv.DictReader(io.StringIO(evalyard("board", "--csv").out)))
+    assert [row["model"] for row in rows] == ["acme/high", "acme/low", "acme/trial"]
+    assert "Did you mean 'demo'?" in evalyard("board", "--suite", "dmeo").err
+
+
+def test_suites_and_queue_have_a_form_for_people_and_one_for_scripts(evalyard: Command) -> None:
+    assert "open-llm-v2" in evalyard("suites").out
+    assert "demo_letters" in evalyard("suites", "demo").out
+    assert {suite["name"] for suite in evalyard("suites", "--json").json} >= {"demo", "open-llm-v1", "open-llm-v2"}
+    assert "The queue is empty." in evalyard("queue").out
+    assert evalyard("queue", "--json").json["waiting"] == []
+
+
+def test_cancel_and_retry_act_or_say_why_not(hub: Hub, evalyard: Command, model: Path) -> None:
+    evalyard("submit", str(model), "--suite", "demo")
+    assert evalyard("retry", "1").code == 1
+    assert "Cancelled evaluation 1." in evalyard("cancel", "1").out
+    assert evalyard("cancel", "1").code == 1
+    with hub.writing() as session:
+        failed = add_evaluation(session, hub.suites["demo"], state=EvaluationState.FAILED)
+    ran = evalyard("retry", str(failed.id))
+    assert (ran.code, "Queued" in ran.out) == (0, True)
+    with hub.writing() as session:
+        jobs.cancel(session, failed.id or 0, datetime.now(UTC))
+
+
+def test_reproduce_prints_a_script(hub: Hub, evalyard: Command) -> None:
+    with hub.writing() as session:
+        add_evaluation(session, hub.suites["demo"], values=DEMO)
+    ran = evalyard("reproduce", "1")
+    assert ran.out.startswith("#!/bin/sh\n")
+    assert ran.out.count("lm_eval run") == 3
+    assert len(evalyard("reproduce", "1", "--json").json["commands"]) == 3
+
+
+def test_help_teaches_with_examples_and_lists_every_command(alone: Command) -> None:
+    listed = alone("--help").out
+    for name in ("up", "submit", "status", "queue", "board", "suites", "retry", "cancel", "reproduce", "evaluate"):
+        assert f"\n  {name} " in listed
+    assert "evalyard submit ./my-model --suite demo --wait" in alone("submit", "--help").out

@@ -1,0 +1,99 @@
+"""The commands that need no server, through the real stage programs; the scripted engine stands in for inference."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from submissions.cli import main
+from tests.tiny import build_tiny_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(autouse=True)
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("EVALYARD_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("EVALYARD_ENGINE", "scripted")
+    return tmp_path / "data"
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as ending:
+        main([str(argument) for argument in arguments])
+    return int(ending.value.code or 0)
+
+
+def test_evaluate_gives_scores_and_lm_evals_files_and_answers_nothing_twice(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    command = ("evaluate", model, "--tasks", "demo_letters", "--limit", 6, "--json")
+    assert run(*command, "--output", tmp_path / "out") == 0
+    first = json.loads(capsys.readouterr().out)
+    assert first["inference"]["computed"] == 24
+    (benchmark,) = first["benchmarks"]
+    assert {(score["task"], score["metric"], score["samples"]) for score in benchmark["scores"]} >= {
+        ("demo_letters", "acc", 6)
+    }
+    results = json.loads(Path(first["results_file"]).read_text())
+    assert results["results"]["demo_letters"]["acc,none"] == benchmark["scores"][0]["value"]
+    samples = next(Path(first["results_file"]).parent.glob("samples_demo_letters_*.jsonl"))
+    assert len(samples.read_text().splitlines()) == 6
+
+    assert run(*command) == 0
+    second = json.loads(capsys.readouterr().out)
+    assert (second["inference"]["computed"], second["inference"]["reused"]) == (0, 24)
+    assert second["benchmarks"] == first["benchmarks"]
+
+
+def test_the_stages_by_hand_give_what_evaluate_gives(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    sheets, responses = tmp_path / "sheets", tmp_path / "responses"
+    assert run("prepare", model, "--tasks", "demo_letters", "--limit", 6, "--output", sheets) == 0
+    assert run("infer", sheets, "--output", responses) == 0
+    capsys.readouterr()
+    assert run("score", sheets, responses, "--output", tmp_path / "results", "--json") == 0
+    by_hand = json.loads(capsys.readouterr().out)
+    assert run("evaluate", model, "--tasks", "demo_letters", "--limit", 6, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["benchmarks"] == by_hand
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["evaluate", "MODEL", "--suite", "dem"], 1, "Did you mean 'demo'?"),
+        (["evaluate", "MODEL"], 2, "Give either --suite or --tasks."),
+        (["evaluate", "MODEL", "--suite", "demo", "--num-fewshot", "3"], 2, "decides its shots itself"),
+        (["evaluate", "MODEL", "--suite", "demo", "--engine-settings", "[1]"], 2, "must be a JSON object"),
+        (["evaluate", "/no/such/folder", "--suite", "demo"], 1, "/no/such/folder"),
+        (["infer", "EMPTY", "--output", "x"], 1, "There are no sheets"),
+        (["score", "EMPTY", "EMPTY", "--output", "x"], 1, "There are no sheets"),
+    ],
+)
+def test_bad_input_gets_a_sentence_and_leaves_no_trace(
+    arguments: list[str],
+    code: int,
+    sentence: str,
+    model: Path,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    names = {"MODEL": str(model), "EMPTY": str(tmp_path)}
+    assert run(*(names.get(word, word) for word in arguments)) == code
+    said = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert sentence in said
+    assert "Traceback" not in said
+    assert not (data / "local" / "runs").exists()
+
+
+def test_a_task_that_does_not_exist_fails_alone_and_the_others_are_scored(
+    model: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert run("evaluate", model, "--tasks", "demo_letters,demo_leters", "--limit", 6, "--json") == 1
+    good, bad = json.loads(capsys.readouterr().out)["benchmarks"]
+    assert good["scores"]
+    assert (bad["benchmark"], bad["scores"]) == ("demo_leters", [])
+    assert "demo_letters" in bad["sentence"]

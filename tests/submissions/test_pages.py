@@ -1,0 +1,260 @@
+"""The pages' facts: what a reader finds on each, with no JavaScript and whatever strangers wrote."""
+
+import re
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from orchestrator.lifecycle import EvaluationState
+from orchestrator.wire import FailureKind
+from submissions.context import Hub
+from submissions.samples import present
+from tests.submissions.factories import add_evaluation, add_worker, choice_sample, keep_samples
+
+DEMO = {"Letters": 80.0, "Stories": 60.0, "Sums": 40.0}
+HOSTILE = "<script>alert(1)</script>\"'&"
+
+
+class Page(HTMLParser):
+    """Text, links and form fields of a page; stops at a tag that is not closed."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.text = ""
+        self.links: list[str] = []
+        self.labels: set[str] = set()
+        self.inputs: list[dict[str, str | None]] = []
+        self.feed(html)
+        self.text = re.sub(r"\s+", " ", self.text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        facts = dict(attrs)
+        if tag == "a":
+            self.links.append(facts.get("href") or "")
+        if tag == "label" and facts.get("for"):
+            self.labels.add(facts["for"] or "")
+        if tag in ("input", "select") and facts.get("type") != "hidden":
+            self.inputs.append(facts)
+
+    def handle_data(self, data: str) -> None:
+        self.text += f" {data}"
+
+
+def page(client: TestClient, path: str, *, status: int = 200) -> Page:
+    answer = client.get(path)
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"].startswith("text/html")
+    return Page(answer.text)
+
+
+def test_an_empty_board_guides_to_the_first_submission(client: TestClient) -> None:
+    found = page(client, "/?suite=demo")
+    assert "Nothing is ranked here yet" in found.text
+    assert "evalyard submit org/name --suite demo --wait" in found.text
+    assert "/submit?suite=demo" in found.links
+
+
+def test_the_board_shows_ranks_errors_and_what_is_apart(hub: Hub, client: TestClient) -> None:
+    with hub.writing() as session:
+        add_evaluation(session, hub.suites["demo"], model="acme/second", values={**DEMO, "Sums": 10.0})
+        add_evaluation(session, hub.suites["demo"], model="acme/first", values=DEMO)
+        add_evaluation(session, hub.suites["demo"], model="acme/trial", values=DEMO, limit=3)
+    found = page(client, "/")
+    assert found.text.index("acme/first") < found.text.index("acme/second") < found.text.index("Not ranked")
+    assert found.text.index("Not ranked") < found.text.index("acme/trial")
+    assert "60.00 ±0.58" in found.text
+    assert "A trial: at most 3 documents of each task." in found.text
+    assert "/evaluations/2#Letters" in found.links
+    assert any("format=csv" in link for link in found.links)
+
+
+def test_the_board_is_sorted_and_filtered_by_links_alone(hub: Hub, client: TestClient) -> None:
+    with hub.writing() as session:
+        add_evaluation(session, hub.suites["demo"], model="acme/a", values=DEMO, model_type="chat")
+        add_evaluation(session, hub.suites["demo"], model="acme/b", values={**DEMO, "Letters": 90.0, "Sums": 0.0})
+    by_letters = page(client, "/?suite=demo&sort=Letters&order=down").text
+    assert by_letters.index("acme/b") < by_letters.index("acme/a")
+    assert "acme/b" not in page(client, "/?suite=demo&type=chat").text
+    assert "No row fits these filters" in page(client, "/?suite=demo&q=zzz").text
+    assert "acme/a" in page(client, "/?suite=demo&min=1&max=2,5").text
+    links = page(client, "/?suite=demo&q=acme&sort=Letters&order=down").links
+    assert "/?suite=demo&q=acme&sort=Letters" in links
+
+
+def test_the_form_has_a_label_for_every_field_and_works_without_scripts(client: TestClient) -> None:
+    found = page(client, "/submit?model=acme%2Fx")
+    fields = {str(facts["id"]) for facts in found.inputs}
+    assert fields == found.labels
+    assert fields == {
+        "model", "revision", "suite", "model_type", "precision", "chat_template", "limit", "weight_type", "base_model",
+    }  # fmt: skip
+    assert {facts["value"] for facts in found.inputs if facts["id"] == "model"} == {"acme/x"}
+    assert "<script" not in client.get("/submit").text
+
+
+def test_a_refused_form_keeps_the_input_and_puts_each_error_at_its_field(client: TestClient, model: Path) -> None:
+    given = {"model": str(model), "revision": "v2", "suite": "demo", "limit": "3", "chat_template": "yes"}
+    answer = client.post("/submit", data=given)
+    assert answer.status_code == 422
+    assert re.search(r'id="revision-error">The folder tiny has no revision', answer.text)
+    assert 'aria-describedby="revision-error"' in answer.text
+    kept = {facts["id"]: facts.get("value") for facts in Page(answer.text).inputs}
+    assert (kept["model"], kept["revision"], kept["limit"]) == (str(model), "v2", "3")
+    assert client.get("/api/v1/evaluations").json()["evaluations"] == []
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, "Name a model: a Hub id such as org/name"),
+        ({"model": "x", "limit": "many"}, "The limit is a whole number of documents"),
+        ({"model": "x", "limit": "-1"}, "The limit is a whole number of documents"),
+        ({"model": "x", "extra": "1"}, "There is no field &#39;extra&#39;"),
+    ],
+)
+def test_the_form_says_what_a_field_wants(client: TestClient, given: dict[str, str], words: str) -> None:
+    answer = client.post("/submit", data=given)
+    assert answer.status_code == 422
+    assert words in answer.text
+
+
+def test_an_accepted_form_leads_to_the_evaluation_and_an_equal_one_says_so(client: TestClient, model: Path) -> None:
+    given = {"model": str(model), "suite": "demo", "chat_template": "", "limit": ""}
+    assert "tiny" in client.post("/submit", data=given).text
+    again = client.post("/submit", data=given)
+    assert str(again.url).endswith("/evaluations/1?existing=yes")
+    assert "An equal evaluation was there already" in again.text
+
+
+def test_a_waiting_evaluation_says_why_and_can_be_cancelled(client: TestClient, model: Path) -> None:
+    client.post("/submit", data={"model": str(model), "suite": "demo"})
+    found = client.get("/evaluations/1").text
+    assert "No harness worker is up" in found
+    assert '<noscript><meta http-equiv="refresh"' in found
+    cancelled = client.post("/evaluations/1/cancel")
+    assert "The evaluation is cancelled" in cancelled.text
+    assert "Cancel this evaluation" not in cancelled.text
+
+
+def test_a_failed_evaluation_says_why_what_next_and_shows_the_log(hub: Hub, client: TestClient) -> None:
+    with hub.writing() as session:
+        add_evaluation(
+            session,
+            hub.suites["demo"],
+            state=EvaluationState.FAILED,
+            failure=FailureKind.OUT_OF_MEMORY,
+            sentence="The weights need 20 GB and the device has 8 GB.",
+            log_tail="torch.OutOfMemoryError <b>",
+        )
+    found = page(client, "/evaluations/1").text
+    assert "It failed: out of memory" in found
+    assert "The weights need 20 GB and the device has 8 GB." in found
+    assert "Next: Retry on a worker with more memory" in found
+    assert "torch.OutOfMemoryError <b>" in found
+    assert "Retry what failed" in found
+    assert "The weights need 20 GB" in page(client, "/queue").text
+
+
+def test_a_finished_evaluation_links_every_score_to_its_evidence(hub: Hub, client: TestClient) -> None:
+    with hub.writing() as session:
+        add_evaluation(session, hub.suites["demo"], values=DEMO)
+    found = page(client, "/evaluations/1")
+    assert "Average60.00" in found.text.replace(" ", "")
+    assert {f"/evaluations/1/samples/{name}" for name in DEMO} <= set(found.links)
+    assert "lm eval version 0.4.13" in found.text
+    assert "lm_eval run --model vllm" in found.text
+
+
+def test_an_evaluation_without_one_benchmark_says_so_and_can_be_retried(hub: Hub, client: TestClient) -> None:
+    with hub.writing() as session:
+        add_evaluation(
+            session, hub.suites["demo"], values={"Letters": 1.0, "Stories": 2.0}, sentence="No score for Sums."
+        )
+    found = page(client, "/evaluations/1").text
+    assert "No score for Sums." in found
+    assert "The dataset of Sums is missing." in found
+    assert "Retry what failed" in found
+
+
+def test_samples_are_browsed_page_by_page(hub: Hub, client: TestClient) -> None:
+    with hub.writing() as session:
+        add_evaluation(session, hub.suites["demo"], values=DEMO)
+    records = [choice_sample(number, right=number % 2 == 0) for number in range(12)]
+    keep_samples(hub, 1, "Letters", task="demo_letters", records=records)
+    first = page(client, "/evaluations/1/samples/Letters")
+    assert "Document 0 right" in first.text
+    assert "Document 1 wrong" in first.text
+    assert "Document 10" not in first.text
+    assert "?task=demo_letters&offset=10" in first.links
+    assert "Document 11 wrong" in page(client, "/evaluations/1/samples/Letters?task=demo_letters&offset=10").text
+
+
+def test_a_generated_sample_shows_response_target_and_what_was_judged() -> None:
+    sample = present(
+        {
+            "doc_id": 3,
+            "target": "7",
+            "arguments": [["3 plus 4 equals", {"until": ["\n"]}]],
+            "resps": [[" 7 it is"]],
+            "filtered_resps": ["7"],
+            "filter": "strict",
+            "metrics": ["exact_match"],
+            "exact_match": 1.0,
+        }
+    )
+    assert (sample.prompt, sample.responses, sample.target) == ("3 plus 4 equals", (" 7 it is",), "7")
+    assert (sample.filtered, sample.is_right, sample.choices) == ("7", True, ())
+
+
+def test_a_record_of_nothing_is_shown_as_nothing() -> None:
+    assert present({}).is_right is None
+    assert present({"resps": None, "arguments": None, "metrics": None}).prompt == ""
+
+
+def test_whatever_strangers_wrote_is_escaped_everywhere(hub: Hub, client: TestClient) -> None:
+    with hub.writing() as session:
+        add_evaluation(
+            session, hub.suites["demo"], model=HOSTILE, values=DEMO, licence=HOSTILE, architecture=HOSTILE,
+            base_model=HOSTILE, weight_type="adapter", model_type=HOSTILE,
+        )  # fmt: skip
+        add_evaluation(
+            session, hub.suites["demo"], model=HOSTILE, state=EvaluationState.FAILED, failure=FailureKind.ENGINE,
+            sentence=HOSTILE, log_tail=HOSTILE,
+        )  # fmt: skip
+        add_worker(session, HOSTILE, kind="engine", now=datetime.now(UTC), device=HOSTILE)
+    record = {**choice_sample(1), "target": HOSTILE, "arguments": [[HOSTILE, HOSTILE]], "resps": [[[HOSTILE]]]}
+    keep_samples(hub, 1, "Letters", task="demo_letters", records=[record])
+    paths = [
+        "/",
+        "/evaluations/1",
+        "/evaluations/2",
+        "/queue",
+        "/evaluations/1/samples/Letters",
+        "/submit?model=%3Cscript%3Ealert(1)",
+    ]
+    paths += [f"/?q={HOSTILE}&sort={HOSTILE}&min={HOSTILE}", f"/suites/{HOSTILE}", f"/?suite={HOSTILE}"]
+    for path in paths:
+        assert "<script>alert" not in client.get(path).text, path
+    answer = client.post("/submit", data={"model": HOSTILE, "revision": HOSTILE, "suite": HOSTILE})
+    assert "<script>alert" not in answer.text
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/evaluations/9", "/evaluations/nine", "/suites/none", "/?suite=none"])
+def test_what_is_not_there_is_a_page_with_a_way_back(client: TestClient, path: str) -> None:
+    answer = client.get(path)
+    assert answer.status_code in (404, 422)
+    assert "/" in Page(answer.text).links
+
+
+@pytest.mark.parametrize("path", ["/", "/submit", "/queue", "/suites", "/suites/open-llm-v2", "/api/v1/docs"])
+def test_every_page_has_its_landmarks_and_no_inline_style_or_script(client: TestClient, path: str) -> None:
+    html = client.get(path).text
+    assert html.count("<h1") == 1
+    assert '<html lang="en">' in html
+    assert 'href="#main"' in html
+    assert '<main id="main"' in html
+    assert not re.search(r"\sstyle=|\son\w+=|<script>", html)
+    assert not re.search(r"(src|href)=\"(https?:)?//", html)
