@@ -8,9 +8,11 @@ the loss of the broker and of the database, and tries again at the next tick.
 """
 
 import logging
+import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -28,6 +30,7 @@ from orchestrator.tasks import Hub, register
 log = logging.getLogger(__name__)
 
 FORGET_EVERY = timedelta(hours=1)
+DEAF_AFTER = timedelta(seconds=60)
 THREADS = 4
 
 
@@ -41,6 +44,7 @@ class Ticker:
     tick_seconds: float
     stopping: threading.Event = field(default_factory=threading.Event)
     forgot_at: datetime | None = None
+    die: Callable[[], None] = lambda: os._exit(1)
 
     def run(self) -> None:
         while not self.stopping.is_set():
@@ -65,11 +69,22 @@ class Ticker:
         self.dispatcher.dispatch(now)
         if not broker.answers(self.hub.app):
             self.listening.interrupted(now)
+        self.end_if_deaf(now)
         if self.listening.long_enough(now, self.hub.lease):
             reap(self.hub.engine, now, budgets=self.hub.budgets)
         if self.forgot_at is None or now - self.forgot_at >= FORGET_EVERY:
             forget_workers(self.hub.engine, now)
             self.forgot_at = now
+
+    def end_if_deaf(self, now: datetime) -> None:
+        """End the process when messages wait and none is read: the consumer lost its connection without noticing.
+
+        It is started again by whatever keeps it alive. Silence while nothing waits is no sign of anything.
+        """
+        heard = max(self.hub.heard_at or self.listening.since, self.listening.since)
+        if now - heard >= DEAF_AFTER and broker.waiting_messages(self.hub.app, broker.CONTROL_QUEUE):
+            log.critical("deaf messages wait in the broker and none was read since %s; ending", heard.isoformat())
+            self.die()
 
 
 def make_ticker(settings: HubSettings, *, now: datetime) -> Ticker:

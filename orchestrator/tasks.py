@@ -38,6 +38,8 @@ class Hub:
     suites: Mapping[str, Suite]
     lease: timedelta
     budgets: Budgets = field(default_factory=Budgets)
+    heard_at: datetime | None = None
+    """When the last message came out of the broker."""
 
 
 def register(hub: Hub) -> None:
@@ -67,6 +69,7 @@ def register(hub: Hub) -> None:
 
 def take_update(hub: Hub, payload: Any, *, now: datetime) -> None:
     """Apply an update; its sender is asked to stop if its attempt is stale."""
+    hub.heard_at = now
     try:
         report = broker.read(Update, payload)
     except broker.UnreadableMessage as error:
@@ -90,6 +93,7 @@ def take_update(hub: Hub, payload: Any, *, now: datetime) -> None:
 
 def take_heartbeat(hub: Hub, payload: Any, *, now: datetime) -> None:
     """Apply a heartbeat; its sender is asked to stop whatever it should no longer do."""
+    hub.heard_at = now
     try:
         heartbeat = broker.read(Heartbeat, payload)
     except broker.UnreadableMessage as error:

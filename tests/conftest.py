@@ -1,6 +1,7 @@
 """Fixtures that every test may use: a database of either kind, fresh for each test."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,11 +12,16 @@ from sqlalchemy import Engine
 from orchestrator import db
 from tests.postgres import PostgresUnavailable, Server, running_server
 
+MIGRATED = "migrated"
+"""PostgreSQL database with Evalyard's tables and no rows: copied, which is faster than migrating for each test."""
+
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[Server]:
     try:
         with running_server() as server:
+            _administer(server, f"CREATE DATABASE {MIGRATED}")
+            _migrate(server.url(MIGRATED))
             yield server
     except PostgresUnavailable as error:
         if os.environ.get("CI") == "true":
@@ -23,25 +29,32 @@ def postgres_server() -> Iterator[Server]:
         pytest.skip(f"NOT TESTED ON POSTGRESQL: it could not be started: {error}")
 
 
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite file with Evalyard's tables and no rows."""
+    path = tmp_path_factory.mktemp("migrated") / "evalyard.db"
+    _migrate(f"sqlite:///{path}")
+    return path
+
+
 @pytest.fixture
 def postgres_url(postgres_server: Server, request: pytest.FixtureRequest) -> Iterator[str]:
-    """URL of an empty PostgreSQL database."""
+    """URL of an empty PostgreSQL database; with Evalyard's tables where the test uses `engine`."""
     name = f"test_{abs(hash(request.node.nodeid))}"
-    _administer(postgres_server, f'CREATE DATABASE "{name}"')
+    template = f"TEMPLATE {MIGRATED}" if "engine" in request.fixturenames else ""
+    _administer(postgres_server, f"CREATE DATABASE {name} {template}")
     yield postgres_server.url(name)
-    _administer(postgres_server, f'DROP DATABASE "{name}" WITH (FORCE)')
-
-
-def _administer(server: Server, statement: str) -> None:
-    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
-        connection.execute(statement)
+    _administer(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """URL of an empty database, once for each kind."""
+    """URL of an empty database, once for each kind; with Evalyard's tables where the test uses `engine`."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'evalyard.db'}"
+        path = tmp_path / "evalyard.db"
+        if "engine" in request.fixturenames:
+            shutil.copyfile(request.getfixturevalue("migrated_sqlite"), path)
+        return f"sqlite:///{path}"
     return str(request.getfixturevalue("postgres_url"))
 
 
@@ -49,6 +62,16 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def engine(database_url: str) -> Iterator[Engine]:
     """An engine of a database with Evalyard's tables, once for each kind."""
     made = db.make_engine(database_url)
-    db.migrate(made)
     yield made
     made.dispose()
+
+
+def _administer(server: Server, statement: str) -> None:
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        connection.execute(statement)
+
+
+def _migrate(url: str) -> None:
+    engine = db.make_engine(url)
+    db.migrate(engine)
+    engine.dispose()

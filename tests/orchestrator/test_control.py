@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from celery import Celery
 from sqlalchemy.exc import OperationalError
 
 from orchestrator import broker, db
+from orchestrator.control import make_ticker
+from orchestrator.settings import HubSettings
 from orchestrator.wire import Heartbeat, Order, Progress, Update
 from tests.orchestrator.yard import ENGINE, Yard, done_of
 from tests.postgres import Server
@@ -218,6 +220,24 @@ def test_the_control_process_survives_a_database_that_was_restarted(
             wait_until(completed, "the update that came while the database was away is applied", seconds=60)
         finally:
             control.kill()
+
+
+def test_a_control_process_that_reads_no_messages_any_more_ends_so_that_it_is_started_again(
+    tmp_path: Path,
+) -> None:
+    with valkey(tmp_path / "valkey") as server:
+        settings = HubSettings(data=tmp_path, broker_url=server.url)
+        start = datetime(2026, 1, 1, tzinfo=UTC)
+        ticker = make_ticker(settings, now=start)
+        ended: list[str] = []
+        ticker.die = lambda: ended.append("ended")
+        ticker.tick(start + timedelta(seconds=61))
+        assert ended == []  # nothing waits
+        ticker.hub.app.send_task(broker.HEARTBEAT_TASK, args=[None], queue=broker.CONTROL_QUEUE)
+        ticker.tick(start + timedelta(seconds=59))
+        assert ended == []  # it has not waited long
+        ticker.tick(start + timedelta(seconds=61))
+        assert ended == ["ended"]
 
 
 def test_settings_that_cannot_work_end_the_start_with_a_sentence(tmp_path: Path) -> None:
