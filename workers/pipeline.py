@@ -222,6 +222,7 @@ class _Run:
         self.report("score", benchmark.name, 0, 0)
         results = plan.folder / "results" / slug(benchmark.name)
         done = run_stage(work, results, ScoreDone, lambda event: None, stopping=self.stopping)
+        self.report("score", benchmark.name, 1, 1)
         return BenchmarkOutcome(benchmark.name, done, results)
 
     def each(self, benchmarks: Iterable[Benchmark], stage: Callable[[Benchmark], ResultT]) -> dict[str, ResultT]:
