@@ -1,0 +1,82 @@
+"""The worker process itself, with a real broker: what it says of itself, and what it refuses."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator import broker, wire
+from tests.services import Valkey, processes_with, valkey, wait_until
+
+pytestmark = pytest.mark.flow
+
+
+def start_worker(folder: Path, server: Valkey) -> subprocess.Popen[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("EVALYARD_")}
+    return subprocess.Popen(
+        [sys.executable, "-m", "workers.app", "engine", "--name", "gpu-1"],
+        env=kept
+        | {
+            "EVALYARD_BROKER_URL": server.url,
+            "EVALYARD_ARTIFACTS_URL": (folder / "store").as_uri(),
+            "EVALYARD_ENGINE": "scripted",
+            "EVALYARD_WORKER_SCRATCH": str(folder / "scratch"),
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+        },
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+class Ear:
+    """Reads what workers tell the hub."""
+
+    def __init__(self, server: Valkey) -> None:
+        self.app = broker.make_app(server.url, name="test")
+        self._queue = self.app.connection_for_read().SimpleQueue(broker.CONTROL_QUEUE)
+
+    def hear(self, task: str) -> dict[str, Any]:
+        """The next message of this kind."""
+        while True:
+            message = self._queue.get(timeout=30)
+            message.ack()
+            if message.headers["task"] == task:
+                return message.payload[0][0]
+
+
+@pytest.fixture
+def server(tmp_path: Path):
+    with valkey(tmp_path / "valkey") as running:
+        yield running
+
+
+def test_a_worker_says_what_it_is_refuses_a_foreign_order_and_says_goodbye(tmp_path: Path, server: Valkey):
+    worker = start_worker(tmp_path, server)
+    ear = Ear(server)
+    heartbeat = broker.read(wire.Heartbeat, ear.hear(broker.HEARTBEAT_TASK))
+    assert (heartbeat.worker, heartbeat.kind, heartbeat.slots, heartbeat.running) == ("gpu-1", "engine", 1, {})
+    assert heartbeat.engine is not None
+    assert heartbeat.engine.family is wire.EngineFamily.SCRIPTED
+
+    foreign = {"version": 99, "attempt": "a1", "something": "new"}
+    ear.app.send_task(broker.ORDER_TASK, args=[foreign], queue=broker.worker_queue("gpu-1"))
+    update = broker.read(wire.Update, ear.hear(broker.UPDATE_TASK))
+    assert (update.attempt, update.event) == ("a1", "failed")
+    assert "version 99" in update.sentence
+
+    second = start_worker(tmp_path, server)
+    _, said = second.communicate(timeout=60)
+    assert second.returncode == 1
+    assert "A worker named gpu-1 runs on this host already" in said
+
+    worker.send_signal(signal.SIGTERM)
+    _, said = worker.communicate(timeout=30)
+    assert worker.returncode == 0
+    assert server.password not in said
+    wait_until(lambda: ear.hear(broker.HEARTBEAT_TASK)["stopping"], "it says that it stops")
+    assert not [command for command in processes_with(str(tmp_path)).values() if "valkey" not in command]

@@ -1,0 +1,47 @@
+from pathlib import Path
+
+import pytest
+
+from workers.settings import WorkerSettings, WorkerSettingsError, read_worker_settings
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("EVALYARD_BROKER_URL", "redis://:passphrase@host/0")
+    monkeypatch.setenv("EVALYARD_ARTIFACTS_URL", "file:///srv")
+
+
+def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("EVALYARD_BROKER_URL")
+    with pytest.raises(WorkerSettingsError, match="EVALYARD_BROKER_URL is not set"):
+        read_worker_settings(kind="engine")
+
+
+def test_a_setting_that_does_not_exist_stops_the_start(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("EVALYARD_WORKER_SLOT", "2")
+    with pytest.raises(WorkerSettingsError, match="EVALYARD_WORKER_SLOT"):
+        read_worker_settings(kind="engine")
+
+
+def test_the_command_line_wins(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("EVALYARD_WORKER_NAME", "a")
+    assert read_worker_settings(kind="engine", worker_name="b").name == "b"
+    assert read_worker_settings(kind="engine", worker_name=None).name == "a"
+
+
+@pytest.mark.parametrize("name", ["a b", "../x", "-x"])
+def test_a_name_that_makes_no_queue_is_refused(name: str):
+    with pytest.raises(WorkerSettingsError, match="EVALYARD_WORKER_NAME"):
+        read_worker_settings(kind="engine", worker_name=name)
+
+
+def test_secrets_do_not_show_in_what_is_printed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("EVALYARD_HUB_TOKEN", "hf_secretsecretsecret")
+    assert "passphrase" not in repr(read_worker_settings(kind="engine"))
+    assert "hf_secret" not in repr(read_worker_settings(kind="engine"))
+
+
+def test_every_setting_is_documented():
+    page = (Path(__file__).parents[2] / "docs" / "workers.md").read_text()
+    names = [f"EVALYARD_{name.upper()}" for name in WorkerSettings.model_fields if name != "worker_kind"]
+    assert [name for name in names if f"`{name}`" not in page] == []
