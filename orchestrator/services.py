@@ -15,6 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from orchestrator.errors import EvalyardError
+
 log = logging.getLogger(__name__)
 
 QUICK_SECONDS = 15.0
@@ -27,7 +29,7 @@ LOG_BYTES = 10 << 20
 """A log larger than this is set aside (`.1`) at the next start of the system."""
 
 
-class ServiceGivenUp(Exception):
+class ServiceGivenUp(EvalyardError):
     """A process died again and again; the sentence ends with the end of its log."""
 
 

@@ -58,7 +58,7 @@ def up(
     *,
     say: Callable[[str], None],
     when_up: Callable[[Running], None] = lambda running: None,
-    harness_slots: int = 1,
+    harness_slots: int | None = None,
 ) -> int:
     """Run everything until Ctrl-C or SIGTERM; returns the exit code. Call it from the main thread.
 
@@ -77,7 +77,7 @@ def up(
             services = Services(say=say)
             address = settings.data / "url"
             try:
-                settings = _start(settings, services, say=say, harness_slots=harness_slots)
+                settings = _start(settings, services, say=say, harness_slots=harness_slots or default_harness_slots())
                 url = f"http://{settings.host}:{settings.port}"
                 if _wait_until_up(url, engine, services, stops, settings.data / "logs", say=say):
                     address.write_text(url + "\n", encoding="utf-8")
@@ -94,6 +94,11 @@ def up(
                 services.stop(hurry=lambda: stops.count > 1)
                 engine.dispose()
     return 0
+
+
+def default_harness_slots() -> int:
+    """Harness stages at the same time: each takes a core and about 1 GB for as long as it runs."""
+    return min(4, os.cpu_count() or 1)
 
 
 def welcome(url: str, data: Path) -> tuple[str, ...]:

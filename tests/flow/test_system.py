@@ -18,20 +18,10 @@ from tests.services import free_port, processes_with, wait_until
 
 pytestmark = pytest.mark.flow
 
-PROGRAM = """
-import sys
-from pathlib import Path
-from orchestrator.errors import EvalyardError
-from orchestrator.services import ServiceGivenUp
-from orchestrator.settings import read_settings
-from orchestrator.system import up
 
-try:
-    sys.exit(up(read_settings(data=Path(sys.argv[1]), port=int(sys.argv[2]), engine="scripted"), say=print))
-except (EvalyardError, ServiceGivenUp) as error:
-    print(error)
-    sys.exit(1)
-"""
+def command(data: Path, port: int) -> list[str]:
+    options = ["--data", str(data), "--port", str(port), "--engine", "scripted"]
+    return [sys.executable, "-m", "submissions.cli", "up", *options]
 
 
 def environment() -> dict[str, str]:
@@ -45,7 +35,7 @@ class System:
         self.out = data.parent / "out.txt"
         with self.out.open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, str(data), "0"],
+                command(data, 0),
                 env=environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -92,9 +82,10 @@ def system(tmp_path: Path) -> Iterator[System]:
 
 def run_once(data: Path, port: int) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(data), str(port)],
+        command(data, port),
         env=environment(),
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         timeout=120,
     )
