@@ -86,5 +86,6 @@ def _refuse_generated(answers: list[GeneratedAnswer]) -> None:
 def _failure(what: str) -> StageFailure:
     return StageFailure(
         FailureKind.INVALID_OUTPUT,
-        f"The model's output is not valid: {what}. Check the weights, the precision and the tokenizer, then submit again.",
+        f"The model's output is not valid: {what}. Check the weights, the precision and the tokenizer, then submit "
+        f"again.",
     )

@@ -15,7 +15,7 @@ from typing import Any
 
 import datasets
 import datasets.config
-import yaml
+import yaml  # type: ignore[import-untyped]  # no stubs in the environment
 
 from orchestrator.wire import FailureKind
 from workers.harness import folders
@@ -45,7 +45,7 @@ class DatasetSource:
         datasets.config.HF_DATASETS_CACHE = str(self.cache)
         datasets.disable_progress_bars()
         # A dataset's card is parsed at each load; MMLU's takes the pure Python parser a third of a second, 57 times.
-        yaml.SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # type: ignore[misc]  # the same results
+        yaml.SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         self._original = datasets.load_dataset
         datasets.load_dataset = self.load
         self._original_builder = datasets.load.load_dataset_builder
@@ -140,10 +140,15 @@ def _failure(path: str, name: str | None, error: Exception, mirror: Path | None)
     if "scripts are no longer supported" in text or "trust_remote_code" in text:
         return StageFailure(
             FailureKind.TASK_REFUSED,
-            f"Dataset {title} is a Python program, which this harness never runs. Choose a task whose dataset is data files.",
+            f"Dataset {title} is a Python program, which this harness never runs. Choose a task whose dataset is "
+            f"data files.",
         )
     gated = " It is gated: accept its terms on its page and give the worker a token." if "gated" in text.lower() else ""
-    place = f"put it into the mirror {mirror.name}/ as {path}/" if mirror else f"set EVALYARD_DATASETS to a mirror with {path}/"
+    place = (
+        f"put it into the mirror {mirror.name}/ as {path}/"
+        if mirror
+        else f"set EVALYARD_DATASETS to a mirror with {path}/"
+    )
     reason = text.strip().splitlines()[0][:200] if text.strip() else type(error).__name__
     return StageFailure(
         FailureKind.DATASET,
@@ -153,7 +158,9 @@ def _failure(path: str, name: str | None, error: Exception, mirror: Path | None)
 
 def _built(cache: Path) -> list[Path]:
     """Folders of built datasets below a cache, relative to it."""
-    return [file.parent.relative_to(cache) for file in cache.glob("*/*/*/*/dataset_info.json")] if cache.is_dir() else []
+    return (
+        [file.parent.relative_to(cache) for file in cache.glob("*/*/*/*/dataset_info.json")] if cache.is_dir() else []
+    )
 
 
 def _link_built(shared: Path, cache: Path) -> None:

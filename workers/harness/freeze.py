@@ -21,7 +21,7 @@ def freeze(value: Any) -> Any:
     Raises:
         NotFreezable: a type that documents of text tasks do not have.
     """
-    if value is None or isinstance(value, bool | int | str) and type(value) in (bool, int, str, type(None)):
+    if value is None or (isinstance(value, bool | int | str) and type(value) in (bool, int, str, type(None))):
         return value
     if type(value) is float:
         return value if math.isfinite(value) else {MARK: ["float", repr(value)]}

@@ -21,7 +21,7 @@ refused: list[StageFailure] = []
 
 def install() -> None:
     """Refuse remote code of transformers and evaluate from now on, in this process."""
-    dynamic = importlib.import_module("transformers.dynamic_module_utils")
+    dynamic: Any = importlib.import_module("transformers.dynamic_module_utils")
     # Every way to a model's own code goes through this function, whoever calls with whatever trust_remote_code.
     dynamic.get_cached_module_file = _refuse_model_code
     # All that the package `evaluate` does for lm-eval is to load a metric's code from the Hub. A stand-in that refuses
@@ -34,7 +34,7 @@ def install() -> None:
 
 def confine_functions(roots: Iterable[Path]) -> None:
     """Let `!function` in task files name only code of lm-eval and of files below `roots`."""
-    loader = importlib.import_module("lm_eval.tasks._yaml_loader")
+    loader: Any = importlib.import_module("lm_eval.tasks._yaml_loader")
     original: Callable[[str, Path], Any] = loader._import_func_in_yml
     allowed = [root.resolve() for root in roots]
 

@@ -64,14 +64,18 @@ def load(model: Model, model_folder: str | None, rules: Rules, *, context_limit:
     except StageFailure:
         raise
     except Exception as error:
-        raise _unreadable(FailureKind.CONFIG, f"Model {model.name} has a config.json that transformers cannot read", error) from error
+        raise _unreadable(
+            FailureKind.CONFIG, f"Model {model.name} has a config.json that transformers cannot read", error
+        ) from error
     # vLLM asks for left truncation and keeps transformers' own Mistral conversion off; neither changes an encoding.
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False, use_fast=True)
     except StageFailure:
         raise
     except Exception as error:
-        raise _unreadable(FailureKind.TOKENIZER, f"The tokenizer of model {model.name} cannot be loaded", error) from error
+        raise _unreadable(
+            FailureKind.TOKENIZER, f"The tokenizer of model {model.name} cannot be loaded", error
+        ) from error
     lm_eval_utils = importlib.import_module("lm_eval.models.utils")
     tokenizer = lm_eval_utils.configure_pad_token(tokenizer, model_config=config)
     limit = context_limit or (
@@ -151,7 +155,9 @@ def _folder(model: Model, model_folder: str | None) -> Path:
         if (folder / "config.json").is_file():
             return folder
     if not given:
-        raise StageFailure(FailureKind.CONFIG, f"No folder was given for model {model.name}. Set model_folder in the work file.")
+        raise StageFailure(
+            FailureKind.CONFIG, f"No folder was given for model {model.name}. Set model_folder in the work file."
+        )
     raise StageFailure(FailureKind.CONFIG, f"Model {model.name} has no config.json. Upload one with the weights.")
 
 

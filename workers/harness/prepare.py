@@ -50,7 +50,8 @@ def build(work: PrepareWork, out: Path, opened: session.Session) -> SheetInfo:
     if work.chat_template and files.chat_template is None:
         raise StageFailure(
             FailureKind.CHAT_TEMPLATE,
-            f"Model {work.model.name} has no chat template. Submit it without chat template, or add one to its tokenizer.",
+            f"Model {work.model.name} has no chat template. Submit it without chat template, or add one to its "
+            f"tokenizer.",
         )
     stage.emit("phase", phase="loading tasks")
     manager = opened.check(work.benchmark.tasks, {"pretrained": str(files.folder)})
@@ -79,12 +80,15 @@ def _record(
     def until_requests(evaluate: session.Evaluate, given: dict[str, Any]) -> dict[str, Any]:
         tasks.update(given["task_dict"]["tasks"])
         refused = [
-            name for name, task in tasks.items() if getattr(task, "MULTIMODAL", False) or getattr(task, "UNSAFE_CODE", False)
+            name
+            for name, task in tasks.items()
+            if getattr(task, "MULTIMODAL", False) or getattr(task, "UNSAFE_CODE", False)
         ]
         if refused:
             raise StageFailure(
                 FailureKind.TASK_REFUSED,
-                f"Task {refused[0]} runs generated code or is not text alone, which this harness does not do. Leave it out.",
+                f"Task {refused[0]} runs generated code or is not text alone, which this harness does not do. Leave "
+                f"it out.",
             )
         for task in tasks.values():
             task.apply_filters = stop
@@ -170,7 +174,9 @@ def _write(
         longest=writer.longest,
         identity=model_files.identity(work.model, files),
         plan=plan,
-        provenance=_provenance(work, files, lm=lm, tasks=tasks, documents=documents, used=used, truncated=writer.truncated),
+        provenance=_provenance(
+            work, files, lm=lm, tasks=tasks, documents=documents, used=used, truncated=writer.truncated
+        ),
     )
 
 
@@ -199,7 +205,9 @@ def _frozen(task: str, value: Any) -> Any:
     try:
         return freeze.freeze(value)
     except freeze.NotFreezable as error:
-        raise StageFailure(FailureKind.TASK_REFUSED, f"Task {task} cannot be kept in a sheet: {error} Leave it out.") from error
+        raise StageFailure(
+            FailureKind.TASK_REFUSED, f"Task {task} cannot be kept in a sheet: {error} Leave it out."
+        ) from error
 
 
 def _provenance(

@@ -47,7 +47,7 @@ class RequestWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._out.close()
+        self._out.close()  # type: ignore[no-untyped-call]  # zstandard leaves it untyped
         self._raw.close()
         if kind is None:
             self._temporary.replace(self._path)
@@ -138,7 +138,8 @@ class RecordingLM(LM):  # type: ignore[misc]  # lm-eval has no types for mypy
             kind = FailureKind.CHAT_TEMPLATE if self._chat_template else FailureKind.TOKENIZER
             raise StageFailure(
                 kind,
-                f"The first prompt begins with {leading} beginning-of-sequence tokens; the model's {where} adds one too "
+                f"The first prompt begins with {leading} beginning-of-sequence tokens; the model's {where} adds one "
+                f"too "
                 "many. Mend it in the model repository and submit again.",
             )
 

@@ -24,7 +24,12 @@ class ReplayLM(LM):  # type: ignore[misc]  # lm-eval has no types for mypy
     """What lm-eval sees as the model while a benchmark is scored."""
 
     def __init__(
-        self, responses: Responses, requests: dict[int, list[list[str]]], *, stops: dict[str, list[str]], plan: dict[str, Any]
+        self,
+        responses: Responses,
+        requests: dict[int, list[list[str]]],
+        *,
+        stops: dict[str, list[str]],
+        plan: dict[str, Any],
     ) -> None:
         super().__init__()
         tokens = plan["tokenizer"]

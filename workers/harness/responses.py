@@ -70,7 +70,8 @@ def collect(paths: Iterable[str], needed: set[str], *, identity: str) -> Respons
         aside = f" {len(responses.set_aside)} segments were set aside." if responses.set_aside else ""
         raise StageFailure(
             FailureKind.HARNESS,
-            f"{len(missing)} of {len(needed)} responses are missing.{aside} Run inference for this sheet again, then score.",
+            f"{len(missing)} of {len(needed)} responses are missing.{aside} Run inference for this sheet again, "
+            f"then score.",
         )
     return responses
 
@@ -89,7 +90,8 @@ def refuse_not_finite(responses: Responses) -> None:
     if bad:
         raise StageFailure(
             FailureKind.INVALID_OUTPUT,
-            f"{bad} of {len(responses.found)} answers are not finite numbers. The weights are broken, or do not fit into "
+            f"{bad} of {len(responses.found)} answers are not finite numbers. The weights are broken, or do not fit "
+            f"into "
             "the precision: try bfloat16 or float32.",
         )
 
@@ -105,5 +107,6 @@ def _note(responses: Responses, path: Path, header: segments.Header, count: int)
 def _wrong_kind(identifier: str) -> StageFailure:
     return StageFailure(
         FailureKind.HARNESS,
-        f"The response to request {identifier} is of another kind than the request. Run inference for this sheet again.",
+        f"The response to request {identifier} is of another kind than the request. Run inference for this sheet "
+        f"again.",
     )

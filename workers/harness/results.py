@@ -1,8 +1,8 @@
 """lm-eval's results as scores for the hub and as files in lm-eval's own layout.
 
-    results.json                 the record that lm-eval writes as results_<time>.json, key by key
-    samples_<task>.jsonl.zst     a line a document, as lm-eval's samples_<task>_<time>.jsonl
-    segments.json                the segments that were read, with their digests
+results.json                 the record that lm-eval writes as results_<time>.json, key by key
+samples_<task>.jsonl.zst     a line a document, as lm-eval's samples_<task>_<time>.jsonl
+segments.json                the segments that were read, with their digests
 """
 
 import copy

@@ -116,7 +116,8 @@ class Rules(TemplateLM):  # type: ignore[misc]  # lm-eval has no types for mypy
         except jinja2.exceptions.TemplateError as error:
             raise StageFailure(
                 FailureKind.CHAT_TEMPLATE,
-                f"The model's chat template refuses this benchmark's conversation: {error} Submit without chat template.",
+                f"The model's chat template refuses this benchmark's conversation: {error} Submit without chat "
+                f"template.",
             ) from error
 
     def _render(self, chat_history: list[dict[str, str]], add_generation_prompt: bool) -> str:

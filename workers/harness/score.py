@@ -103,7 +103,7 @@ def _score(
 
 
 def _simple_evaluate(opened: session.Session, manager: Any, lm: "ReplayLM", plan: dict[str, Any]) -> dict[str, Any]:
-    evaluator = importlib.import_module("lm_eval.evaluator")
+    evaluator: Any = importlib.import_module("lm_eval.evaluator")
     # lm-eval's own asks pip and the compiler about this host, which takes seconds and says nothing of the model's host.
     evaluator.add_env_info = _environment
     record: dict[str, Any] = opened.simple_evaluate(
@@ -159,7 +159,8 @@ def _check_version(info: SheetInfo) -> None:
     if info.plan["lm_eval"] != here:
         raise StageFailure(
             FailureKind.HARNESS,
-            f"The sheet was made with lm-eval {info.plan['lm_eval']}, this harness has {here}. Prepare the benchmark again.",
+            f"The sheet was made with lm-eval {info.plan['lm_eval']}, this harness has {here}. Prepare the "
+            f"benchmark again.",
         )
 
 

@@ -40,15 +40,15 @@ class Session:
         return manager
 
     def simple_evaluate(self, step: Callable[[Evaluate, dict[str, Any]], dict[str, Any]], **arguments: Any) -> Any:
-        """Call lm-eval's `simple_evaluate`; `step` stands for its `evaluate` and is given the original and its arguments.
+        """Call lm-eval's `simple_evaluate`; `step` stands for its `evaluate`, with the original at hand.
 
         Raises:
             StageFailure: a guard refused, even if lm-eval swallowed it.
         """
-        evaluator = importlib.import_module("lm_eval.evaluator")
+        evaluator: Any = importlib.import_module("lm_eval.evaluator")
         original = evaluator.evaluate
         # lm-eval compiles the task's template anew for every document and few-shot example.
-        environment = importlib.import_module("lm_eval.utils").env
+        environment: Any = importlib.import_module("lm_eval.utils").env
         environment.from_string = functools.lru_cache(maxsize=256)(environment.from_string)
 
         def evaluate(**given: Any) -> dict[str, Any]:
@@ -62,7 +62,8 @@ class Session:
             guard.raise_refusal()
             raise StageFailure(
                 FailureKind.HARNESS,
-                f"The harness environment lacks a package that this task needs: {error}. Install evalyard[harness] with it.",
+                f"The harness environment lacks a package that this task needs: {error}. Install evalyard[harness] "
+                f"with it.",
             ) from error
         except StageFailure:
             raise

@@ -76,7 +76,8 @@ def _check_config(name: str, config: dict[str, Any]) -> None:
         )
     if config.get("doc_to_image") or config.get("doc_to_audio"):
         raise StageFailure(
-            FailureKind.TASK_REFUSED, f"Task {name} shows pictures or sound; only text can be evaluated here. Leave it out."
+            FailureKind.TASK_REFUSED,
+            f"Task {name} shows pictures or sound; only text can be evaluated here. Leave it out.",
         )
 
 

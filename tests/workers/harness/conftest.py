@@ -107,7 +107,11 @@ class Harness:
 
     def reference(self, spec: dict[str, Any], name: str) -> dict[str, Any]:
         """What lm-eval itself sends and scores, in a fresh process with an empty datasets cache."""
-        spec = {"cache": str(self.folder / f"{name}-cache"), "datasets": {"evalyard/demo": str(SHIPPED / "demo")}, **spec}
+        spec = {
+            "cache": str(self.folder / f"{name}-cache"),
+            "datasets": {"evalyard/demo": str(SHIPPED / "demo")},
+            **spec,
+        }
         (self.folder / f"{name}-spec.json").write_text(json.dumps(spec))
         out = self.folder / f"{name}-out.json"
         finished = subprocess.run(
@@ -155,7 +159,7 @@ def mirror() -> Path:
 
 @pytest.fixture(scope="session")
 def task_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tasks `t_*`: rolling, empty context, a group, few-shots from the test split, shuffled documents, sampled repeats."""
+    """Tasks `t_*`: rolling, empty context, a group, few-shots, shuffled documents, sampled repeats."""
     folder = tmp_path_factory.mktemp("tasks")
     text = sample_text(lines=24, seed=3)
     rows = [
@@ -166,7 +170,11 @@ def task_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "shuffle.py").write_text(SHUFFLE)
     common = {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(data)}}, "test_split": "test"}
-    choices = {"output_type": "multiple_choice", "doc_to_choice": [" yes", " no sir", " may be so"], "doc_to_target": "answer"}
+    choices = {
+        "output_type": "multiple_choice",
+        "doc_to_choice": [" yes", " no sir", " may be so"],
+        "doc_to_target": "answer",
+    }
     acc = [{"metric": name, "aggregation": "mean", "higher_is_better": True} for name in ("acc", "acc_norm")]
     exact = [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}]
     tasks: dict[str, dict[str, Any]] = {

@@ -1,4 +1,4 @@
-"""Sheets and scores against lm-eval itself: the same token ids are asked, and the same answers give the same metrics."""
+"""Against lm-eval itself: the same token ids are asked, and the same answers give the same metrics."""
 
 import importlib.util
 import json
@@ -57,7 +57,11 @@ def test_hf_rules_ask_and_score_what_lm_eval_with_hf_does(
             response = _generated(sent, requests)
             responses[response.id] = response
     assert responses.keys() == requests.keys()
-    fed = {tuple(request.context + request.continuation)[:-1] for request in requests.values() if isinstance(request, Loglikelihood)}
+    fed = {
+        tuple(request.context + request.continuation)[:-1]
+        for request in requests.values()
+        if isinstance(request, Loglikelihood)
+    }
     assert {tuple(ids) for ids in reference["inputs"]} == fed
     _compare(harness, reference, list(responses.values()), task_folder)
 
@@ -106,7 +110,9 @@ def _generated(sent: dict[str, Any], requests: dict[str, Loglikelihood | Generat
     raise AssertionError(f"lm-eval sent a prompt that is not in the sheet: {sent['prompt']}")
 
 
-def _compare(harness: Harness, reference: dict[str, Any], responses: list[segments.Response], task_folder: Path) -> None:
+def _compare(
+    harness: Harness, reference: dict[str, Any], responses: list[segments.Response], task_folder: Path
+) -> None:
     """Every metric of every task and group, exactly; and the same documents, prompts and targets."""
     half = len(responses) // 2
     paths = [harness.seal("sheet", responses[:half]), harness.seal("sheet", responses[half:], number=1)]
