@@ -7,6 +7,7 @@ against lm-eval's `hf` at batch 1, the vLLM engine against lm-eval's `vllm`.
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,8 +81,13 @@ def assert_faithful(pair: Pair) -> None:
         expected = {task: table for task, table in pair.theirs.results.items() if task not in SAMPLED}
         assert kept.keys() == expected.keys()
         for task, table in expected.items():
-            assert kept[task] == pytest.approx(table, rel=1e-4, nan_ok=True)
+            assert _numbers(kept[task]) == pytest.approx(_numbers(table), rel=1e-4, nan_ok=True)
     assert pair.ours.groups.keys() == pair.theirs.groups.keys()
+
+
+def _numbers(table: dict[str, Any]) -> dict[str, float]:
+    """A task's row without its names and without standard errors that lm-eval does not give."""
+    return {name: float(value) for name, value in table.items() if isinstance(value, int | float)}
 
 
 @pytest.fixture(scope="module", params=ENGINES, ids=str)
@@ -98,7 +104,7 @@ def test_without_chat_template_every_answer_and_metric_is_lm_eval_s(plain: Pair)
 
 def test_sampled_generations_follow_the_same_distribution(plain: Pair) -> None:
     ours, theirs = (texts(found.samples["fidelity_sampled"]) for found in (plain.ours, plain.theirs))
-    assert len(ours) == len(theirs) == 300
+    assert len(ours) == len(theirs) == 160
     assert len(set(ours)) > 5
     assert same_distribution(ours, theirs)
 
