@@ -128,7 +128,7 @@ def _apart_because(suite: Suite, row: Standing) -> str:
 
 
 def _cells(
-    scores: Iterable[sqlalchemy.Row[Any]],
+    scores: Iterable[Any],
 ) -> dict[int, dict[str, Cell]]:
     values: dict[int, dict[str, Cell]] = defaultdict(dict)
     raws: dict[tuple[int, str], float] = {}
