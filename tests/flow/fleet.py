@@ -168,9 +168,10 @@ class Fleet:
     def infer_job(self, evaluation: int) -> Job:
         return self.rows(select(Job).where(Job.evaluation_id == evaluation, Job.stage == Stage.INFER))[0]
 
-    def attempts(self, evaluation: int) -> list[Attempt]:
-        statement = select(Attempt).join(Job, col(Job.id) == Attempt.job_id).where(Job.evaluation_id == evaluation)
-        return self.rows(statement.order_by(col(Attempt.dispatched_at)))
+    def infer_outcomes(self, evaluation: int) -> list[str]:
+        """How the attempts at inference ended, in order; empty for the one that goes on."""
+        statement = select(Attempt).where(Attempt.job_id == self.infer_job(evaluation).id)
+        return [attempt.outcome for attempt in self.rows(statement.order_by(col(Attempt.dispatched_at)))]
 
     def workers(self) -> set[str]:
         return set(self.rows(select(Worker.name)))
