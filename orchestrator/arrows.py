@@ -90,7 +90,15 @@ def touch(session: Session, attempt: str, *, progress: Progress, lease_until: da
 
 def complete(session: Session, attempt: str, *, result: dict[str, Any], now: datetime) -> bool:
     """dispatched or running → completed. From dispatched, because the message of the start may be lost."""
-    values = {"state": JobState.COMPLETED, "result": result, "ended_at": now, "failure": None, "sentence": ""}
+    # The last heartbeat may still be on its way: what is complete shows all of its requests as done.
+    values = {
+        "state": JobState.COMPLETED,
+        "result": result,
+        "ended_at": now,
+        "failure": None,
+        "sentence": "",
+        "requests_done": Job.requests_total,
+    }
     if not _move(session, col(Job.attempt_id) == attempt, HELD, values):
         return False
     _end_attempt(session, attempt, outcome="completed", now=now)

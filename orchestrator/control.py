@@ -108,7 +108,6 @@ def make_ticker(settings: HubSettings, *, now: datetime) -> Ticker:
         lease_seconds=settings.lease_seconds,
         policy=Policy(silent_after=timedelta(seconds=settings.lease_seconds / 2)),
         suites_folder=settings.suites,
-        token=settings.hub_token,
     )
     return Ticker(hub=hub, dispatcher=dispatcher, listening=Listening(now), tick_seconds=settings.tick_seconds)
 

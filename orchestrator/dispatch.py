@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
-from pydantic import SecretStr
 from sqlalchemy import Engine
 from sqlmodel import Session, col, select
 
@@ -46,7 +45,6 @@ class Dispatcher:
     lease_seconds: float = 60.0
     policy: Policy = DEFAULT_POLICY
     suites_folder: Path | None = None
-    token: SecretStr | None = None
 
     def dispatch(self, now: datetime) -> int:
         """Give out what can be given out; returns how many orders were sent.
@@ -104,8 +102,7 @@ class Dispatcher:
             )
             if not claimed:
                 return None
-        token = self.token.get_secret_value() if self.token else None
-        return order.model_copy(update={"token": token}) if token else order
+        return order
 
     def _give_up(self, session: Session, job: QueuedJob, kind: FailureKind, sentence: str, *, now: datetime) -> None:
         evaluations.lock(session, job.evaluation)

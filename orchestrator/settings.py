@@ -18,7 +18,7 @@ from orchestrator.errors import SettingsError
 from orchestrator.wire import EngineFamily
 
 PREFIX = "EVALYARD_"
-OF_OTHERS = frozenset({"EVALYARD_URL", "EVALYARD_SUPERVISED", "EVALYARD_MEMORY_BYTES", "EVALYARD_CACHE"})
+OF_OTHERS = frozenset({"EVALYARD_URL", "EVALYARD_CACHE", "EVALYARD_SUPERVISED", "EVALYARD_MEMORY_BYTES"})
 """Variables of the command line and of stage programs: known here so that they do not stop the hub."""
 OTHERS_PREFIXES = ("EVALYARD_WORKER_", "EVALYARD_TEST_", "EVALYARD_DEMO_")
 
@@ -53,7 +53,7 @@ class HubSettings(BaseSettings):
     tick_seconds: float = Field(default=1.0, gt=0)
     """Pause between two rounds of dispatching and looking for ended leases."""
     hub_token: SecretStr | None = None
-    """Read token for gated weights; sent with orders, never stored."""
+    """Read token for gated weights, never stored and in no message; `evalyard up` hands it to its workers."""
 
     @model_validator(mode="before")
     @classmethod

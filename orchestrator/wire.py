@@ -197,8 +197,6 @@ class Order(Frozen):
     timeout_seconds: float | None = None
     output: str
     """Artifact prefix that only this attempt may write."""
-    token: str | None = Field(default=None, repr=False)
-    """Read token for gated weights; used in the supervisor only, never stored, logged or given to a child."""
 
 
 class Progress(Frozen):

@@ -39,7 +39,7 @@ class WorkerSettings(BaseSettings):
     models: Path | None = None
     """Mirror of Hub models, laid out `org/name/`."""
     hub_token: SecretStr | None = None
-    """Read token for gated weights, for orders that bring none. A stage program never sees it."""
+    """Read token for gated weights. No message carries it and no stage program sees it: each host has its own."""
 
     worker_kind: Literal["harness", "engine"]
     """`harness` prepares and scores, `engine` infers; given on the command line."""

@@ -112,7 +112,7 @@ class Supervisor:
             self._seen[order.attempt] = None
             while len(self._seen) > REMEMBERED:
                 del self._seen[next(iter(self._seen))]
-            running = _Running(order, Redactor((order.token, *self._settings.secrets)))
+            running = _Running(order, Redactor(self._settings.secrets))
             self._running[order.attempt] = running
         self.changed.set()
         try:

@@ -47,25 +47,24 @@ class Weights:
         self._token = token
         self._digests = DigestCache(digests)
 
-    def resolve(self, model: Model, *, weights: bool, token: str | None = None) -> LocalModel:
+    def resolve(self, model: Model, *, weights: bool) -> LocalModel:
         """The model in a local folder, with its weights or without.
 
         Raises:
             ModelUnavailable: changed, missing, gated, incomplete, or the Hub is away.
         """
-        token = token or self._token
         base_folder = model.base_folder
         if model.weight_type == "adapter" and model.base_name and model.base_revision:
-            base = self._find(model.base_name, model.base_revision, model.base_folder, weights=weights, token=token)
+            base = self._find(model.base_name, model.base_revision, model.base_folder, weights=weights)
             base_folder = str(base)
-        folder = self._find(model.name, model.revision, model.folder, weights=weights, token=token)
+        folder = self._find(model.name, model.revision, model.folder, weights=weights)
         return LocalModel(model.model_copy(update={"base_folder": base_folder}), folder)
 
-    def _find(self, name: str, revision: str, folder: str | None, *, weights: bool, token: str | None) -> Path:
+    def _find(self, name: str, revision: str, folder: str | None, *, weights: bool) -> Path:
         if folder is not None or revision.startswith("sha256-"):
             found = self._verify(name, revision, folder)
         else:
-            found = download(name, revision, weights=weights, token=token)
+            found = download(name, revision, weights=weights, token=self._token)
         if weights:
             check_complete(name, found)
         return found

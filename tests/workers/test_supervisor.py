@@ -266,7 +266,7 @@ def test_an_order_that_cannot_be_read_is_refused_with_its_sentence(bench: Bench)
 
 
 def test_a_secret_in_the_log_is_hidden_in_what_the_hub_is_told(bench: Bench):
-    bench.supervisor.run(bench.order("a1", settings={"passphrase": 1}, token="hf_abcdefghijklmnopqrstuvwx"))
+    bench.supervisor.run(bench.order("a1", settings={"passphrase": 1}))
     update = bench.hub.updates[-1]
     assert update.event == "failed"
     assert "passphrase" not in update.model_dump_json()
