@@ -6,6 +6,7 @@ Run by hand: `python -m deploy.demo.models FOLDER`.
 """
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -86,6 +87,8 @@ def make_config(vocabulary: int) -> LlamaConfig:
 
 def train(model: LlamaForCausalLM, tokenizer: Tokenizer, text: list[str], *, say: Say) -> None:
     """Fit the model to the text; the same text, seed and torch give the same weights."""
+    # Every step waits for its slowest thread: a core is left to the rest of the machine, or a busy one costs tenfold.
+    torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
     rows = training_rows(tokenizer, text)
     draw = torch.Generator().manual_seed(SEED)
     optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.05)

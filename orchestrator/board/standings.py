@@ -16,6 +16,7 @@ from sqlmodel import Session, col, select
 from orchestrator.lifecycle import EvaluationState
 from orchestrator.suites import Suite
 from orchestrator.tables import Evaluation, Score, Submission
+from orchestrator.wire import EngineFamily
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,8 @@ def rank_rows(suite: Suite, rows: Iterable[Standing]) -> Board:
 
 
 def _apart_because(suite: Suite, row: Standing) -> str:
+    if row.engine == EngineFamily.SCRIPTED:
+        return "Its answers are made up by the scripted engine, the test double: no model gave them."
     if row.suite_version != suite.version:
         return f"Made under version {row.suite_version} of the suite; this board shows version {suite.version}."
     if row.document_limit is not None:

@@ -62,7 +62,7 @@ def add_evaluation(
         submission_id=asked.id or 0,
         suite=suite.name,
         suite_version=suite_version or suite.version,
-        engine=EngineFamily.SCRIPTED,
+        engine=EngineFamily.VLLM,
         document_limit=limit,
         key=f"{asked.id}-{model}"[:200],
         average=sum(values[name] for name in names) / len(names) if whole else None,

@@ -51,6 +51,10 @@ def test_rows_are_ranked_by_average_and_equal_ones_share_a_rank() -> None:
 @pytest.mark.parametrize(
     ("facts", "because"),
     [
+        (
+            {"engine": "scripted"},
+            "Its answers are made up by the scripted engine, the test double: no model gave them.",
+        ),
         ({"document_limit": 5}, "A trial: at most 5 documents of each task."),
         ({"suite_version": "0"}, "Made under version 0 of the suite; this board shows version 1."),
         ({"cells": {"Letters": Cell(1.0)}, "average": None}, "No score for Stories, Sums, so there is no average."),
