@@ -15,7 +15,7 @@ from typing import Any
 
 import datasets
 import datasets.config
-import yaml  # type: ignore[import-untyped]  # no stubs in the environment
+import yaml
 
 from orchestrator.wire import FailureKind
 from workers.harness import folders
@@ -45,7 +45,7 @@ class DatasetSource:
         datasets.config.HF_DATASETS_CACHE = str(self.cache)
         datasets.disable_progress_bars()
         # A dataset's card is parsed at each load; MMLU's takes the pure Python parser a third of a second, 57 times.
-        yaml.SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        yaml.SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # type: ignore[misc]  # same language, faster
         self._original = datasets.load_dataset
         datasets.load_dataset = self.load
         self._original_builder = datasets.load.load_dataset_builder
