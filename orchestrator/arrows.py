@@ -201,7 +201,7 @@ def retry(session: Session, job: int, *, to: JobState, now: datetime) -> bool:
 
 
 def reopen(session: Session, job: int, *, to: JobState, now: datetime) -> bool:
-    """completed → queued or blocked, by a person: an infer job gets a benchmark more to answer."""
+    """completed → queued or blocked, by a person: a later job failed for want of what this one should have made."""
     return _revive(session, job, (JobState.COMPLETED,), to, now=now)
 
 

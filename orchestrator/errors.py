@@ -49,6 +49,8 @@ NEXT_STEPS: dict[FailureKind, str] = {
     FailureKind.DATASET: "Put the dataset into the mirror (EVALYARD_DATASETS) or let the worker read it, then retry.",
     FailureKind.TASK_REFUSED: "Leave the benchmark out of the suite: Evalyard does not run what it needs.",
     FailureKind.HARNESS: "Read the log's end: lm-eval stopped with an error. Retry once its cause is gone.",
+    FailureKind.SHEET: "Retry: the benchmark is prepared again, and what is answered already stays answered.",
+    FailureKind.RESPONSES: "Retry: what is missing is computed again, and then the benchmark is scored.",
     FailureKind.ENGINE: "Read the log's end: the engine stopped with an error. Retry once its cause is gone.",
     FailureKind.TIMEOUT: "Retry, on a faster worker or with a smaller --limit.",
     FailureKind.NODE_LOST: "Check that the worker's host is up and reaches the broker, then retry.",

@@ -168,6 +168,8 @@ def cancel(session: Session, evaluation: int, now: datetime) -> list[str]:
 def retry(session: Session, evaluation: int, now: datetime) -> int:
     """Queue again what failed, with fresh budgets; returns how many jobs. Completed scores and responses are kept.
 
+    What failed for want of a usable sheet or of responses starts at the stage that makes them.
+
     Raises:
         NotFound, WrongState: there is no such evaluation, it goes on, or nothing in it failed.
     """
@@ -180,14 +182,17 @@ def retry(session: Session, evaluation: int, now: datetime) -> int:
         raise WrongState(f"Evaluation {evaluation} was cancelled. Submit the model again.")
     if not failed:
         raise WrongState(f"Evaluation {evaluation} has no failed job: there is nothing to retry.")
-    prepare_again = any(job.stage is Stage.PREPARE for job in failed)
-    infer_again = prepare_again or any(job.stage is Stage.INFER for job in failed)
+    prepare_again = _to_prepare_again(jobs)
+    infer_again = bool(prepare_again) or any(
+        job.stage is Stage.INFER or job.failure is FailureKind.RESPONSES for job in failed
+    )
     for job in jobs:
         assert job.id is not None
-        if job.stage is Stage.INFER and infer_again:
-            to = JobState.BLOCKED if prepare_again else JobState.QUEUED
-            move = arrows.retry if job.state is JobState.FAILED else arrows.reopen
-            move(session, job.id, to=to, now=now)
+        move = arrows.retry if job.state is JobState.FAILED else arrows.reopen
+        if job.stage is Stage.PREPARE and job.benchmark in prepare_again:
+            move(session, job.id, to=JobState.QUEUED, now=now)
+        elif job.stage is Stage.INFER and infer_again:
+            move(session, job.id, to=JobState.BLOCKED if prepare_again else JobState.QUEUED, now=now)
         elif job.state is JobState.FAILED:
             waits = job.stage is Stage.SCORE and infer_again
             arrows.retry(session, job.id, to=JobState.BLOCKED if waits else JobState.QUEUED, now=now)
@@ -196,6 +201,20 @@ def retry(session: Session, evaluation: int, now: datetime) -> int:
     )
     evaluations.advance(session, evaluation, now=now)
     return len(failed)
+
+
+def _to_prepare_again(jobs: Sequence[Job]) -> set[str]:
+    """Benchmarks without a sheet, or with one that a later stage could not use."""
+    return {
+        job.benchmark
+        for job in jobs
+        if job.stage is Stage.PREPARE
+        and any(
+            other.state is JobState.FAILED
+            and (other is job or (other.failure is FailureKind.SHEET and other.benchmark in ("", job.benchmark)))
+            for other in jobs
+        )
+    }
 
 
 def lose(

@@ -3,8 +3,8 @@
 Job          queued ──→ dispatched ──→ running ──→ completed
                ↑            │             │ ├────→ failed
                └── requeue ─┴─────────────┘ └────→ cancelled (from every state that is not final)
-             a failed job may be retried by a person: failed ──→ queued | blocked, and then the completed infer job
-             of its evaluation may have more to answer: completed ──→ queued | blocked
+             a failed job may be retried by a person: failed ──→ queued | blocked, and then completed jobs before it
+             may have to make again what it lacked: completed ──→ queued | blocked
 
 Evaluation   queued → preparing → running → scoring → finished | failed | cancelled      derived from its jobs
 """
@@ -49,7 +49,8 @@ ARROWS: dict[JobState, frozenset[JobState]] = {
     JobState.CANCELLED: frozenset(),
 }
 """Every move there is. `completed` may follow `dispatched` directly when the `started` update was lost; it is left only
-by an infer job, when a person retries a benchmark whose sheet did not exist when the infer job ran."""
+when a person retries: by an infer job that has more to answer than when it ran, and by a prepare job whose sheet cannot
+be used."""
 
 
 class EvaluationState(StrEnum):

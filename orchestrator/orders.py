@@ -1,6 +1,6 @@
 """Writes the order of one attempt from what the database says: the work of its stage, and where its output goes.
 
-Only reads. A read token is put in by the sender, never kept here.
+Only reads. No token is in an order: whoever downloads has its own (`EVALYARD_HUB_TOKEN` of its host).
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from orchestrator.errors import EvalyardError
 from orchestrator.evaluations import jobs_of
 from orchestrator.lifecycle import JobState
 from orchestrator.results import suite_of
-from orchestrator.suites import Suite
+from orchestrator.suites import Suite, task_folders
 from orchestrator.tables import Evaluation, Job, Submission
 from orchestrator.wire import (
     EngineFamily,
@@ -62,7 +62,7 @@ def write_order(
     assert evaluation.id is not None
     model = describe_model(submission)
     jobs = jobs_of(session, evaluation.id)
-    task_folders = _task_folders(suites_folder)
+    folders = task_folders(suites_folder)
     work: Work
     match job.stage:
         case Stage.PREPARE:
@@ -74,7 +74,7 @@ def write_order(
                 fewshot_as_multiturn=suite.fewshot_as_multiturn,
                 system_instruction=suite.system_instruction,
                 limit=evaluation.document_limit,
-                task_folders=task_folders,
+                task_folders=folders,
             )
             output = f"sheets/{evaluation.id}/{slug(job.benchmark)}/{attempt}"
         case Stage.INFER:
@@ -101,7 +101,7 @@ def write_order(
                 benchmark=suite.benchmark(job.benchmark).as_wire(),
                 sheet=str(prepare.result["sheet"]),
                 identity=job.identity,
-                task_folders=task_folders,
+                task_folders=folders,
             )
             output = f"results/{evaluation.id}/{slug(job.benchmark)}/{attempt}"
     return Order(
@@ -138,13 +138,8 @@ def full_identity(jobs: Sequence[Job], *, engine: EngineFamily, device_type: str
     parts = [job.result["identity"] for job in jobs if job.stage is Stage.PREPARE and job.state is JobState.COMPLETED]
     if any(part != parts[0] for part in parts):
         raise NoOrder(
-            FailureKind.CONFIG,
+            FailureKind.SHEET,
             "The benchmarks were prepared with different facts of the model: its files or the workers' versions "
-            "changed in between. Submit the model again.",
+            "changed in between. Retry: every benchmark is prepared again.",
         )
     return {**parts[0], "engine": engine.value, "device_type": device_type}
-
-
-def _task_folders(suites: Path | None) -> tuple[str, ...]:
-    """A team's own lm-eval task files lie in `tasks/` beside its suites."""
-    return (str(suites / "tasks"),) if suites is not None and (suites / "tasks").is_dir() else ()

@@ -45,6 +45,8 @@ class FailureKind(StrEnum):
     TASK_REFUSED = "task_refused"  # needs remote code, runs generated code, or is multimodal
     SUITE = "suite"  # the suite file is gone, or is another version than the evaluation's
     HARNESS = "harness"  # lm-eval raised
+    SHEET = "sheet"  # a request sheet is damaged, or of another harness or model than the rest
+    RESPONSES = "responses"  # sealed responses are missing or damaged
     ENGINE = "engine"  # the engine crashed or was killed (transient)
     TIMEOUT = "timeout"
     NODE_LOST = "node_lost"  # no heartbeat until the lease ended (transient)

@@ -329,6 +329,35 @@ def test_retry_of_a_failed_score_uses_the_stored_responses(yard: Yard) -> None:
     assert (order.work.stage, order.job) == (Stage.SCORE, arc.job)
 
 
+def test_retry_of_a_score_that_misses_responses_has_them_computed_again(yard: Yard) -> None:
+    evaluation = yard.submit()
+    yard.complete(yard.infer_order())
+    arc, mmlu = yard.tick()
+    yard.complete(mmlu)
+    yard.fail(arc, FailureKind.RESPONSES, "3 of 8 responses are missing.")
+    yard.retry(evaluation)
+    (infer,) = yard.tick()
+    assert infer.work.stage is Stage.INFER
+    assert yard.states(evaluation)["score ARC"] == "blocked"
+    yard.complete(infer)
+    yard.finish()
+    assert yard.evaluation(evaluation).average == pytest.approx(100 / 3)
+
+
+def test_retry_of_a_score_that_cannot_use_its_sheet_has_that_benchmark_prepared_again(yard: Yard) -> None:
+    evaluation = yard.submit()
+    yard.complete(yard.infer_order())
+    arc, mmlu = yard.tick()
+    yard.complete(mmlu)
+    yard.fail(arc, FailureKind.SHEET, "The sheet was made with another lm-eval.")
+    yard.retry(evaluation)
+    (prepare,) = yard.tick()
+    assert (prepare.work.stage, prepare.work.benchmark.name) == (Stage.PREPARE, "ARC")  # type: ignore[union-attr]
+    yard.complete(prepare)
+    yard.finish()
+    assert yard.evaluation(evaluation).average == pytest.approx(100 / 3)
+
+
 def test_retry_needs_something_that_failed_and_has_ended(yard: Yard) -> None:
     evaluation = yard.submit()
     with pytest.raises(WrongState, match=r"is queued\. Retry it once it has ended"):

@@ -69,7 +69,7 @@ def collect(paths: Iterable[str], needed: set[str], *, identity: str) -> Respons
     if missing:
         aside = f" {len(responses.set_aside)} segments were set aside." if responses.set_aside else ""
         raise StageFailure(
-            FailureKind.HARNESS,
+            FailureKind.RESPONSES,
             f"{len(missing)} of {len(needed)} responses are missing.{aside} Run inference for this sheet again, "
             f"then score.",
         )

@@ -53,7 +53,7 @@ def main(work: ScoreWork, out: Path) -> ScoreDone:
         facts = {request.id: request for request in _request_facts(sheet)}
         if missing := needed - facts.keys():
             raise StageFailure(
-                FailureKind.HARNESS, f"{len(missing)} requests are not in the sheet. Prepare the benchmark again."
+                FailureKind.SHEET, f"{len(missing)} requests are not in the sheet. Prepare the benchmark again."
             )
         stored.refuse_not_finite(found)
         checks.refuse_broken(_scored(instances, found, facts), _generated(instances, found, facts))
@@ -158,7 +158,7 @@ def _check_version(info: SheetInfo) -> None:
     here = importlib.metadata.version("lm_eval")
     if info.plan["lm_eval"] != here:
         raise StageFailure(
-            FailureKind.HARNESS,
+            FailureKind.SHEET,
             f"The sheet was made with lm-eval {info.plan['lm_eval']}, this harness has {here}. Prepare the "
             f"benchmark again.",
         )

@@ -55,7 +55,7 @@ def test_a_missing_response_stops_scoring_with_its_count(harness: Harness, tiny:
     assert harness.prepare(tiny, ["demo_sums"], "sheet", limit=5).done
     path = harness.seal("sheet", harness.answers("sheet")[:3])
     failed = harness.score("sheet", [path])
-    assert (failed.code, failed.last["failure"]) == (1, "harness")
+    assert (failed.code, failed.last["failure"]) == (1, "responses")
     assert failed.last["sentence"].startswith("2 of 5 responses are missing.")
 
 
