@@ -60,7 +60,7 @@ class Services:
         self._now = now
         self._services: list[Service] = []
         self._undertaker = subprocess.Popen(
-            [sys.executable, "-S", "-c", _UNDERTAKER],
+            [sys.executable, "-S", "-P", "-c", _UNDERTAKER],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -116,6 +116,7 @@ def _start(settings: HubSettings, services: Services, *, say: Callable[[str], No
     base = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     base["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), base.get("PYTHONPATH")]))
     base["PYTHONUNBUFFERED"] = "1"
+    base["PYTHONSAFEPATH"] = "1"  # whatever lies in the folder that this was started from is not imported
     if not settings.broker_url:
         say("Starting the broker (embedded Valkey).")
         embedded = valkey.prepare(settings.data)

@@ -49,6 +49,9 @@ ALLOWED_ENVIRONMENT = (
 )  # fmt: skip
 """Names a child may inherit, beside those that begin with `VLLM_`. Tokens and database addresses are not among them."""
 
+SECRETS = frozenset({"VLLM_API_KEY"})
+"""What begins with `VLLM_` and is a credential all the same."""
+
 LOG_TAIL_BYTES = 4096
 
 _done: TypeAdapter[PrepareDone | InferDone | ScoreDone] = TypeAdapter(Done)
@@ -189,11 +192,15 @@ def start(
 def child_environment(stage: Stage) -> dict[str, str]:
     """The environment of a stage program: allowed names only, no remote code, the Hub offline during inference."""
     environment = {
-        name: value for name, value in os.environ.items() if name in ALLOWED_ENVIRONMENT or name.startswith("VLLM_")
+        name: value
+        for name, value in os.environ.items()
+        if (name in ALLOWED_ENVIRONMENT or name.startswith("VLLM_")) and name not in SECRETS
     }
     environment |= {
         "EVALYARD_SUPERVISED": "1",
         "PYTHONUNBUFFERED": "1",
+        # `python -m` would import from the current folder first, and that may be a model's: its files are no code.
+        "PYTHONSAFEPATH": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "VLLM_NO_USAGE_STATS": "1",

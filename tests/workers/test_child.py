@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.wire import EngineFamily, FailureKind, InferWork, Model, Precision
+from orchestrator.wire import EngineFamily, FailureKind, InferWork, Model, Precision, Stage
 from workers import child
 
 WORK = InferWork(
@@ -140,3 +140,23 @@ def ended(pid: int) -> bool:
             return True
         os.sched_yield()
     return False
+
+
+def test_nothing_in_the_folder_that_it_is_started_from_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = tmp_path / "downloaded-model"
+    folder.mkdir()
+    for module in ("msgspec", "zstandard", "pydantic", "json"):
+        (folder / f"{module}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.chdir(folder)
+    running = child.start(WORK, tmp_path / "out", log=tmp_path / "log")
+    drain(running)
+    assert running.outcome().done is not None, (tmp_path / "log").read_text()
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_servers_key_is_not_handed_on_with_the_engines_settings(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("VLLM_API_KEY", "secret")
+    monkeypatch.setenv("VLLM_LOGGING_LEVEL", "DEBUG")
+    assert child.child_environment(Stage.INFER).keys() & {"VLLM_API_KEY", "VLLM_LOGGING_LEVEL"} == {
+        "VLLM_LOGGING_LEVEL"
+    }
