@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.wire import FailureKind, InferWork, Precision
+from workers import model_code
 from workers.engine.engine import refuse_unknown_settings
 from workers.engine.weights import check_weights, read_config
 from workers.segments import Generated, Response, Scored
@@ -39,6 +40,7 @@ class TransformersEngine:
         config = read_config(folder)
         check_weights(folder)
         options = self._precision_options(config)
+        model_code.forbid()
 
         import torch
         import transformers

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.wire import FailureKind, InferWork
+from workers import model_code
 from workers.engine.engine import Need
 from workers.engine.info import engine_info
 from workers.engine.vllm_settings import derive
@@ -77,6 +78,7 @@ class VllmEngine:
             self._work, self._need, config=config, info=engine_info(self._work.engine), weight_bytes=weight_bytes
         )
         os.environ.update(settings.environment)
+        model_code.forbid()
 
         import vllm
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from orchestrator.wire import FailureKind
+from workers import model_code
 from workers.stage import StageFailure
 
 refused: list[StageFailure] = []
@@ -21,9 +22,7 @@ refused: list[StageFailure] = []
 
 def install() -> None:
     """Refuse remote code of transformers and evaluate from now on, in this process."""
-    dynamic: Any = importlib.import_module("transformers.dynamic_module_utils")
-    # Every way to a model's own code goes through this function, whoever calls with whatever trust_remote_code.
-    dynamic.get_cached_module_file = _refuse_model_code
+    model_code.forbid(refused.append)
     # All that the package `evaluate` does for lm-eval is to load a metric's code from the Hub. A stand-in that refuses
     # also spares its import, which takes ten seconds.
     stand_in = types.ModuleType("evaluate")
@@ -58,18 +57,10 @@ def raise_refusal() -> None:
         raise refused[0]
 
 
-def _refuse(sentence: str, kind: FailureKind = FailureKind.TASK_REFUSED) -> NoReturn:
-    failure = StageFailure(kind, sentence)
+def _refuse(sentence: str) -> NoReturn:
+    failure = StageFailure(FailureKind.TASK_REFUSED, sentence)
     refused.append(failure)
     raise failure
-
-
-def _refuse_model_code(name: str, module_file: str, *args: Any, **kwargs: Any) -> NoReturn:
-    _refuse(
-        f"{Path(str(name)).name} only loads with its own Python code ({module_file}), which is never run here. "
-        "Use a model whose code is part of transformers.",
-        FailureKind.REMOTE_CODE,
-    )
 
 
 def _refuse_metric(path: str, *args: Any, **kwargs: Any) -> NoReturn:
