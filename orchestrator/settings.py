@@ -39,7 +39,7 @@ class HubSettings(BaseSettings):
     engine: EngineFamily = EngineFamily.VLLM
     """Engine family of new evaluations."""
     suites: Path | None = None
-    """Folder with further suite files (*.toml)."""
+    """Folder with further suite files (*.toml), and with lm-eval task files of your own in `tasks/`."""
     datasets: Path | None = None
     """Mirror of Hub datasets, laid out `org/name/`."""
     models: Path | None = None

@@ -159,6 +159,11 @@ def load_suites(extra: Path | None = None) -> dict[str, Suite]:
     return suites
 
 
+def task_folders(extra: Path | None) -> tuple[str, ...]:
+    """A team's own lm-eval task files lie in `tasks/` beside its suite files."""
+    return (str((extra / "tasks").absolute()),) if extra is not None and (extra / "tasks").is_dir() else ()
+
+
 def read_suite(file: Path) -> Suite:
     """The suite of one file.
 

@@ -1,6 +1,7 @@
 """Commands that need no server: `evaluate`, and its three stages by hand from files to files.
 
-This module and `submissions.cli` alone know both the checks of a submission and the workers' stage programs.
+This module alone brings together the checks of a submission and the workers' stage programs (`.importlinter` holds
+it to that); `submissions.cli` adds these commands when one of them is called.
 """
 
 import json
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
@@ -20,19 +22,17 @@ from orchestrator import artifacts, suites
 from orchestrator.errors import Refused, next_step
 from orchestrator.settings import HubSettings, read_settings
 from orchestrator.suites import Part, Suite, SuiteBenchmark
-from orchestrator.wire import (
-    EngineFamily,
-    Model,
-    PrepareWork,
-)
+from orchestrator.wire import EngineFamily, Model, PrepareWork
 from submissions.cli.output import answer, answer_json, answer_table, chat, complain
-from submissions.intake import Accepted, ModelType, SubmissionRequest, examine
+from submissions.cli.submit import PRECISIONS, model_address, one_of
+from submissions.intake import Accepted, SubmissionRequest, examine
+from submissions.problems import fault_of
 from workers import pipeline
 from workers.engine.info import EngineMissing, device_type
 from workers.output import write_output
 from workers.weights import ModelUnavailable, Weights
 
-app = typer.Typer(no_args_is_help=True)
+commands = typer.Typer()
 
 UNITS = {"prepare": "requests", "infer": "requests", "score": "benchmark"}
 """What each stage's progress counts."""
@@ -48,22 +48,31 @@ TasksOption = Annotated[
 ShotsOption = Annotated[
     int | None, typer.Option("--num-fewshot", min=0, help="Examples in each prompt; for --tasks only.")
 ]
-LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Documents for each lm-eval task.")]
+LimitOption = Annotated[
+    int | None, typer.Option("--limit", min=1, help="Documents for each lm-eval task: a trial, not to be compared.")
+]
+RevisionOption = Annotated[str | None, typer.Option(help="Branch, tag or commit.")]
 EngineOption = Annotated[EngineFamily | None, typer.Option("--engine", help="What computes; vllm by default.")]
 PrecisionOption = Annotated[
-    str, typer.Option(help="bfloat16, float16, float32, 8bit, 4bit, gptq, or auto: as the weights were saved.")
+    str,
+    typer.Option(
+        metavar="|".join(PRECISIONS),
+        help="What to load the weights as; auto takes what they were saved in.",
+        callback=one_of(PRECISIONS),
+    ),
 ]
 TemplateOption = Annotated[
     bool | None,
     typer.Option("--chat-template/--no-chat-template", help="Apply the model's chat template; the suite's default."),
 ]
+ContextOption = Annotated[int | None, typer.Option(min=2, help="Tokens; the model's own limit by default.")]
 SettingsOption = Annotated[
     str, typer.Option("--engine-settings", metavar="JSON", help="Engine settings, e.g. '{\"max_num_seqs\": 32}'.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable, on standard output.")]
 
 
-@app.command()
+@commands.command()
 def evaluate(
     model: ModelArgument,
     suite: SuiteOption = None,
@@ -75,9 +84,9 @@ def evaluate(
     ] = None,
     engine: EngineOption = None,
     precision: PrecisionOption = "auto",
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
+    revision: RevisionOption = None,
     chat_template: TemplateOption = None,
-    context_limit: Annotated[int | None, typer.Option(min=2, help="Tokens; the model's own limit by default.")] = None,
+    context_limit: ContextOption = None,
     engine_settings: SettingsOption = "{}",
     as_json: JsonOption = False,
 ) -> None:
@@ -86,11 +95,9 @@ def evaluate(
     Responses are kept: stopped with Ctrl-C and started again, it goes on where it was; a second run of the same
     thing starts no engine.
 
-    Examples:
-
-      evalyard evaluate org/name --suite open-llm-v1 --limit 20
-
-      evalyard evaluate ./my-model --tasks arc_easy,gsm8k --num-fewshot 5 --output results/
+    \b
+    evalyard evaluate org/name --suite open-llm-v1 --limit 20
+    evalyard evaluate ./my-model --tasks arc_easy,gsm8k --num-fewshot 5 --output results/
     """
     started = time.monotonic()
     settings = read_settings(engine=engine)
@@ -120,7 +127,7 @@ def evaluate(
         raise typer.Exit(1)
 
 
-@app.command()
+@commands.command()
 def prepare(
     model: ModelArgument,
     output: Annotated[Path, typer.Option(help="New folder for one sheet per benchmark.", file_okay=False)],
@@ -130,13 +137,15 @@ def prepare(
     limit: LimitOption = None,
     engine: EngineOption = None,
     precision: PrecisionOption = "auto",
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
+    revision: RevisionOption = None,
     chat_template: TemplateOption = None,
-    context_limit: Annotated[int | None, typer.Option(min=2, help="Tokens; the model's own limit by default.")] = None,
+    context_limit: ContextOption = None,
 ) -> None:
-    """First stage: build the request sheets of a model under a suite. Needs no GPU.
+    """First stage by hand: build the request sheets of a model under a suite. Needs no GPU.
 
-    Next: evalyard infer SHEETS --output RESPONSES
+    \b
+    evalyard prepare org/name --suite open-llm-v1 --limit 20 --output sheets/
+    evalyard infer sheets/ --output responses/                  next, where the engine is
     """
     settings = read_settings(engine=engine)
     chosen = _chosen_suite(settings, suite, tasks, num_fewshot)
@@ -155,7 +164,7 @@ def prepare(
         raise typer.Exit(1)
 
 
-@app.command()
+@commands.command()
 def infer(
     sheets_folder: Annotated[Path, typer.Argument(metavar="SHEETS", help="What `evalyard prepare` wrote.")],
     output: Annotated[
@@ -164,9 +173,13 @@ def infer(
     engine: EngineOption = None,
     engine_settings: SettingsOption = "{}",
 ) -> None:
-    """Second stage: compute the responses that no segment in the output folder holds yet.
+    """Second stage by hand: compute the responses that no segment in the output folder holds yet.
 
-    Next: evalyard score SHEETS RESPONSES --output RESULTS
+    Stopped and started again, it goes on where it was.
+
+    \b
+    evalyard infer sheets/ --output responses/
+    evalyard score sheets/ responses/ --output results/         next
     """
     settings = read_settings(engine=engine)
     found = _read_sheets(sheets_folder)
@@ -192,7 +205,7 @@ def infer(
     chat(f"Next: evalyard score {sheets_folder} {output} --output RESULTS")
 
 
-@app.command()
+@commands.command()
 def score(
     sheets_folder: Annotated[Path, typer.Argument(metavar="SHEETS", help="What `evalyard prepare` wrote.")],
     responses: Annotated[Path, typer.Argument(metavar="RESPONSES", help="What `evalyard infer` wrote.")],
@@ -200,7 +213,11 @@ def score(
     engine: EngineOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Third stage: turn responses into scores with lm-eval's own filters and metrics. Needs no GPU."""
+    """Third stage by hand: turn responses into scores with lm-eval's own filters and metrics. Needs no GPU.
+
+    \b
+    evalyard score sheets/ responses/ --output results/
+    """
     settings = read_settings(engine=engine)
     found = _read_sheets(sheets_folder)
     first = next(iter(found.values()))
@@ -212,6 +229,7 @@ def score(
         device_type=_device_type(settings.engine),
         folder=sheets_folder,
         responses=responses,
+        task_folders=first.task_folders,
     )
     with _sentences(), Meter(quiet=as_json) as meter:
         outcomes = pipeline.score_all(plan, meter)
@@ -291,18 +309,18 @@ def _examine(
     chat_template: bool | None,
     limit: int | None,
 ) -> Accepted:
-    folder = Path(model).expanduser()
-    request = SubmissionRequest.model_validate(
-        {
-            "model": str(folder.absolute()) if folder.is_dir() else model,
-            "revision": revision,
-            "precision": precision,
-            "chat_template": chat_template,
-            "model_type": ModelType.UNKNOWN,
-            "suite": suite.name,
-            "limit": limit,
-        }
-    )
+    asked = {
+        "model": model_address(model),
+        "revision": revision,
+        "precision": precision,
+        "chat_template": chat_template,
+        "suite": suite.name,
+        "limit": limit,
+    }
+    try:
+        request = SubmissionRequest.model_validate(asked)
+    except ValidationError as error:
+        raise Refused(" ".join(fault_of(detail).sentence for detail in error.errors())) from error
     return examine(settings, {suite.name: suite}, request=request)
 
 
@@ -330,6 +348,7 @@ def _plan(
         limit=accepted.limit,
         context_limit=context_limit,
         settings=engine_settings,
+        task_folders=suites.task_folders(settings.suites),
     )
 
 

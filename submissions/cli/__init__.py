@@ -1,6 +1,7 @@
 """The `evalyard` command: where its groups of commands come together, and where every error becomes a sentence.
 
-The only module of the distribution that may bring submissions and workers together, and it does so lazily.
+Commands that run stages here (`submissions.local`) are added only when the word given is none of the others: they
+load the workers' packages, and `evalyard status` must not wait for those.
 """
 
 import sys
@@ -85,7 +86,7 @@ def _local_commands() -> typer.Typer:
         from submissions import local
     except ImportError:
         return typer.Typer()
-    return local.app
+    return local.commands
 
 
 def _names(group: typer.Typer) -> list[str]:

@@ -17,7 +17,9 @@ SuiteName = Annotated[str | None, typer.Option(help="Name of the suite; the one 
 
 @commands.command()
 def status(
-    evaluation: Annotated[int | None, typer.Argument(help="An evaluation; else the latest.", min=1)] = None,
+    evaluation: Annotated[
+        int | None, typer.Argument(metavar="ID", help="Number of an evaluation; else the latest ones.", min=1)
+    ] = None,
     follow_it: Annotated[bool, typer.Option("--follow", "-f", help="Stay until it ends.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -103,10 +105,15 @@ def board(
 
 @commands.command()
 def suites(
-    name: Annotated[str | None, typer.Argument(help="One suite with its benchmarks.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One suite with its benchmarks.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the suites that models can be evaluated under, or show one."""
+    """List the suites that models can be evaluated under, or show one.
+
+    \b
+    evalyard suites
+    evalyard suites open-llm-v2
+    """
     client = Client()
     if name is None:
         found = client.get("/suites")

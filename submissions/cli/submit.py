@@ -19,7 +19,9 @@ TYPES = tuple(kind.value for kind in ModelType)
 WEIGHT_TYPES = ("original", "adapter")
 
 
-def _one_of(choices: tuple[str, ...]) -> Any:
+def one_of(choices: tuple[str, ...]) -> Any:
+    """A callback that takes these words alone: misused is told before anything is asked of a server or a model."""
+
     def check(value: str) -> str:
         if value not in choices:
             raise typer.BadParameter(f"'{value}' is none of {', '.join(choices)}.")
@@ -30,26 +32,26 @@ def _one_of(choices: tuple[str, ...]) -> Any:
 
 @commands.command()
 def submit(
-    model: Annotated[str, typer.Argument(help="A Hub id (org/name) or a local folder.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A Hub id (org/name) or a local folder.")],
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit; pinned to its commit now.")] = None,
     precision: Annotated[
         str,
         typer.Option(
             metavar="|".join(PRECISIONS),
             help="What to load the weights as; auto takes what they were saved in.",
-            callback=_one_of(PRECISIONS),
+            callback=one_of(PRECISIONS),
         ),
     ] = "auto",
     weight_type: Annotated[
         str,
         typer.Option(
-            metavar="|".join(WEIGHT_TYPES), help="Whole weights or a LoRA adapter.", callback=_one_of(WEIGHT_TYPES)
+            metavar="|".join(WEIGHT_TYPES), help="Whole weights or a LoRA adapter.", callback=one_of(WEIGHT_TYPES)
         ),
     ] = "original",
     base_model: Annotated[str | None, typer.Option(help="Of an adapter; else as its config names it.")] = None,
     type: Annotated[
         str,
-        typer.Option("--type", metavar="|".join(TYPES), help="Shown on the board.", callback=_one_of(TYPES)),
+        typer.Option("--type", metavar="|".join(TYPES), help="Shown on the board.", callback=one_of(TYPES)),
     ] = "unknown",
     chat_template: Annotated[
         bool | None,

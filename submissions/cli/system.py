@@ -18,7 +18,7 @@ Data = Annotated[Path | None, typer.Option(help="Folder for database, artifacts 
 def up(
     data: Data = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Of the web page; 0 takes a free one.")] = None,
-    engine: Annotated[EngineFamily | None, typer.Option(help="What computes the responses.")] = None,
+    engine: Annotated[EngineFamily | None, typer.Option(help="What computes the responses; vllm by default.")] = None,
 ) -> None:
     """Run the whole system on this machine until Ctrl-C: broker, web page, control, and a worker of each kind.
 
@@ -35,7 +35,11 @@ def up(
 def backup(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="New folder for the copy.")], data: Data = None
 ) -> None:
-    """Copy the database and the artifacts to a folder, consistent with each other, while the system may run."""
+    """Copy the database and the artifacts to a folder, consistent with each other, while the system may run.
+
+    \b
+    evalyard backup /srv/backups/monday
+    """
     from orchestrator import admin
 
     answer(admin.backup(read_settings(data=data), folder))
@@ -46,7 +50,11 @@ def restore(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="What `evalyard backup` made.")],
     data: Data = None,
 ) -> None:
-    """Bring a backup back into an empty data folder, with the system stopped."""
+    """Bring a backup back into an empty data folder, with the system stopped.
+
+    \b
+    evalyard restore /srv/backups/monday --data /srv/evalyard-again
+    """
     from orchestrator import admin
 
     answer(admin.restore(read_settings(data=data), folder))

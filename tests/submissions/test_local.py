@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from submissions.cli import main
 from tests.tiny import build_tiny_model
+from workers.harness.folders import SHIPPED_TASKS
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +70,8 @@ def test_the_stages_by_hand_give_what_evaluate_gives(model: Path, tmp_path: Path
         (["evaluate", "MODEL", "--suite", "demo", "--num-fewshot", "3"], 2, "decides its shots itself"),
         (["evaluate", "MODEL", "--suite", "demo", "--engine-settings", "[1]"], 2, "must be a JSON object"),
         (["evaluate", "/no/such/folder", "--suite", "demo"], 1, "/no/such/folder"),
+        (["evaluate", "MODEL", "--suite", "demo", "--precision", "fp8"], 2, "'fp8' is none of auto, bfloat16"),
+        (["evaluate", "MODEL", "--suite", "demo", "--limit", "2000000"], 1, "limit: input should be less than"),
         (["infer", "EMPTY", "--output", "x"], 1, "There are no sheets"),
         (["score", "EMPTY", "EMPTY", "--output", "x"], 1, "There are no sheets"),
     ],
@@ -97,3 +101,24 @@ def test_a_task_that_does_not_exist_fails_alone_and_the_others_are_scored(
     assert good["scores"]
     assert (bad["benchmark"], bad["scores"]) == ("demo_leters", [])
     assert "demo_letters" in bad["sentence"]
+
+
+def test_a_team_evaluates_its_own_suite_on_its_own_task_files(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    suites = tmp_path / "suites"
+    (suites / "tasks").mkdir(parents=True)
+    monkeypatch.setenv("EVALYARD_SUITES", str(suites))
+    task = yaml.safe_load((SHIPPED_TASKS / "demo" / "demo_letters.yaml").read_text())
+    (suites / "tasks" / "our_letters.yaml").write_text(yaml.safe_dump(task | {"task": "our_letters"}))
+    (suites / "ours.toml").write_text(
+        'name = "ours"\nversion = "1"\ntitle = "Ours"\nharness = "lm_eval 0.4.13"\n'
+        '[[benchmarks]]\nname = "Letters"\ntasks = ["our_letters"]\n'
+        'parts = [{ task = "our_letters", metric = "acc", baseline = 0.25 }]\n'
+    )
+    assert run("evaluate", model, "--suite", "ours", "--limit", 6, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["average"] is not None
+    sheets, responses = tmp_path / "sheets", tmp_path / "responses"
+    assert run("prepare", model, "--tasks", "our_letters", "--limit", 6, "--output", sheets) == 0
+    assert run("infer", sheets, "--output", responses) == 0
+    assert run("score", sheets, responses, "--output", tmp_path / "results") == 0
