@@ -9,6 +9,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,10 @@ from workers.harness import folders
 from workers.stage import StageFailure
 
 LM_EVAL_TASKS = Path(lm_eval.tasks.__file__).parent
+
+EVALUATE_ANSWERS = ("*_robustness_math*",)
+"""Tasks of lm-eval that hand a model's answer to Python's `eval` (through sympy's `parse_expr`) and do not say so with
+`unsafe_code`, as others do."""
 
 
 class IndexedTaskManager(TaskManager):  # type: ignore[misc]  # lm-eval has no types for mypy
@@ -68,7 +73,8 @@ def check(tasks: Iterable[str], index: dict[str, Entry]) -> None:
 
 def _check_config(name: str, config: dict[str, Any]) -> None:
     metrics = {str(item.get("metric")) for item in config.get("metric_list") or [] if isinstance(item, dict)}
-    if config.get("unsafe_code") or "code_eval" in metrics:
+    evaluates = any(fnmatchcase(name, pattern) for pattern in EVALUATE_ANSWERS)
+    if config.get("unsafe_code") or "code_eval" in metrics or evaluates:
         raise StageFailure(
             FailureKind.TASK_REFUSED,
             f"Task {name} runs code that the model generates, which needs a sandbox that this harness does not have. "
