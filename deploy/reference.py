@@ -19,11 +19,15 @@ from workers.settings import WorkerSettings
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 MADE = "<!-- Written by `python -m deploy.reference`; a test fails when it is stale. -->\n"
-CLI_VARIABLES = {
+OTHER_VARIABLES = {
     "EVALYARD_URL": (
         "Address of the hub that the commands speak to. By default the one that a running `evalyard up` left in its "
         "data folder, else `http://127.0.0.1:8765`."
-    )
+    ),
+    "EVALYARD_CACHE": (
+        "Folder for what harness stages keep between runs (lm-eval's task index, a sentence splitter); may be deleted "
+        "at any time. By default the user's cache folder."
+    ),
 }
 
 
@@ -52,8 +56,10 @@ def write_settings() -> str:
         "A worker reads `EVALYARD_BROKER_URL`, `EVALYARD_ARTIFACTS_URL`, `EVALYARD_ENGINE`, `EVALYARD_DATASETS`, "
         "`EVALYARD_MODELS` and `EVALYARD_HUB_TOKEN` as the hub does, never the database's address, and besides:\n",
         _table(WorkerSettings, own),
-        "## The command line\n",
-        "\n".join(["| variable | meaning |", "| --- | --- |", *(f"| `{k}` | {v} |" for k, v in CLI_VARIABLES.items())]),
+        "## The command line and the stage programs\n",
+        "\n".join(
+            ["| variable | meaning |", "| --- | --- |", *(f"| `{k}` | {v} |" for k, v in OTHER_VARIABLES.items())]
+        ),
     ]
     return "\n".join(parts) + "\n"
 

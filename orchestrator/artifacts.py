@@ -77,10 +77,6 @@ class ArtifactStore:
             raise StorageFailure(f"Artifact store {url!r} cannot be opened: {error}") from error
         self._base = str(path).rstrip("/")
 
-    def read_only(self) -> "ArtifactStore":
-        """A handle of the same store that refuses to write."""
-        return ArtifactStore(self.url, options=self._options, read_only=True)
-
     # Writing
 
     def put_bytes(self, key: str, data: bytes) -> None:
@@ -169,14 +165,6 @@ class ArtifactStore:
                 found = (str(path).lstrip("/")[start:] for path in paths)
         return sorted(key for key in found if key.startswith(prefix + "/") and is_key(key))
 
-    def exists(self, key: str) -> bool:
-        check_key(key)
-        with _failures(self.url, key):
-            if self._root is not None:
-                return (self._root / key).is_file()
-            self._remote.invalidate_cache()
-            return bool(self._remote.isfile(self._path(key)))
-
     def digest(self, key: str) -> str:
         """SHA-256 of an artifact's bytes, in hexadecimal digits."""
         check_key(key)
@@ -185,14 +173,6 @@ class ArtifactStore:
                 return file_sha256(self._root / key)
             with self._remote.open(self._path(key), "rb") as stream:
                 return hashlib.file_digest(stream, "sha256").hexdigest()
-
-    def size(self, key: str) -> int:
-        """Bytes of an artifact."""
-        check_key(key)
-        with _failures(self.url, key):
-            if self._root is not None:
-                return (self._root / key).stat().st_size
-            return int(self._remote.size(self._path(key)))
 
     def _path(self, key: str) -> str:
         return f"{self._base}/{key}"

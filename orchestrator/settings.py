@@ -20,7 +20,7 @@ from orchestrator.wire import EngineFamily
 PREFIX = "EVALYARD_"
 OF_OTHERS = frozenset({"EVALYARD_URL", "EVALYARD_CACHE", "EVALYARD_SUPERVISED", "EVALYARD_MEMORY_BYTES"})
 """Variables of the command line and of stage programs: known here so that they do not stop the hub."""
-OTHERS_PREFIXES = ("EVALYARD_WORKER_", "EVALYARD_TEST_", "EVALYARD_DEMO_")
+OTHERS_PREFIXES = ("EVALYARD_WORKER_", "EVALYARD_TEST_")
 
 
 class HubSettings(BaseSettings):

@@ -58,7 +58,6 @@ def up(
     *,
     say: Callable[[str], None],
     when_up: Callable[[Running], None] = lambda running: None,
-    harness_slots: int | None = None,
 ) -> int:
     """Run everything until Ctrl-C or SIGTERM; returns the exit code. Call it from the main thread.
 
@@ -77,7 +76,7 @@ def up(
             services = Services(say=say)
             address = settings.data / "url"
             try:
-                settings = _start(settings, services, say=say, harness_slots=harness_slots or default_harness_slots())
+                settings = _start(settings, services, say=say)
                 url = f"http://{settings.host}:{settings.port}"
                 if _wait_until_up(url, engine, services, stops, settings.data / "logs", say=say):
                     address.write_text(url + "\n", encoding="utf-8")
@@ -96,7 +95,7 @@ def up(
     return 0
 
 
-def default_harness_slots() -> int:
+def harness_slots() -> int:
     """Harness stages at the same time: each takes a core and about 1 GB for as long as it runs."""
     return min(4, os.cpu_count() or 1)
 
@@ -110,7 +109,7 @@ def welcome(url: str, data: Path) -> tuple[str, ...]:
     )
 
 
-def _start(settings: HubSettings, services: Services, *, say: Callable[[str], None], harness_slots: int) -> HubSettings:
+def _start(settings: HubSettings, services: Services, *, say: Callable[[str], None]) -> HubSettings:
     """Start every process; returns the settings with the broker's address."""
     logs = settings.data / "logs"
     base = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
@@ -129,7 +128,7 @@ def _start(settings: HubSettings, services: Services, *, say: Callable[[str], No
     for name, module in (("control", "orchestrator.control"), ("web", "submissions.site")):
         services.start(Service(name, (sys.executable, "-m", module), hub, logs / f"{name}.log", rank=1))
     for kind, name in WORKERS.items():
-        slots = harness_slots if kind == "harness" else 1
+        slots = harness_slots() if kind == "harness" else 1
         command = (sys.executable, "-m", "workers.app", kind, "--name", name, "--slots", str(slots))
         environment = base | worker_environment(settings)
         log = logs / f"{kind}.log"
@@ -147,7 +146,7 @@ def worker_environment(settings: HubSettings) -> dict[str, str]:
     names = ("broker_url", "artifacts_url", "engine", "datasets", "models", "hub_token")
     told = {PREFIX + name.upper(): _as_text(settings, name) for name in names}
     scratch = {f"{PREFIX}WORKER_SCRATCH": str(settings.data / "scratch")}
-    return scratch | _own("WORKER_") | told
+    return scratch | _own("WORKER_") | _own("CACHE") | told
 
 
 def _own(group: str) -> dict[str, str]:

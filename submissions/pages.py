@@ -27,7 +27,6 @@ from submissions.problems import fault_of
 from submissions.reproduce import write_reproduction
 
 SAMPLES_PER_PAGE = 10
-ENDS_WELL = frozenset({"finished"})
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 AHub = Annotated[Hub, Depends(get_hub)]

@@ -170,11 +170,6 @@ class SuiteRecord(BaseModel):
     known_problems: list[str]
 
 
-class SampleFile(BaseModel):
-    task: str
-    samples: int | None = None
-
-
 class SamplePage(BaseModel):
     """Some records of a samples file, as lm-eval wrote them."""
 

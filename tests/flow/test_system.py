@@ -137,6 +137,12 @@ def test_no_worker_is_told_of_the_database(tmp_path: Path):
     assert not [name for name in told if "DATABASE" in name]
 
 
+def test_workers_are_told_where_the_cache_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("EVALYARD_CACHE", str(tmp_path / "cache"))
+    told = worker_environment(read_settings(data=tmp_path, broker_url="redis://unused"))
+    assert told["EVALYARD_CACHE"] == str(tmp_path / "cache")
+
+
 def test_a_port_in_use_is_refused_with_the_option_that_helps(tmp_path: Path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", free_port()))

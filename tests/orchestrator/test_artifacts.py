@@ -31,7 +31,6 @@ def test_what_was_put_is_read_back(store: ArtifactStore, tmp_path: Path):
     store.put_file("sheets/1/b", tmp_path / "in")
     assert store.read_bytes("sheets/1/a") == b"one"
     assert store.fetch_file("sheets/1/b", tmp_path / "scratch").read_bytes() == b"two"
-    assert store.size("sheets/1/b") == 3
     assert store.digest("sheets/1/a") == "7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed"
 
 
@@ -65,8 +64,7 @@ def test_a_list_is_in_name_order_and_ends_at_the_folder(store: ArtifactStore):
 
 
 def test_what_is_missing_is_said_by_name(store: ArtifactStore, tmp_path: Path):
-    assert not store.exists("a/b")
-    for look in (store.read_bytes, store.digest, store.size, lambda key: store.fetch_file(key, tmp_path)):
+    for look in (store.read_bytes, store.digest, lambda key: store.fetch_file(key, tmp_path)):
         with pytest.raises(ArtifactMissing, match="a/b"):
             look("a/b")
     with pytest.raises(ArtifactMissing):
@@ -75,7 +73,7 @@ def test_what_is_missing_is_said_by_name(store: ArtifactStore, tmp_path: Path):
 
 def test_a_read_only_handle_reads_and_refuses_to_write(store: ArtifactStore):
     store.put_bytes("a", b"1")
-    handle = store.read_only()
+    handle = ArtifactStore(store.url, read_only=True)
     assert handle.read_bytes("a") == b"1"
     with pytest.raises(ReadOnly):
         handle.put_bytes("b", b"2")

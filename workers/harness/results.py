@@ -17,8 +17,6 @@ from lm_eval.utils import handle_non_serializable, hash_string, sanitize_list
 
 from orchestrator.wire import ScoreValue
 
-NOT_METRICS = frozenset({"name", "alias", "sample_len", "sample_count"})
-
 
 def scores(results: dict[str, Any]) -> Iterator[ScoreValue]:
     """Every metric of every task and group, with its standard error where lm-eval gives one."""
