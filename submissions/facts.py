@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.wire import Precision
-from submissions.hub import Repository, Unreadable
+from submissions.hub import MOST_ELEMENTS, Repository, Unreadable, shown
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -76,7 +76,7 @@ class ModelFacts:
     @property
     def architectures(self) -> tuple[str, ...]:
         named = (self.config or {}).get("architectures")
-        return tuple(str(name) for name in named) if isinstance(named, list) else ()
+        return tuple(shown(str(name)) for name in named[:8]) if isinstance(named, list) else ()
 
     @property
     def quantization(self) -> Record:
@@ -87,7 +87,7 @@ class ModelFacts:
     @property
     def quantization_method(self) -> str:
         """`gptq`, `awq`, `bitsandbytes`, …; empty when the weights are not quantised."""
-        return str(self.quantization.get("quant_method") or "").lower()
+        return shown(str(self.quantization.get("quant_method") or "").lower())
 
     @property
     def weight_precision(self) -> Precision | None:
@@ -217,6 +217,8 @@ def _read_weights(repository: Repository) -> Weights:
         tensors += header.tensors
         for dtype, count in header.elements.items():
             elements[dtype] = elements.get(dtype, 0) + count
+    if sum(elements.values()) > MOST_ELEMENTS:
+        damaged, elements = damaged or "its safetensors headers name more weights than any model has", {}
     return Weights(
         files=tuple(sorted(wanted)),
         missing=tuple(sorted(missing)),

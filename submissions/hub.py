@@ -6,8 +6,10 @@ Nothing here runs or unpickles a file of a model, and no weights are downloaded:
 
 import functools
 import json
+import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -30,11 +32,15 @@ HUB_NAME = re.compile(r"(?:[A-Za-z0-9][\w.-]{0,95}/)?[A-Za-z0-9][\w.-]{0,95}", r
 REVISION = re.compile(r"[A-Za-z0-9][\w./+-]{0,199}", re.ASCII)
 NETWORK_ERRORS: tuple[type[Exception], ...] = HfHubHTTPError.__bases__
 """What the HTTP library of huggingface_hub raises, whichever library that is in its version."""
-TEXT_BYTES = 64 << 20
+TEXT_BYTES = 16 << 20
 """Larger text files are not read: no model needs them, and a hostile one could fill the memory."""
-HEADER_BYTES = 100 << 20
-"""The limit that safetensors itself sets for a header."""
+HEADER_BYTES = 25_000_000
+"""The limit that huggingface_hub sets for a safetensors header."""
 MOST_FILES = 20_000
+"""What is looked at in a folder, which may be any of this machine."""
+MOST_ELEMENTS = 1 << 50
+"""Weights of a model: far more than any has, and few enough for the database."""
+DTYPE = re.compile(r"[A-Z0-9_]{1,16}")
 
 
 class TensorHeader(NamedTuple):
@@ -158,14 +164,26 @@ def parse_header(path: str, header: bytes) -> TensorHeader:
         for name, tensor in tensors.items():
             if name == "__metadata__":
                 continue
-            size = 1
-            for length in tensor["shape"]:
-                size *= int(length)
-            elements[str(tensor["dtype"])] = elements.get(str(tensor["dtype"]), 0) + size
+            dtype = tensor["dtype"]
+            if not DTYPE.fullmatch(dtype):
+                raise ValueError(dtype)
+            elements[dtype] = elements.get(dtype, 0) + _elements(tensor["shape"])
             count += 1
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Unreadable(f"{path} has a damaged safetensors header") from error
     return TensorHeader(elements, count)
+
+
+def _elements(shape: list[int]) -> int:
+    """Number of elements; checked at each step, as the product of a hostile header would take days to compute."""
+    size = 1
+    for length in shape:
+        if type(length) is not int or not 0 <= length <= MOST_ELEMENTS:
+            raise ValueError(length)
+        size *= length
+        if size > MOST_ELEMENTS:
+            raise ValueError(size)
+    return size
 
 
 def open_model(
@@ -212,8 +230,18 @@ def shown(text: str, *, most: int = 80) -> str:
 
 
 def _open_folder(folder: Path, revision: str | None, *, field: str) -> Repository:
-    if not folder.is_dir():
+    try:
+        is_there = folder.is_dir()
+    except OSError as error:
+        raise _unreadable(folder, error, field=field) from error
+    if not is_there:
         raise _refused(field, f"There is no folder {shown(str(folder), most=300)} on this machine. Check the path.")
+    if not str(folder.resolve()).isprintable():
+        # It will stand in pages, logs, terminals and shell commands.
+        raise _refused(
+            field,
+            f"The folder {shown(str(folder), most=300)} has characters in its path that cannot be shown. Rename it.",
+        )
     digest = _digest(folder, field=field)
     if revision not in (None, digest):
         raise _refused(
@@ -276,10 +304,14 @@ def _digest(folder: Path, *, field: str) -> str:
     try:
         return artifacts.model_folder_digest(folder, file_digest=_file_digest)
     except OSError as error:
-        raise _refused(
-            field,
-            f"The folder {shown(str(folder), most=300)} cannot be read ({error.strerror}). Check its permissions.",
-        ) from error
+        raise _unreadable(folder, error, field=field) from error
+
+
+def _unreadable(folder: Path, error: OSError, *, field: str) -> SubmissionRefused:
+    return _refused(
+        field,
+        f"The folder {shown(str(folder), most=300)} cannot be read ({error.strerror}). Check path and permissions.",
+    )
 
 
 def _file_digest(path: Path) -> str:
@@ -294,13 +326,18 @@ def _digest_of_state(path: Path, size: int, modified_ns: int) -> str:
 
 
 def _folder_files(folder: Path) -> dict[str, int]:
+    """Bytes by path, the folder's own files first; hidden ones and what lies behind linked folders are left out."""
     files: dict[str, int] = {}
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder)
-        if any(part.startswith(".") for part in relative.parts) or not path.is_file():
-            continue
-        files[relative.as_posix()] = path.stat().st_size
-        if len(files) == MOST_FILES:
+    seen = 0
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(parent, name)
+            with suppress(OSError):
+                if not name.startswith(".") and path.is_file():
+                    files[path.relative_to(folder).as_posix()] = path.stat().st_size
+        seen += 1 + len(names)
+        if seen >= MOST_FILES:
             break
     return files
 

@@ -301,4 +301,4 @@ def _as_submission(accepted: Accepted, *, now: datetime, submitter: str) -> Subm
 
 def _context_limit(facts: ModelFacts) -> int | None:
     found = (facts.config or {}).get("max_position_embeddings")
-    return found if isinstance(found, int) else None
+    return found if isinstance(found, int) and 0 < found < 1 << 31 else None
