@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
 from sqlmodel import Session, col, select
 
 from orchestrator import arrows, db, evaluations, jobs
@@ -56,7 +57,17 @@ class Dispatcher:
             chosen = plan(load_queued(session, now=now), load_workers(session), self.policy, now)
         sent = 0
         for assignment in chosen:
-            order = self._claim(assignment, now=now)
+            try:
+                order = self._claim(assignment, now=now)
+            except OperationalError:
+                raise
+            except Exception:
+                # A fault of the hub itself. Without this the one job would keep all others waiting, at every round.
+                log.exception("order_not_written job=%s evaluation=%s", assignment.job.id, assignment.job.evaluation)
+                sentence = "The hub could not write the order; its log says why. Report this as a bug, then retry."
+                with db.session(self.engine) as session:
+                    self._give_up(session, assignment.job, FailureKind.HARNESS, sentence, now=now)
+                continue
             if order is None:
                 continue
             try:

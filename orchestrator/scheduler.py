@@ -25,7 +25,7 @@ class QueuedJob:
     priority: int = 0
     not_before: datetime | None = None
     device_type: str | None = None
-    """Where earlier attempts answered: their responses are known only there."""
+    """Where earlier attempts answered: their responses are known only there, so it waits for such a worker a while."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ class WorkerView:
 class Policy:
     silent_after: timedelta = timedelta(seconds=30)
     """A worker whose last heartbeat is older gets no new job."""
+    device_patience: timedelta = timedelta(minutes=10)
+    """How long a job waits for a worker of the device type that has its responses, after the last one was heard of."""
 
 
 class Assignment(NamedTuple):
@@ -77,13 +79,15 @@ class _Free:
         if slots > 0:
             heapq.heappush(self.heap, (-slots, worker.name, worker))
 
-    def take(self, device_type: str | None) -> WorkerView:
-        """A worker, of that device type if one is free."""
+    def take(self, device_type: str | None, *, only: bool) -> WorkerView | None:
+        """A worker, of that device type if one is free; with `only`, of no other."""
         fitting = [entry for entry in self.heap if entry[2].device_type == device_type] if device_type else []
         if fitting:
             slots, _, worker = min(fitting, key=lambda entry: entry[:2])
             self.heap.remove((slots, worker.name, worker))
             heapq.heapify(self.heap)
+        elif only or not self.heap:
+            return None
         else:
             slots, _, worker = heapq.heappop(self.heap)
         self.add(worker, -slots - 1)
@@ -94,27 +98,38 @@ def plan(queued: Iterable[QueuedJob], workers: Iterable[WorkerView], policy: Pol
     """Which jobs to give to which workers now, the most urgent first."""
     free: dict[Pool, _Free] = defaultdict(_Free)
     slots: dict[Pool, int] = defaultdict(int)
-    for worker in workers:
+    known = list(workers)
+    expected = _expected(known, policy, now)
+    for worker in known:
         if is_live(worker, policy, now):
             free[pool_of(worker)].add(worker, worker.free_slots)
             slots[pool_of(worker)] += worker.free_slots
-    waiting: dict[Pool, list[QueuedJob]] = defaultdict(list)
+    waiting: dict[tuple[Pool, str | None], list[QueuedJob]] = defaultdict(list)
     for job in queued:
         pool = pool_for(job)
         if slots.get(pool) and (job.not_before is None or job.not_before <= now):
-            waiting[pool].append(job)
-    chosen = [
-        Assignment(job, free[pool].take(job.device_type))
-        for pool, jobs in waiting.items()
+            bound = job.device_type if (pool, job.device_type) in expected else None
+            waiting[pool, bound].append(job)
+    # No more of a kind can be chosen than there are slots: the rest of a long queue is never sorted.
+    first = [
+        (urgency(job), pool, bound, job)
+        for (pool, bound), jobs in waiting.items()
         for job in heapq.nsmallest(slots[pool], jobs, key=urgency)
     ]
-    return sorted(chosen, key=lambda assignment: urgency(assignment.job))
+    chosen = []
+    for _, pool, bound, job in sorted(first, key=lambda entry: entry[0]):
+        taken = free[pool].take(job.device_type, only=bound is not None)
+        if taken is not None:
+            chosen.append(Assignment(job, taken))
+    return chosen
 
 
 def reasons(
     queued: Sequence[QueuedJob], workers: Sequence[WorkerView], policy: Policy, now: datetime
 ) -> dict[int, str]:
     """Why each queued job waits, as a sentence, by job id."""
+    chosen = {assignment.job.id for assignment in plan(queued, workers, policy, now)}
+    expected = _expected(workers, policy, now)
     live: dict[Pool, list[WorkerView]] = defaultdict(list)
     for worker in workers:
         if is_live(worker, policy, now):
@@ -126,9 +141,14 @@ def reasons(
             seconds = (job.not_before - now).total_seconds()
             found[job.id] = f"Tried again in {seconds:.0f} s."
             continue
+        if job.id in chosen:
+            found[job.id] = "Next: it starts in a moment."
+            continue
         pool = pool_for(job)
         ahead[pool] += 1
         found[job.id] = _reason(pool, live[pool], ahead[pool])
+        if (pool, job.device_type) in expected and any(worker.free_slots for worker in live[pool]):
+            found[job.id] = f"Waits for a worker on {job.device_type}, where its earlier responses were computed."
     return found
 
 
@@ -141,7 +161,17 @@ def reason(
 
 def is_live(worker: WorkerView, policy: Policy, now: datetime) -> bool:
     """Whether the worker may be given a job."""
-    return not worker.stopping and now - worker.last_heartbeat <= policy.silent_after
+    # A heartbeat of the future is from before the hub's clock was set back: it says nothing of now.
+    return not worker.stopping and abs(now - worker.last_heartbeat) <= policy.silent_after
+
+
+def _expected(workers: Iterable[WorkerView], policy: Policy, now: datetime) -> set[tuple[Pool, str | None]]:
+    """Device types of each pool that are worth waiting for."""
+    return {
+        (pool_of(worker), worker.device_type)
+        for worker in workers
+        if worker.device_type is not None and abs(now - worker.last_heartbeat) <= policy.device_patience
+    }
 
 
 def pool_of(worker: WorkerView) -> Pool:
@@ -160,10 +190,7 @@ def urgency(job: QueuedJob) -> tuple[int, datetime, int, int]:
 def _reason(pool: Pool, live: Sequence[WorkerView], position: int) -> str:
     if not live:
         return f"No {pool} is connected."
-    free = sum(worker.free_slots for worker in live)
-    if position <= free:
-        return "Next: it starts in a moment."
-    place = ordinal(position - free)
+    place = ordinal(position)
     if len(live) == 1:
         holds = list(dict.fromkeys(live[0].holding))
         return f"{place}; the {pool} is busy with {_evaluations(holds)}." if holds else f"{place} for the {pool}."

@@ -102,11 +102,30 @@ def test_a_second_attempt_on_another_device_type_has_its_own_identity(yard: Yard
     infer = yard.infer_order()
     yard.report(infer.attempt, "released")
     yard.beat("engine-1", stopping=True)
-    yard.beat("engine-2", engine=ENGINE.model_copy(update={"device_type": "cuda"}))
+    cuda = ENGINE.model_copy(update={"device_type": "cuda"})
+    yard.beat("engine-2", engine=cuda)
+    assert yard.tick() == []  # the worker that has its responses may come back
+    yard.wait(601)
+    yard.beat("engine-2", engine=cuda)
     (again,) = yard.tick()
     assert isinstance(again.work, InferWork)
     assert again.work.identity["device_type"] == "cuda"
     assert yard.job(evaluation, Stage.INFER).identity == again.work.identity
+
+
+def test_a_job_whose_order_cannot_be_written_keeps_no_other_job_waiting(yard: Yard) -> None:
+    broken = yard.submit()
+    yard.prepare_all()
+    with db.session(yard.engine) as session:
+        for job in [yard.job(broken, Stage.PREPARE, name) for name in ("ARC", "MMLU")]:
+            job.result = {"identity": {}}
+            session.add(job)
+    whole = yard.submit()
+    yard.wait(1)
+    yard.workers()
+    assert {order.evaluation for order in yard.tick()} == {whole}
+    row = yard.evaluation(broken)
+    assert (row.state, "could not write the order" in row.sentence) == (EvaluationState.FAILED, True)
 
 
 def test_waiting_jobs_have_reasons_from_the_database(yard: Yard) -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from time import perf_counter
 from typing import Any
@@ -90,6 +91,22 @@ def test_an_infer_job_goes_back_to_the_kind_of_device_that_has_its_responses() -
     assert pairs([job(1, device_type="cuda")], workers[:1]) == [(1, "engine-1")]
 
 
+def test_an_infer_job_waits_a_while_for_the_kind_of_device_that_has_its_responses() -> None:
+    idle = worker("engine-1", device_type="cpu")
+    for absent in ({"holding": (9,)}, {"last_heartbeat": NOW - timedelta(minutes=9)}, {"stopping": True}):
+        workers = [idle, worker("engine-2", device_type="cuda", **absent)]
+        assert pairs([job(1, device_type="cuda"), job(2)], workers) == [(2, "engine-1")]
+        assert reasons([job(1, device_type="cuda")], workers, POLICY, NOW) == {
+            1: "Waits for a worker on cuda, where its earlier responses were computed."
+        }
+    gone = worker("engine-2", device_type="cuda", last_heartbeat=NOW - timedelta(minutes=11))
+    assert pairs([job(1, device_type="cuda")], [idle, gone]) == [(1, "engine-1")]
+
+
+def test_a_heartbeat_from_before_the_hubs_clock_was_set_back_is_no_sign_of_life() -> None:
+    assert pairs([job(1)], [worker(last_heartbeat=NOW + timedelta(hours=1))]) == []
+
+
 def test_every_waiting_job_has_its_reason() -> None:
     queued = [
         job(1, evaluation=5),
@@ -175,6 +192,7 @@ def test_no_worker_ever_gets_more_than_its_free_slots_or_what_does_not_fit(
 def test_no_fitting_job_waits_while_a_slot_is_free_and_none_is_overtaken(
     queued: list[QueuedJob], workers: list[WorkerView]
 ) -> None:
+    queued = [replace(job, device_type=None) for job in queued]
     chosen = plan(queued, workers, POLICY, NOW)
     taken = {assignment.job.id for assignment in chosen}
     ready = [job for job in queued if job.not_before is None or job.not_before <= NOW]
