@@ -44,12 +44,26 @@ class Ticker:
     tick_seconds: float
     stopping: threading.Event = field(default_factory=threading.Event)
     forgot_at: datetime | None = None
+    looked_at: datetime | None = None
+    """When the last round began."""
     die: Callable[[], None] = lambda: os._exit(1)
 
     def run(self) -> None:
         while not self.stopping.is_set():
-            self.safe_tick(datetime.now(UTC))
+            now = datetime.now(UTC)
+            self.notice_gap(now)
+            self.safe_tick(now)
             self.stopping.wait(self.tick_seconds)
+
+    def notice_gap(self, now: datetime) -> None:
+        """Listen anew when time passed unseen: this process or its machine stood still, or the clock was set.
+
+        Heartbeats of that time wait in the broker, and none of them was lost.
+        """
+        if self.looked_at is not None and not timedelta(0) <= now - self.looked_at <= self.hub.lease / 2:
+            log.warning("time_passed_unseen since=%s", self.looked_at.isoformat())
+            self.listening.interrupted(now)
+        self.looked_at = now
 
     def safe_tick(self, now: datetime) -> None:
         """One round; whatever goes wrong is logged and the next round starts afresh."""
@@ -138,6 +152,9 @@ def run(settings: HubSettings) -> int:
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    for name in ("celery.worker.strategy", "celery.app.trace"):
+        # Two lines for each heartbeat would be megabytes a day; what a message changed is logged by `tasks`.
+        logging.getLogger(name).setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         sys.exit(run(read_settings()))

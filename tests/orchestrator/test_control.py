@@ -240,6 +240,20 @@ def test_a_control_process_that_reads_no_messages_any_more_ends_so_that_it_is_st
         assert ended == ["ended"]
 
 
+def test_time_that_passed_unseen_proves_nothing_about_leases(tmp_path: Path) -> None:
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    ticker = make_ticker(HubSettings(data=tmp_path, broker_url="memory://"), now=start)
+    lease = ticker.hub.lease
+    for second in range(61):
+        now = start + timedelta(seconds=second)
+        ticker.notice_gap(now)
+    assert ticker.listening.long_enough(now, lease)
+    for jump in (timedelta(hours=1), -timedelta(hours=2)):  # suspended, or the clock was set
+        now += jump
+        ticker.notice_gap(now)
+        assert not ticker.listening.long_enough(now, lease)
+
+
 def test_settings_that_cannot_work_end_the_start_with_a_sentence(tmp_path: Path) -> None:
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "EVALYARD_DATA": str(tmp_path)}
     command = [sys.executable, "-m", "orchestrator.control"]
