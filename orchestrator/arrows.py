@@ -75,8 +75,8 @@ def start(session: Session, attempt: str, *, now: datetime) -> bool:
     return _record(session, JOB_STARTED, now, attempt=attempt)
 
 
-def touch(session: Session, attempt: str, *, progress: Progress, lease_until: datetime) -> bool:
-    """Extend the lease and note how far the attempt is. No arrow, but the same fence."""
+def touch(session: Session, attempt: str, *, progress: Progress, boot: str, lease_until: datetime) -> bool:
+    """Extend the lease, and note how far the attempt is and which boot runs it. No arrow, but the same fence."""
     values: dict[str, Any] = {"phase": clean(progress.phase)[:200]}
     if progress.total:
         values |= {"requests_done": progress.done, "requests_total": progress.total}
@@ -85,7 +85,7 @@ def touch(session: Session, attempt: str, *, progress: Progress, lease_until: da
         update(Job).where(col(Job.attempt_id) == attempt, col(Job.state).in_(HELD)).values(**values),
     ):
         return False
-    return _change(session, update(Attempt).where(_open(attempt)).values(lease_until=lease_until))
+    return _change(session, update(Attempt).where(_open(attempt)).values(lease_until=lease_until, boot=boot))
 
 
 def complete(session: Session, attempt: str, *, result: dict[str, Any], now: datetime) -> bool:

@@ -13,8 +13,9 @@ from orchestrator.budgets import Budgets
 from orchestrator.tables import Attempt, Job, Worker
 from orchestrator.wire import Heartbeat, Progress
 
-OVERTAKEN = timedelta(minutes=5)
-"""A message older than the last one by less than this was overtaken; by more, the worker's clock was set back."""
+OVERTAKEN = timedelta(minutes=1)
+"""A message of another boot that is older than the last one by less than this was overtaken; by more, the worker's
+clock was set back."""
 
 
 def apply_heartbeat(
@@ -22,7 +23,8 @@ def apply_heartbeat(
 ) -> list[str]:
     """Note that the worker lives and extend its leases; returns the attempts that it should stop.
 
-    Attempts of an earlier boot are lost with it, unless the new one lists them: then it took over their orders.
+    Attempts of an earlier boot are lost with it, unless the new one lists them: then it took over their orders, and
+    they are its own from now on.
     """
     if not _note_worker(session, heartbeat, now=now):
         return []
@@ -37,7 +39,16 @@ def apply_heartbeat(
     for attempt, evaluation, boot in known:
         progress = heartbeat.running.get(attempt)
         if progress is not None:
-            if not _keep(session, attempt, evaluation, progress=progress, lease_until=now + lease, now=now):
+            kept = _keep(
+                session,
+                attempt,
+                evaluation,
+                progress=progress,
+                boot=heartbeat.boot,
+                lease_until=now + lease,
+                now=now,
+            )
+            if not kept:
                 stale.add(attempt)
         elif boot != heartbeat.boot:
             sentence = f"Worker {heartbeat.worker} was started again; the attempt before is lost."
@@ -46,12 +57,19 @@ def apply_heartbeat(
 
 
 def _keep(
-    session: Session, attempt: str, evaluation: int, *, progress: Progress, lease_until: datetime, now: datetime
+    session: Session,
+    attempt: str,
+    evaluation: int,
+    *,
+    progress: Progress,
+    boot: str,
+    lease_until: datetime,
+    now: datetime,
 ) -> bool:
     """Extend one attempt's lease and draw the consequences of its progress; False for a stale attempt."""
     evaluations.lock(session, evaluation)
     started = arrows.start(session, attempt, now=now)
-    if not arrows.touch(session, attempt, progress=progress, lease_until=lease_until):
+    if not arrows.touch(session, attempt, progress=progress, boot=boot, lease_until=lease_until):
         return False
     if started or progress.benchmarks_done:
         evaluations.advance(session, evaluation, answered=progress.benchmarks_done, now=now)
@@ -59,7 +77,7 @@ def _keep(
 
 
 def _note_worker(session: Session, heartbeat: Heartbeat, *, now: datetime) -> bool:
-    """Write the worker's row; False for a heartbeat that a later one has overtaken."""
+    """Write the worker's row; False for a heartbeat of an earlier boot that a later one has overtaken."""
     statement = select(Worker).where(Worker.name == heartbeat.worker).with_for_update()
     worker = session.exec(statement.execution_options(populate_existing=True)).first()
     if worker is None:
@@ -71,8 +89,15 @@ def _note_worker(session: Session, heartbeat: Heartbeat, *, now: datetime) -> bo
             last_heartbeat=now,
             reported_at=heartbeat.at,
         )
-    elif timedelta(0) < worker.reported_at - heartbeat.at < OVERTAKEN:
+    elif timedelta(0) < worker.reported_at - heartbeat.at < OVERTAKEN and worker.boot != heartbeat.boot:
         return False
+    elif heartbeat.at < worker.reported_at and worker.boot == heartbeat.boot:
+        # Overtaken by a moment, or sent after the worker's clock was set back: it lives, in either case.
+        worker.last_heartbeat = now
+        worker.stopping = worker.stopping or heartbeat.stopping
+        session.add(worker)
+        session.flush()
+        return True
     engine = heartbeat.engine
     worker.kind = heartbeat.kind
     worker.boot = heartbeat.boot

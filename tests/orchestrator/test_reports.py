@@ -166,6 +166,26 @@ def test_a_worker_whose_clock_was_set_back_is_heard_again(yard: Yard) -> None:
     assert yard.reap() == 0
 
 
+@pytest.mark.parametrize("seconds", [1, 59, 120, 299, 4000])
+def test_a_clock_that_was_set_back_a_little_does_not_silence_a_worker(yard: Yard, seconds: int) -> None:
+    yard.submit()
+    infer = yard.infer_order()
+    for _ in range(3):
+        yard.wait(50)
+        yard.beat("engine-1", at=yard.now - timedelta(seconds=seconds + 200), running={infer.attempt: Progress()})
+        assert yard.reap() == 0
+
+
+def test_an_attempt_that_was_taken_over_is_the_new_boots_own(yard: Yard) -> None:
+    """Its completion may be overtaken by the heartbeat that no longer lists it."""
+    evaluation = yard.submit()
+    infer = yard.infer_order()
+    yard.beat("engine-1", boot="second", running={infer.attempt: Progress()})
+    yard.beat("engine-1", boot="second")
+    assert yard.complete(infer).accepted
+    assert yard.states(evaluation)["infer"] == "completed"
+
+
 def test_the_clocks_of_workers_do_not_decide_about_leases(yard: Yard) -> None:
     yard.submit()
     infer = yard.infer_order()
