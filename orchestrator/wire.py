@@ -197,6 +197,8 @@ class Order(Frozen):
     work: Work
     lease_seconds: float
     timeout_seconds: float | None = None
+    stall_seconds: float | None = None
+    """How long the stage may say nothing before it is taken to hang."""
     output: str
     """Artifact prefix that only this attempt may write."""
 

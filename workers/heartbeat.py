@@ -54,8 +54,12 @@ class HeartbeatThread(threading.Thread):
         changed = self._supervisor.changed
         while not self._end.is_set():
             changed.clear()
-            self.beat()
-            self._listen()
+            try:
+                self.beat()
+                self._listen()
+            except Exception:
+                # A worker without this thread would be given up by the hub and hold its devices for nobody.
+                log.exception("a heartbeat failed")
             self._end.wait(LEAST_PAUSE)
             changed.wait(self._settings.worker_heartbeat_seconds - LEAST_PAUSE)
 

@@ -25,27 +25,31 @@ class SegmentUpload:
         self._folder = folder
         self._uploaded: set[str] = set()
 
-    def upload(self, name: str) -> None:
-        """Upload the segment with this file name; a name or bytes that are no segment's are left out with a warning.
+    def upload(self, name: str) -> bool:
+        """Upload the segment with this file name; returns whether it is in the store.
+
+        A name or bytes that are no segment's are left out with a warning.
 
         Raises:
             ArtifactError: the store failed again and again.
         """
         match = _SEGMENT.fullmatch(name)
         path = self._folder / name
-        if match is None or name in self._uploaded:
-            return
-        if not path.is_file() or not file_sha256(path).startswith(match[1]):
+        if name in self._uploaded:
+            return True
+        if match is None or not path.is_file() or not file_sha256(path).startswith(match[1]):
             log.warning("segment %s is set aside: its bytes do not match its digest", name)
-            return
+            return False
         persistently(lambda: self._store.put_file(f"{self._prefix}/{name}", path))
         self._uploaded.add(name)
+        return True
 
     def salvage(self) -> None:
         """Upload what was sealed and never announced: the stage was killed in between."""
         if self._folder.is_dir():
             for path in sorted(self._folder.iterdir()):
-                self.upload(path.name)
+                if _SEGMENT.fullmatch(path.name):
+                    self.upload(path.name)
 
 
 def upload_folder(store: ArtifactStore, prefix: str, folder: Path) -> None:

@@ -202,6 +202,7 @@ class Supervisor:
         segments = SegmentUpload(self._store, order.output, out) if work.stage is wire.Stage.INFER else None
         self._tell(running, phase="starting")
         deadline = None if order.timeout_seconds is None else time.monotonic() + order.timeout_seconds
+        heard_at = time.monotonic()
         process = child.start(
             work,
             out,
@@ -213,9 +214,10 @@ class Supervisor:
         try:
             while process.running():
                 for event in process.events(timeout=0.25):
+                    heard_at = time.monotonic()
                     self._take(running, event, segments)
                 if ended_because is None:
-                    ended_because = self._reason_to_end(running, deadline)
+                    ended_because = self._reason_to_end(running, deadline) or _stalled(order, heard_at)
                     if ended_because is not None:
                         log.info("attempt %s: stopping its stage: %s", order.attempt, ended_because)
                         process.stop(self._settings.worker_grace_seconds)
@@ -243,8 +245,14 @@ class Supervisor:
             case "progress":
                 self._tell(running, done=int(event.get("done", 0)), total=int(event.get("total", 0)))
             case "sealed" if segments is not None:
-                if event.get("file"):
-                    segments.upload(str(event["file"]))
+                file = event.get("file")
+                if file and not segments.upload(str(file)):
+                    # Its requests would count as answered, and no one would ever compute them again.
+                    raise AttemptFailed(
+                        FailureKind.STORAGE,
+                        f"Segment {file} was damaged on the worker's disk before it could be kept. Its requests are "
+                        "computed again; check that disk.",
+                    )
                 before = running.progress.benchmarks_done
                 finished = tuple(sorted({*before, *map(str, event.get("benchmarks_done", ()))}))
                 self._tell(running, benchmarks_done=finished)
@@ -340,3 +348,14 @@ class Supervisor:
             sentence=sentence,
             log_tail=tail,
         )
+
+
+def _stalled(order: Order, heard_at: float) -> AttemptFailed | None:
+    """A stage that says nothing for very long hangs: its supervisor's heartbeats would keep the job for ever."""
+    if order.stall_seconds is None or time.monotonic() - heard_at <= order.stall_seconds:
+        return None
+    return AttemptFailed(
+        FailureKind.ENGINE,
+        f"The {order.work.stage} stage said nothing for {order.stall_seconds:g} s: it hangs. Whatever it answered "
+        "before is kept.",
+    )

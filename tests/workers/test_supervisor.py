@@ -216,6 +216,13 @@ def test_a_stage_that_takes_too_long_is_stopped_and_says_so(bench: Bench):
     assert (update.event, update.failure) == ("failed", FailureKind.TIMEOUT)
 
 
+def test_a_stage_that_hangs_is_ended_and_counts_as_a_failed_engine(bench: Bench):
+    bench.supervisor.run(bench.order("a1", settings=slow(6.0), stall_seconds=2.0))
+    update = bench.hub.updates[-1]
+    assert (update.event, update.failure) == ("failed", FailureKind.ENGINE)
+    assert "said nothing for 2 s" in update.sentence
+
+
 def test_the_end_is_told_again_until_the_hub_hears_it(bench: Bench):
     bench.hub.away.set()
     running = bench.start(bench.order("a1"))
