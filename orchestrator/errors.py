@@ -36,7 +36,7 @@ class WrongState(EvalyardError):
 
 NEXT_STEPS: dict[FailureKind, str] = {
     FailureKind.DOWNLOAD: "Check that the Hub or the mirror can be reached from the worker, then retry.",
-    FailureKind.GATED: "Give the hub a read token that was granted access (EVALYARD_HUB_TOKEN), then retry.",
+    FailureKind.GATED: "Give each worker's host a read token that has access (EVALYARD_HUB_TOKEN), then retry.",
     FailureKind.CONFIG: "Add or mend config.json in the model's repository and submit the new commit.",
     FailureKind.TOKENIZER: "Add the tokenizer's files to the model's repository and submit the new commit.",
     FailureKind.CHAT_TEMPLATE: "Mend the chat template in the model's repository, or submit with --no-chat-template.",

@@ -101,7 +101,7 @@ def read_worker_settings(*, kind: str, **given: object) -> WorkerSettings:
     known = {PREFIX + name.upper() for name in WorkerSettings.model_fields}
     for variable in sorted(os.environ):
         if variable.startswith(PREFIX + "WORKER_") and variable not in known:
-            raise WorkerSettingsError(f"There is no setting {variable}. docs/workers.md lists a worker's settings.")
+            raise WorkerSettingsError(f"There is no setting {variable}. docs/settings.md lists a worker's settings.")
     values = {name: value for name, value in given.items() if value is not None}
     try:
         return WorkerSettings(worker_kind=kind, **values)  # type: ignore[arg-type]  # pydantic checks the types

@@ -1,8 +1,6 @@
-from pathlib import Path
-
 import pytest
 
-from workers.settings import WorkerSettings, WorkerSettingsError, read_worker_settings
+from workers.settings import WorkerSettingsError, read_worker_settings
 
 
 @pytest.fixture(autouse=True)
@@ -39,9 +37,3 @@ def test_secrets_do_not_show_in_what_is_printed(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("EVALYARD_HUB_TOKEN", "hf_secretsecretsecret")
     assert "passphrase" not in repr(read_worker_settings(kind="engine"))
     assert "hf_secret" not in repr(read_worker_settings(kind="engine"))
-
-
-def test_every_setting_is_documented():
-    page = (Path(__file__).parents[2] / "docs" / "workers.md").read_text()
-    names = [f"EVALYARD_{name.upper()}" for name in WorkerSettings.model_fields if name != "worker_kind"]
-    assert [name for name in names if f"`{name}`" not in page] == []
