@@ -48,6 +48,8 @@ class Guard:
             await send(message)
 
         refusal = refuse(scope["method"], Headers(scope=scope), scheme=scope.get("scheme", "http"))
+        if "\0" in scope["path"] or b"%00" in scope["query_string"]:
+            refusal = 400, "The address holds a zero character, which no name has and no database takes."
         if refusal is not None:
             await problem(*refusal)(scope, receive, send_guarded)
             return

@@ -17,6 +17,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from orchestrator.board import View, apply_view, read_board
 from orchestrator.board.view import sort_names
+from orchestrator.errors import Refused
 from orchestrator.suites import find_suite
 from orchestrator.wire import Precision
 from submissions import api, reading, samples, words
@@ -27,6 +28,7 @@ from submissions.problems import fault_of
 from submissions.reproduce import write_reproduction
 
 SAMPLES_PER_PAGE = 10
+MOST_FIELDS = 30
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 AHub = Annotated[Hub, Depends(get_hub)]
@@ -127,7 +129,10 @@ async def take_form(request: Request, hub: AHub) -> Response:
     from starlette.concurrency import run_in_threadpool
 
     body = (await request.body()).decode("utf-8", errors="replace")
-    given = dict(parse_qsl(body, max_num_fields=30))
+    try:
+        given = dict(parse_qsl(body, max_num_fields=MOST_FIELDS))
+    except ValueError as error:
+        raise Refused(f"The form has more than {MOST_FIELDS} fields. Use the one at /submit.") from error
     return await run_in_threadpool(_submit, hub, given)
 
 

@@ -16,12 +16,15 @@ import zstandard
 from sqlmodel import Session, select
 
 from orchestrator.artifacts import ArtifactStore
-from orchestrator.errors import NotFound
+from orchestrator.errors import NotFound, Refused
 from orchestrator.tables import Job
 from orchestrator.wire import Stage
 
 PREFIX, SUFFIX = "samples_", ".jsonl.zst"
-LINE_BYTES = 64 << 20
+LINE_BYTES = 32 << 20
+"""A record larger than this is not shown."""
+PAGE_BYTES = 4 << 20
+"""A page ends early, after one record at least, when its records are larger: prompts can be long."""
 
 
 class Page(NamedTuple):
@@ -90,9 +93,14 @@ def read_page(
     if chosen not in files:
         raise NotFound(f"There are no samples of a task of that name. There are: {', '.join(list(files)[:20])}.")
     lines = _lines(store.fetch_file(files[chosen], scratch))
-    records = [json.loads(line) for line in itertools.islice(lines, offset, offset + limit + 1)]
-    more = len(records) > limit
-    return Page(list(files), chosen, records[:limit], offset + limit if more else None)
+    records: list[dict[str, Any]] = []
+    size = 0
+    for line in itertools.islice(lines, offset, None):
+        size += len(line)
+        if len(records) == limit or (records and size > PAGE_BYTES):
+            return Page(list(files), chosen, records, offset + len(records))
+        records.append(json.loads(line))
+    return Page(list(files), chosen, records, None)
 
 
 def present(record: Mapping[str, Any]) -> Sample:
@@ -128,6 +136,10 @@ def _lines(path: Path) -> Iterator[bytes]:
     with path.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as stream:
         reader = io.BufferedReader(stream, buffer_size=1 << 20)
         while line := reader.readline(LINE_BYTES):
+            if len(line) == LINE_BYTES:
+                raise Refused(
+                    f"A record is larger than {LINE_BYTES >> 20} MiB. Read {path.name} from the artifact store."
+                )
             yield line
 
 

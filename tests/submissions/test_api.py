@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 
 from orchestrator.lifecycle import EvaluationState
 from orchestrator.wire import EngineFamily, FailureKind
+from submissions import samples
 from submissions.context import Hub
 from tests.hub_stub import HubStub
 from tests.submissions.factories import add_evaluation, add_worker, choice_sample, keep_samples
@@ -152,11 +153,11 @@ def test_the_queue_says_who_waits_and_for_what(hub: Hub, client: TestClient) -> 
         add_worker(session, "w1", kind="harness", now=datetime(2020, 1, 1, tzinfo=UTC))
     queue = client.get("/api/v1/queue").json()
     assert [row["ahead"] for row in queue["waiting"]] == [0, 1]
-    assert queue["waiting"][0]["waiting_because"].startswith("No harness worker is up")
+    assert queue["waiting"][0]["waiting_because"].startswith("No harness worker is connected")
     assert [(worker["name"], worker["is_up"]) for worker in queue["workers"]] == [("w1", False)]
     with hub.writing() as session:
         add_worker(session, "w2", kind="harness", now=datetime.now(UTC))
-    assert client.get("/api/v1/queue").json()["waiting"][1]["waiting_because"] == "One ahead of it."
+    assert client.get("/api/v1/queue").json()["waiting"][1]["waiting_because"].endswith("for the harness worker.")
 
 
 def test_the_board_is_the_same_as_json_and_csv(hub: Hub, client: TestClient) -> None:
@@ -190,6 +191,32 @@ def test_samples_are_paged_from_the_artifact_store(hub: Hub, client: TestClient)
     for task in ("../../../evalyard", "%2e%2e%2fx", "none"):
         problem(client.get(f"/api/v1/evaluations/1/samples/Letters?task={task}"), 404)
     problem(client.get("/api/v1/evaluations/1/samples/Stories"), 404)
+
+
+def test_a_page_of_long_records_ends_early_and_says_where_to_go_on(hub: Hub, client: TestClient) -> None:
+    with hub.writing() as session:
+        add_evaluation(session, hub.suites["demo"], values=DEMO)
+    long = "x" * (samples.PAGE_BYTES // 3)
+    keep_samples(hub, 1, "Letters", task="t", records=[{"doc_id": n, "doc": {"q": long}} for n in range(5)])
+    address = "/api/v1/evaluations/1/samples/Letters?limit=200&offset="
+    pages = [client.get(address + str(offset)).json() for offset in (0, 2, 4)]
+    assert [[record["doc_id"] for record in page["records"]] for page in pages] == [[0, 1], [2, 3], [4]]
+    assert [page["next_offset"] for page in pages] == [2, 4, None]
+
+
+def test_a_record_of_any_size_is_never_read_whole(hub: Hub, client: TestClient) -> None:
+    with hub.writing() as session:
+        add_evaluation(session, hub.suites["demo"], values=DEMO)
+    keep_samples(hub, 1, "Letters", task="t", records=[{"doc": "x" * samples.LINE_BYTES}])
+    assert "larger than" in problem(client.get("/api/v1/evaluations/1/samples/Letters"), 422)["detail"]
+
+
+def test_a_form_of_many_fields_and_a_zero_in_an_address_are_refused(client: TestClient) -> None:
+    answer = client.post("/submit", content="a=1&" * 200, headers={"content-type": "application/x-www-form-urlencoded"})
+    assert answer.status_code == 422
+    assert "more than 30 fields" in answer.text
+    for address in ("/api/v1/evaluations?model=a%00b", "/api/v1/evaluations/1/samples/a%00b", "/?suite=%00"):
+        assert "zero character" in problem(client.get(address), 400)["detail"]
 
 
 def test_reproduce_gives_the_command_for_each_benchmark(hub: Hub, client: TestClient) -> None:
