@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import func
 from sqlmodel import Session, col, select
 
+from orchestrator.dispatch import waiting_reasons
 from orchestrator.errors import NotFound, next_step
 from orchestrator.lifecycle import EvaluationState, JobState
 from orchestrator.suites import Suite
@@ -105,20 +106,20 @@ def read_queue(session: Session, *, now: datetime | None = None, most: int = 200
         joined.where(Evaluation.state == EvaluationState.FAILED).order_by(col(Evaluation.ended_at).desc()).limit(10)
     ).all()
     unfinished = _as_records(session, open_pairs)
-    workers = _workers(session, now)
+    because = _waiting_because(session, [record.id for record in unfinished], now=now)
     for record in unfinished:
-        record.waiting_because = _waiting_because(record, workers)
+        record.waiting_because = because.get(record.id, "")
     return QueueRecord(
         running=[record for record in unfinished if record.state is not EvaluationState.QUEUED],
         waiting=[record for record in unfinished if record.state is EvaluationState.QUEUED],
         failed=_as_records(session, failed_pairs),
-        workers=workers,
+        workers=_workers(session, now),
     )
 
 
 def waiting_because(session: Session, record: EvaluationRecord, *, now: datetime | None = None) -> str:
     """Why an evaluation does not move, in a sentence; empty when it does."""
-    return _waiting_because(record, _workers(session, now or datetime.now(UTC)))
+    return _waiting_because(session, [record.id], now=now or datetime.now(UTC)).get(record.id, "")
 
 
 def suite_record(suite: Suite) -> SuiteRecord:
@@ -332,18 +333,23 @@ def _workers(session: Session, now: datetime) -> list[WorkerRecord]:
     ]
 
 
-def _waiting_because(record: EvaluationRecord, workers: Sequence[WorkerRecord]) -> str:
-    if record.state.is_final:
-        return ""
-    up = {worker.kind for worker in workers if worker.is_up and not worker.stopping}
-    if record.state in (EvaluationState.QUEUED, EvaluationState.PREPARING, EvaluationState.SCORING):
-        if "harness" not in up:
-            return "No harness worker is up, and preparing and scoring need one."
-    elif "engine" not in up:
-        return "No engine worker is up, and answering the requests needs one."
-    if record.state is EvaluationState.QUEUED and record.ahead:
-        return f"{record.ahead} ahead of it." if record.ahead > 1 else "One ahead of it."
-    return ""
+def _waiting_because(session: Session, evaluations: Sequence[int], *, now: datetime) -> dict[int, str]:
+    """Why evaluations do not move, by id, as the scheduler sees it; those that move are not among them."""
+    open_states = [JobState.QUEUED, JobState.DISPATCHED, JobState.RUNNING]
+    jobs: dict[int, list[Job]] = defaultdict(list)
+    query = select(Job).where(col(Job.evaluation_id).in_(evaluations), col(Job.state).in_(open_states))
+    for job in session.exec(query.order_by(col(Job.id))):
+        jobs[job.evaluation_id].append(job)
+    if not jobs:
+        return {}
+    reasons = waiting_reasons(session, now)
+    found = {}
+    for evaluation, unfinished in jobs.items():
+        # Scores may be made while the infer job waits: the earliest stage says whether it moves.
+        first = [job for job in unfinished if job.stage is unfinished[0].stage]
+        if not any(job.state.is_held for job in first):
+            found[evaluation] = next((reasons[job.id] for job in first if job.id in reasons), "")
+    return found
 
 
 def count_by_suite(session: Session) -> dict[str, int]:

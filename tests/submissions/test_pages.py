@@ -132,7 +132,7 @@ def test_an_accepted_form_leads_to_the_evaluation_and_an_equal_one_says_so(clien
 def test_a_waiting_evaluation_says_why_and_can_be_cancelled(client: TestClient, model: Path) -> None:
     client.post("/submit", data={"model": str(model), "suite": "demo"})
     found = client.get("/evaluations/1").text
-    assert "No harness worker is up" in found
+    assert "No harness worker is connected" in found
     assert '<noscript><meta http-equiv="refresh"' in found
     cancelled = client.post("/evaluations/1/cancel")
     assert "The evaluation is cancelled" in cancelled.text
