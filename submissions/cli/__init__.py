@@ -83,10 +83,10 @@ def _show_version(
 def _local_commands() -> typer.Typer:
     """Commands that run the stages here; absent where the workers' packages are not installed."""
     try:
-        from submissions import local
+        from submissions.local.commands import commands
     except ImportError:
         return typer.Typer()
-    return local.commands
+    return commands
 
 
 def _names(group: typer.Typer) -> list[str]:

@@ -1,0 +1,230 @@
+"""The commands `evaluate`, `prepare`, `infer`, `score`: what they take, what is done in which order, how they end."""
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator import artifacts
+from orchestrator.errors import Refused
+from orchestrator.settings import read_settings
+from orchestrator.wire import EngineFamily
+from submissions.cli.output import answer, answer_json, chat
+from submissions.cli.submit import PRECISIONS, one_of
+from submissions.local import plan as plans
+from submissions.local import report as reports
+from workers import pipeline
+from workers.output import write_output
+
+commands = typer.Typer()
+
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A Hub id (org/name) or a local folder.")]
+SuiteOption = Annotated[str | None, typer.Option("--suite", "-s", help="A suite: see `evalyard suites`.")]
+TasksOption = Annotated[
+    str | None, typer.Option("--tasks", "-t", help="lm-eval tasks or groups, separated by commas.", metavar="T[,T…]")
+]
+ShotsOption = Annotated[
+    int | None, typer.Option("--num-fewshot", min=0, help="Examples in each prompt; for --tasks only.")
+]
+LimitOption = Annotated[
+    int | None, typer.Option("--limit", min=1, help="Documents for each lm-eval task: a trial, not to be compared.")
+]
+RevisionOption = Annotated[str | None, typer.Option(help="Branch, tag or commit.")]
+EngineOption = Annotated[EngineFamily | None, typer.Option("--engine", help="What computes; vllm by default.")]
+PrecisionOption = Annotated[
+    str,
+    typer.Option(
+        metavar="|".join(PRECISIONS),
+        help="What to load the weights as; auto takes what they were saved in.",
+        callback=one_of(PRECISIONS),
+    ),
+]
+TemplateOption = Annotated[
+    bool | None,
+    typer.Option("--chat-template/--no-chat-template", help="Apply the model's chat template; the suite's default."),
+]
+ContextOption = Annotated[int | None, typer.Option(min=2, help="Tokens; the model's own limit by default.")]
+SettingsOption = Annotated[
+    str, typer.Option("--engine-settings", metavar="JSON", help="Engine settings, e.g. '{\"max_num_seqs\": 32}'.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable, on standard output.")]
+
+
+@commands.command()
+def evaluate(
+    model: ModelArgument,
+    suite: SuiteOption = None,
+    tasks: TasksOption = None,
+    num_fewshot: ShotsOption = None,
+    limit: LimitOption = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for lm-eval's results_*.json and samples_*.jsonl.", file_okay=False)
+    ] = None,
+    engine: EngineOption = None,
+    precision: PrecisionOption = "auto",
+    revision: RevisionOption = None,
+    chat_template: TemplateOption = None,
+    context_limit: ContextOption = None,
+    engine_settings: SettingsOption = "{}",
+    as_json: JsonOption = False,
+) -> None:
+    """Evaluate a model here and now: no server, no queue. What one would otherwise use lm_eval for.
+
+    Responses are kept: stopped with Ctrl-C and started again, it goes on where it was; a second run of the same
+    thing starts no engine.
+
+    \b
+    evalyard evaluate org/name --suite open-llm-v1 --limit 20
+    evalyard evaluate ./my-model --tasks arc_easy,gsm8k --num-fewshot 5 --output results/
+    """
+    started = time.monotonic()
+    settings = read_settings(engine=engine)
+    chosen = plans.choose_suite(settings, suite, tasks, num_fewshot)
+    accepted = plans.check(
+        settings, chosen, model=model, revision=revision, precision=precision, chat_template=chat_template, limit=limit
+    )
+    folder = (
+        settings.data / "local" / "runs" / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{artifacts.slug(accepted.model.name)}"
+    )
+    plan = plans.make_plan(
+        settings,
+        accepted,
+        folder=folder,
+        context_limit=context_limit,
+        engine_settings=plans.read_settings_json(engine_settings),
+    )
+    with reports.in_sentences(), reports.Meter(quiet=as_json) as meter:
+        run = pipeline.evaluate(plan, meter)
+    results = [outcome.results for outcome in run.benchmarks if outcome.results is not None]
+    written = write_output(output, accepted.model.name, results, now=datetime.now()) if output and results else None
+    seconds = time.monotonic() - started
+    report = reports.values_of(chosen, run)
+    if as_json:
+        answer_json(reports.as_json_record(accepted, run, report, seconds, written))
+    else:
+        reports.print_report(accepted, run, report, seconds)
+        if written:
+            chat(f"Results and samples: {written.parent}")
+    if any(outcome.done is None for outcome in run.benchmarks):
+        raise typer.Exit(1)
+
+
+@commands.command()
+def prepare(
+    model: ModelArgument,
+    output: Annotated[Path, typer.Option(help="New folder for one sheet per benchmark.", file_okay=False)],
+    suite: SuiteOption = None,
+    tasks: TasksOption = None,
+    num_fewshot: ShotsOption = None,
+    limit: LimitOption = None,
+    engine: EngineOption = None,
+    precision: PrecisionOption = "auto",
+    revision: RevisionOption = None,
+    chat_template: TemplateOption = None,
+    context_limit: ContextOption = None,
+) -> None:
+    """First stage by hand: build the request sheets of a model under a suite. Needs no GPU.
+
+    \b
+    evalyard prepare org/name --suite open-llm-v1 --limit 20 --output sheets/
+    evalyard infer sheets/ --output responses/                  next, where the engine is
+    """
+    settings = read_settings(engine=engine)
+    chosen = plans.choose_suite(settings, suite, tasks, num_fewshot)
+    accepted = plans.check(
+        settings, chosen, model=model, revision=revision, precision=precision, chat_template=chat_template, limit=limit
+    )
+    plans.refuse_present(output)
+    plan = plans.make_plan(settings, accepted, folder=output, context_limit=context_limit, engine_settings={})
+    with reports.in_sentences(), reports.Meter() as meter:
+        done, failed = pipeline.prepare_all(plan, meter)
+    for name, one in done.items():
+        answer(f"{name}: {one.requests} requests of {one.documents} documents")
+    reports.print_failures(failed)
+    chat(f"Next: evalyard infer {output} --output RESPONSES")
+    if failed:
+        raise typer.Exit(1)
+
+
+@commands.command()
+def infer(
+    sheets_folder: Annotated[Path, typer.Argument(metavar="SHEETS", help="What `evalyard prepare` wrote.")],
+    output: Annotated[
+        Path, typer.Option(help="Folder for the sealed responses; those in it are kept.", file_okay=False)
+    ],
+    engine: EngineOption = None,
+    engine_settings: SettingsOption = "{}",
+) -> None:
+    """Second stage by hand: compute the responses that no segment in the output folder holds yet.
+
+    Stopped and started again, it goes on where it was.
+
+    \b
+    evalyard infer sheets/ --output responses/
+    evalyard score sheets/ responses/ --output results/         next
+    """
+    settings = read_settings(engine=engine)
+    found = plans.read_sheets(sheets_folder)
+    first = next(iter(found.values()))
+    if first.rules != settings.engine.rules:
+        raise Refused(
+            f"The sheets in {sheets_folder} follow the rules '{first.rules}', and the engine {settings.engine} needs "
+            f"'{settings.engine.rules}'. Prepare them again with --engine {settings.engine}."
+        )
+    plan = pipeline.Plan(
+        model=first.model,
+        model_folder=plans.fetch(settings, first.model, weights=True),
+        benchmarks=tuple(work.benchmark for work in found.values()),
+        engine=settings.engine,
+        device_type=plans.find_device_type(settings.engine),
+        folder=sheets_folder,
+        responses=output,
+        settings=plans.read_settings_json(engine_settings),
+    )
+    with reports.in_sentences(), reports.Meter() as meter:
+        done = pipeline.infer_all(plan, meter)
+    answer(f"{done.computed} computed, {done.reused} known already, {done.seconds:.1f} s of engine time")
+    chat(f"Next: evalyard score {sheets_folder} {output} --output RESULTS")
+
+
+@commands.command()
+def score(
+    sheets_folder: Annotated[Path, typer.Argument(metavar="SHEETS", help="What `evalyard prepare` wrote.")],
+    responses: Annotated[Path, typer.Argument(metavar="RESPONSES", help="What `evalyard infer` wrote.")],
+    output: Annotated[Path, typer.Option(help="Folder for lm-eval's results and samples.", file_okay=False)],
+    engine: EngineOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Third stage by hand: turn responses into scores with lm-eval's own filters and metrics. Needs no GPU.
+
+    \b
+    evalyard score sheets/ responses/ --output results/
+    """
+    settings = read_settings(engine=engine)
+    found = plans.read_sheets(sheets_folder)
+    first = next(iter(found.values()))
+    plan = pipeline.Plan(
+        model=first.model,
+        model_folder=plans.fetch(settings, first.model, weights=False),
+        benchmarks=tuple(work.benchmark for work in found.values()),
+        engine=settings.engine,
+        device_type=plans.find_device_type(settings.engine),
+        folder=sheets_folder,
+        responses=responses,
+        task_folders=first.task_folders,
+    )
+    with reports.in_sentences(), reports.Meter(quiet=as_json) as meter:
+        outcomes = pipeline.score_all(plan, meter)
+    results = [outcome.results for outcome in outcomes if outcome.results is not None]
+    if results:
+        written = write_output(output, first.model.name, results, now=datetime.now())
+        chat(f"Results and samples: {written.parent}")
+    if as_json:
+        answer_json([reports.outcome_json(outcome) for outcome in outcomes])
+    else:
+        reports.print_scores(outcomes)
+    reports.print_failures(outcomes)
+    if len(results) < len(outcomes):
+        raise typer.Exit(1)

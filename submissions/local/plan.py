@@ -1,0 +1,145 @@
+"""What a command without a server evaluates: suite or tasks, the checked model, its files, and the plan of a run.
+
+Everything that cannot work is refused here with a sentence, before a stage program starts.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import typer
+from pydantic import ValidationError
+
+from orchestrator import suites
+from orchestrator.errors import Refused
+from orchestrator.settings import HubSettings
+from orchestrator.suites import Part, Suite, SuiteBenchmark
+from orchestrator.wire import EngineFamily, Model, PrepareWork
+from submissions.cli.submit import model_address
+from submissions.intake import Accepted, SubmissionRequest, examine
+from submissions.problems import fault_of
+from workers import pipeline
+from workers.engine.info import EngineMissing, device_type
+from workers.weights import ModelUnavailable, Weights
+
+TASKS = "tasks"
+"""Name of the suite that `--tasks` makes up."""
+
+
+def choose_suite(settings: HubSettings, suite: str | None, tasks: str | None, num_fewshot: int | None) -> Suite:
+    if (suite is None) == (tasks is None):
+        raise typer.BadParameter("Give either --suite or --tasks. `evalyard suites` lists the suites.")
+    if suite is not None:
+        if num_fewshot is not None:
+            raise typer.BadParameter("A suite decides its shots itself. Use --num-fewshot with --tasks.")
+        return suites.find_suite(suites.load_suites(settings.suites), suite)
+    names = [name.strip() for name in (tasks or "").split(",") if name.strip()]
+    if not names:
+        raise typer.BadParameter("--tasks names no task.")
+    return Suite(
+        name=TASKS,
+        version="0",
+        title="Chosen tasks",
+        harness="",
+        benchmarks=tuple(
+            SuiteBenchmark(name=name, tasks=(name,), num_fewshot=num_fewshot, parts=(Part(task=name, metric="any"),))
+            for name in dict.fromkeys(names)
+        ),
+    )
+
+
+def check(
+    settings: HubSettings,
+    suite: Suite,
+    *,
+    model: str,
+    revision: str | None,
+    precision: str,
+    chat_template: bool | None,
+    limit: int | None,
+) -> Accepted:
+    asked = {
+        "model": model_address(model),
+        "revision": revision,
+        "precision": precision,
+        "chat_template": chat_template,
+        "suite": suite.name,
+        "limit": limit,
+    }
+    try:
+        request = SubmissionRequest.model_validate(asked)
+    except ValidationError as error:
+        raise Refused(" ".join(fault_of(detail).sentence for detail in error.errors())) from error
+    return examine(settings, {suite.name: suite}, request=request)
+
+
+def make_plan(
+    settings: HubSettings,
+    accepted: Accepted,
+    *,
+    folder: Path,
+    context_limit: int | None,
+    engine_settings: dict[str, Any],
+) -> pipeline.Plan:
+    facts = accepted.model
+    model = Model(name=facts.name, revision=facts.revision, folder=facts.folder, precision=accepted.precision)
+    return pipeline.Plan(
+        model=model,
+        model_folder=fetch(settings, model, weights=True),
+        benchmarks=tuple(benchmark.as_wire() for benchmark in accepted.suite.benchmarks),
+        engine=accepted.engine,
+        device_type=find_device_type(accepted.engine),
+        folder=folder,
+        responses=settings.data / "local" / "responses",
+        chat_template=accepted.chat_template,
+        fewshot_as_multiturn=accepted.suite.fewshot_as_multiturn,
+        system_instruction=accepted.suite.system_instruction,
+        limit=accepted.limit,
+        context_limit=context_limit,
+        settings=engine_settings,
+        task_folders=suites.task_folders(settings.suites),
+    )
+
+
+def fetch(settings: HubSettings, model: Model, *, weights: bool) -> Path:
+    token = settings.hub_token.get_secret_value() if settings.hub_token else None
+    settings.data.mkdir(parents=True, exist_ok=True)
+    fetcher = Weights(mirror=settings.models, token=token, digests=settings.data / "local" / "digests.json")
+    try:
+        return fetcher.resolve(model, weights=weights).folder
+    except ModelUnavailable as error:
+        raise Refused(error.sentence) from error
+
+
+def find_device_type(engine: EngineFamily) -> str:
+    try:
+        return device_type(engine)
+    except EngineMissing as error:
+        raise Refused(str(error)) from error
+
+
+def read_sheets(folder: Path) -> dict[str, PrepareWork]:
+    """The work of every sheet below a folder, by benchmark."""
+    found: dict[str, PrepareWork] = {}
+    for file in sorted((folder / "sheets").glob("*.work.json")):
+        if (file.with_name(file.name.removesuffix(".work.json")) / "sheet.json").is_file():
+            work = PrepareWork.model_validate_json(file.read_bytes())
+            found[work.benchmark.name] = work
+    if not found:
+        raise Refused(f"There are no sheets in {folder}. Make them: evalyard prepare MODEL --suite S --output {folder}")
+    return found
+
+
+def refuse_present(folder: Path) -> None:
+    if (folder / "sheets").exists():
+        raise Refused(f"{folder} holds sheets already. Choose a new folder for --output.")
+
+
+def read_settings_json(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"--engine-settings is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise typer.BadParameter('--engine-settings must be a JSON object, e.g. {"max_num_seqs": 32}.')
+    return value

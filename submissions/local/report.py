@@ -1,0 +1,163 @@
+"""What the commands that need no server say: progress while they run, then values, scores and failures."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from orchestrator import suites
+from orchestrator.errors import Refused, next_step
+from orchestrator.suites import Suite
+from submissions.cli.output import answer_table, chat, complain
+from submissions.intake import Accepted
+from submissions.local.plan import TASKS
+from workers import pipeline
+
+UNITS = {"prepare": "requests", "infer": "requests", "score": "benchmark"}
+"""What each stage's progress counts."""
+
+
+class Meter:
+    """Progress on the terminal; callable as `pipeline.Report`, from several threads."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[count]}"),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            disable=quiet,
+        )
+        self._bars: dict[str, TaskID] = {}
+
+    def __enter__(self) -> "Meter":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, stage: str, what: str, done: int, total: int) -> None:
+        # Inference is one bar whose text changes; prepare and score have one for each benchmark.
+        key = stage if stage == "infer" else f"{stage} {what}"
+        label = f"{stage:8}{what}"
+        if key not in self._bars:
+            self._bars[key] = self._progress.add_task(label, total=None, count="")
+        count = f"{done:,} of {total:,} {UNITS[stage]}" if total else ""
+        self._progress.update(self._bars[key], description=label, completed=done, total=total or None, count=count)
+
+
+@contextmanager
+def in_sentences() -> Iterator[None]:
+    """A stage that failed is told with its sentence, the next step and where its log is."""
+    try:
+        yield
+    except pipeline.StageError as error:
+        raise Refused(f"{error.sentence} {next_step(error.kind)} Log: {error.log}") from error
+
+
+def values_of(suite: Suite, run: pipeline.RunOutcome) -> dict[str, suites.BenchmarkValue]:
+    """The suite's values of the benchmarks that were scored; none for chosen tasks, which have no suite."""
+    if suite.name == TASKS:
+        return {}
+    return {
+        outcome.benchmark: suites.evaluate_benchmark(suite.benchmark(outcome.benchmark), outcome.done.scores)
+        for outcome in run.benchmarks
+        if outcome.done is not None
+    }
+
+
+def print_report(
+    accepted: Accepted, run: pipeline.RunOutcome, values: dict[str, suites.BenchmarkValue], seconds: float
+) -> None:
+    if values:
+        rows = [
+            (name, f"{value.value:.2f}", "" if value.stderr is None else f"±{value.stderr:.2f}", f"{value.raw:.2f}")
+            for name, value in values.items()
+        ]
+        average = suites.average(accepted.suite, values)
+        rows.append(("Average", "none" if average is None else f"{average:.2f}", "", ""))
+        columns = [("Benchmark", "left"), ("Score", "right"), ("", "right"), ("Raw", "right")]
+        answer_table(columns, rows, title=f"{accepted.model.name} · {accepted.suite.name} v{accepted.suite.version}")
+    else:
+        print_scores(run.benchmarks)
+    print_failures(run.benchmarks)
+    if run.infer is not None:
+        chat(
+            f"{run.infer.computed:,} requests computed, {run.infer.reused:,} known already; "
+            f"{run.infer.seconds:.1f} s of engine time, {seconds:.1f} s in all."
+        )
+    if accepted.limit is not None:
+        chat(f"With --limit {accepted.limit} this is a trial: do not compare it with full scores.")
+
+
+def print_scores(outcomes: Sequence[pipeline.BenchmarkOutcome]) -> None:
+    columns = [
+        ("Task", "left"),
+        ("Filter", "left"),
+        ("Metric", "left"),
+        ("Value", "right"),
+        ("", "right"),
+        ("n", "right"),
+    ]
+    rows = [
+        (
+            value.task,
+            value.filter,
+            value.metric,
+            f"{value.value:.4f}",
+            "" if value.stderr is None else f"±{value.stderr:.4f}",
+            str(value.samples),
+        )
+        for outcome in outcomes
+        if outcome.done is not None
+        for value in outcome.done.scores
+    ]
+    if rows:
+        answer_table(columns, rows)
+
+
+def print_failures(outcomes: Sequence[pipeline.BenchmarkOutcome]) -> None:
+    for outcome in outcomes:
+        if outcome.failure is not None:
+            complain(f"{outcome.benchmark} failed: {outcome.sentence} {next_step(outcome.failure)}")
+            if outcome.log is not None:
+                chat(f"  Log: {outcome.log}")
+
+
+def as_json_record(
+    accepted: Accepted,
+    run: pipeline.RunOutcome,
+    values: dict[str, suites.BenchmarkValue],
+    seconds: float,
+    written: Path | None,
+) -> dict[str, Any]:
+    return {
+        "model": accepted.model.name,
+        "revision": accepted.model.revision,
+        "precision": accepted.precision.value,
+        "engine": accepted.engine.value,
+        "suite": None if accepted.suite.name == TASKS else accepted.suite.name,
+        "suite_version": None if accepted.suite.name == TASKS else accepted.suite.version,
+        "limit": accepted.limit,
+        "average": suites.average(accepted.suite, values) if values else None,
+        "values": {name: asdict(value) for name, value in values.items()},
+        "benchmarks": [outcome_json(outcome) for outcome in run.benchmarks],
+        "inference": run.infer.model_dump(mode="json") if run.infer else None,
+        "seconds": seconds,
+        "results_file": str(written) if written else None,
+    }
+
+
+def outcome_json(outcome: pipeline.BenchmarkOutcome) -> dict[str, Any]:
+    return {
+        "benchmark": outcome.benchmark,
+        "scores": [value.model_dump(mode="json") for value in outcome.done.scores] if outcome.done else [],
+        "failure": outcome.failure,
+        "sentence": outcome.sentence,
+    }
