@@ -87,7 +87,7 @@ def _complete(
     result = results.finite(done.model_dump(mode="json", exclude={"scores"}))
     arrows.complete(session, job.attempt_id, result=result, now=now)
     if isinstance(done, InferDone):
-        results.add_cost(session, job.evaluation_id, done)
+        results.add_cost(session, job, done)
 
 
 def _unexplained(stage: Stage) -> FailureKind:

@@ -63,7 +63,7 @@ def describe_score(
             "infer": {
                 "engine": evaluation.engine.value,
                 "attempts": attempts,
-                "cost": describe_cost(InferDone.model_validate(infer.result)) if infer.result else None,
+                "cost": describe_cost(session, infer, InferDone.model_validate(infer.result)) if infer.result else None,
             },
             # Score repeats what prepare found, from the sheet itself.
             "score": {"results": done.results, "attempt": attempt, **sheet.get("provenance", {}), **done.provenance},
@@ -79,11 +79,27 @@ def engine_versions(done: ScoreDone, attempts: list[dict[str, Any]]) -> list[str
     return sorted(found or {str(attempt["engine_version"]) for attempt in attempts if attempt["engine_version"]})
 
 
-def describe_cost(done: InferDone) -> dict[str, Any]:
-    """What answering cost in the infer job's last attempt, for all benchmarks of the evaluation together."""
+def describe_cost(session: Session, infer: Job, done: InferDone) -> dict[str, Any]:
+    """What answering cost, for all benchmarks of the evaluation together.
+
+    `device_seconds` counts every attempt; counts of requests and tokens are those of the last one, which alone lived to
+    report them, and `earlier_attempts` says how many others there were.
+    """
     cost = done.model_dump(mode="json", exclude={"stage"})
+    earlier = session.exec(
+        select(Attempt).where(
+            Attempt.job_id == infer.id,
+            Attempt.id != infer.attempt_id,
+            col(Attempt.started_at).is_not(None),
+            col(Attempt.ended_at).is_not(None),
+        )
+    ).all()
+    lost = sum(
+        (each.ended_at - each.started_at).total_seconds() for each in earlier if each.started_at and each.ended_at
+    )
+    cost["earlier_attempts"] = len(earlier)
     # An engine on a GPU is billed by the seconds that it holds the device, answering or not.
-    cost["device_seconds"] = done.total_seconds * done.engine.device_count
+    cost["device_seconds"] = (done.total_seconds + lost) * done.engine.device_count
     return cost
 
 

@@ -108,10 +108,10 @@ def commit(
     _write_average(session, evaluation, suite)
 
 
-def add_cost(session: Session, evaluation: int, done: InferDone) -> None:
+def add_cost(session: Session, infer: Job, done: InferDone) -> None:
     """Complete the provenance of scores that were committed before the infer job ended: its cost is known only now."""
-    cost = describe_cost(done)
-    own = select(Score).where(Score.evaluation_id == evaluation, Score.task == "", Score.metric == VALUE)
+    cost = describe_cost(session, infer, done)
+    own = select(Score).where(Score.evaluation_id == infer.evaluation_id, Score.task == "", Score.metric == VALUE)
     for row in session.exec(own).all():
         if not row.provenance.get("infer", {}).get("cost"):
             row.provenance = row.provenance | {"infer": row.provenance.get("infer", {}) | {"cost": cost}}

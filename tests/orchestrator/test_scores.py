@@ -84,6 +84,21 @@ def test_the_cost_is_added_to_scores_that_were_there_before_the_engine_ended(yar
     assert row.provenance["infer"]["cost"]["tokens_computed"] == 100
 
 
+def test_the_cost_counts_the_device_of_every_attempt(yard: Yard) -> None:
+    evaluation = yard.submit()
+    first = yard.infer_order()
+    yard.report(first.attempt, "started")
+    yard.wait(40)
+    yard.report(first.attempt, "released", sentence="The GPU is wanted.")
+    yard.workers()
+    (again,) = yard.tick()
+    yard.complete(again)
+    yard.finish()
+    (row, _) = [row for row in yard.scores(evaluation) if row.metric == "value"]
+    cost = row.provenance["infer"]["cost"]
+    assert (cost["device_seconds"], cost["earlier_attempts"], cost["total_seconds"]) == (43.0, 1, 3.0)
+
+
 def test_a_counted_number_that_is_not_finite_is_a_failure_and_never_a_score(yard: Yard) -> None:
     evaluation = yard.submit()
     arc, _ = score_orders(yard)
