@@ -11,6 +11,7 @@ so whatever a row names is in the backup, though the hub goes on working. Model 
 
 import io
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -18,17 +19,19 @@ from pathlib import Path
 from typing import Any
 
 import zstandard
-from sqlalchemy import Connection, DateTime, Engine, MetaData, Table, func, insert, inspect, select, text
+from sqlalchemy import Connection, DateTime, Engine, MetaData, Table, func, insert, select, text
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.types import Integer
 
 from orchestrator import db
-from orchestrator.artifacts import ArtifactStore, file_sha256
+from orchestrator.artifacts import ArtifactStore, file_sha256, is_key
 from orchestrator.errors import EvalyardError, Refused
 from orchestrator.settings import HubSettings
 
 FORMAT = 1
 PREFIXES = ("sheets", "responses", "results")
 BATCH_ROWS = 500
+TABLE = re.compile(r"[a-z][a-z_]{0,59}")
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being copied, how many are done, and of how many."""
@@ -79,12 +82,11 @@ def restore(settings: HubSettings, folder: Path, *, progress: Progress | None = 
     manifest = _read_manifest(folder)
     engine = db.make_engine(settings.database_url)
     shown = engine.url.render_as_string(hide_password=True)
-    with engine.connect() as connection:
-        if inspect(connection).get_table_names():
-            raise Refused(
-                f"The database {shown} is not empty, and restore never overwrites. "
-                "Give a new data folder (--data), or a new database (EVALYARD_DATABASE_URL)."
-            )
+    if not _is_empty(engine, manifest["schema"]):
+        raise Refused(
+            f"The database {shown} is not empty, and restore never overwrites. "
+            "Give a new data folder (--data), or a new database (EVALYARD_DATABASE_URL)."
+        )
     store = ArtifactStore(settings.artifacts_url)
     wanted: dict[str, dict[str, Any]] = manifest["artifacts"]
     if foreign := [key for prefix in PREFIXES for key in store.list(prefix) if key not in wanted]:
@@ -100,12 +102,32 @@ def restore(settings: HubSettings, folder: Path, *, progress: Progress | None = 
         store.put_file(key, path)
         tell("artifacts", number, len(wanted))
     db.migrate(engine, revision=manifest["schema"])
-    with engine.begin() as connection:
-        for number, table in enumerate(manifest["tables"], start=1):
-            _read_table(connection, table, folder / "database" / f"{table}.jsonl.zst")
-            tell("tables", number, len(manifest["tables"]))
+    try:
+        with engine.begin() as connection:
+            for number, table in enumerate(manifest["tables"], start=1):
+                _read_table(connection, table, folder / "database" / f"{table}.jsonl.zst")
+                tell("tables", number, len(manifest["tables"]))
+    except (ValueError, TypeError, AttributeError, SQLAlchemyError, zstandard.ZstdError) as error:
+        raise DamagedBackup(
+            f"The rows of the backup {folder} do not fit its schema, and none was kept: {_first_line(error)}. "
+            "Take another backup."
+        ) from error
     db.migrate(engine)
     return f"Restored {_contents(manifest)} from {folder}. Start the system: evalyard up --data {settings.data}"
+
+
+def _is_empty(engine: Engine, schema: str) -> bool:
+    """Whether the database holds nothing, or the bare tables that an interrupted restore of this schema left."""
+    with engine.connect() as connection:
+        metadata = MetaData()
+        metadata.reflect(connection)
+        if not metadata.tables:
+            return True
+        version = metadata.tables.get("alembic_version")
+        if version is None or connection.execute(select(version)).scalars().all() != [schema]:
+            return False
+        tables = (table for table in metadata.tables.values() if table is not version)
+        return not any(connection.execute(select(table).limit(1)).first() for table in tables)
 
 
 def _write_tables(engine: Engine, folder: Path, tell: Progress) -> dict[str, dict[str, Any]]:
@@ -184,12 +206,42 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise DamagedBackup(f"{folder}/manifest.json cannot be read: {error}. Take another backup.") from error
+    if not _is_sound(manifest):
+        raise DamagedBackup(f"{folder}/manifest.json is not what `evalyard backup` writes. Take another backup.")
     if manifest.get("format") != FORMAT or manifest.get("schema") not in db.known_revisions():
         raise Refused(
             f"The backup {folder} was made by a newer Evalyard (schema {manifest.get('schema')}). "
             "Upgrade this Evalyard first."
         )
     return manifest
+
+
+def _is_sound(manifest: Any) -> bool:
+    """Whether every name in it is one that a backup has: none may lead out of the backup's folder."""
+    if not isinstance(manifest, dict):
+        return False
+    if manifest.get("format") != FORMAT:
+        return True  # its own sentence follows
+    listed = [manifest.get("tables"), manifest.get("artifacts")]
+    if not all(isinstance(files, dict) for files in listed):
+        return False
+    tables, artifacts = listed
+    return (
+        all(
+            isinstance(facts, dict) and isinstance(facts.get("sha256"), str)
+            for files in listed
+            for facts in files.values()
+        )
+        and all(isinstance(facts.get("rows"), int) for facts in tables.values())
+        and all(isinstance(facts.get("bytes"), int) for facts in artifacts.values())
+        and all(TABLE.fullmatch(name) and name != "alembic_version" for name in tables)
+        and all(is_key(key) and key.split("/")[0] in PREFIXES for key in artifacts)
+    )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
 def _check(path: Path, sha256: str) -> None:

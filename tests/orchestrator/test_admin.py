@@ -1,11 +1,13 @@
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 from sqlalchemy import MetaData, select
 
 from orchestrator import admin, db
-from orchestrator.artifacts import ArtifactStore
+from orchestrator.artifacts import ArtifactStore, file_sha256
 from orchestrator.errors import Refused
 from orchestrator.settings import HubSettings
 from tests.orchestrator.yard import Yard
@@ -93,14 +95,16 @@ def test_restore_leaves_a_store_with_other_artifacts_alone(tmp_path: Path) -> No
         admin.restore(new, tmp_path / "backup")
 
 
-def test_an_interrupted_restore_can_be_run_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["artifacts", "tables"])
+def test_an_interrupted_restore_can_be_run_again(where: str, tmp_path: Path) -> None:
     old = settings_for(tmp_path / "old", f"sqlite:///{tmp_path}/old/x.db")
     fill(old)
     admin.backup(old, tmp_path / "backup")
     new = settings_for(tmp_path / "new", f"sqlite:///{tmp_path}/new/x.db")
 
     def interrupt(what: str, done: int, total: int) -> None:
-        raise KeyboardInterrupt
+        if what == where:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         admin.restore(new, tmp_path / "backup", progress=interrupt)
@@ -117,6 +121,54 @@ def test_a_damaged_backup_is_refused_before_the_database_is_touched(tmp_path: Pa
     with pytest.raises(admin.DamagedBackup, match=r"sheet\.json is damaged"):
         admin.restore(new, tmp_path / "backup")
     assert rows(new.database_url) == {}
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        ("artifacts", "../../outside"),
+        ("artifacts", "/etc/hostname"),
+        ("artifacts", "elsewhere/x"),
+        ("tables", "../evaluation"),
+        ("tables", "alembic_version"),
+    ],
+)
+def test_a_backup_names_nothing_outside_itself(part: str, name: str, tmp_path: Path) -> None:
+    old = settings_for(tmp_path / "old", f"sqlite:///{tmp_path}/old/x.db")
+    fill(old)
+    admin.backup(old, tmp_path / "backup")
+    manifest = tmp_path / "backup" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    content[part][name] = next(iter(content[part].values()))
+    manifest.write_text(json.dumps(content))
+    new = settings_for(tmp_path / "new", f"sqlite:///{tmp_path}/new/x.db")
+    with pytest.raises(admin.DamagedBackup, match="not what `evalyard backup` writes"):
+        admin.restore(new, tmp_path / "backup")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "null", '{"format": 1}', '{"format": 1, "tables": [], "artifacts": {}}'])
+def test_a_manifest_that_is_something_else_is_a_sentence(text: str, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(admin.DamagedBackup, match="Take another backup"):
+        admin.restore(settings_for(tmp_path / "new", f"sqlite:///{tmp_path}/new/x.db"), tmp_path)
+
+
+@pytest.mark.parametrize("row", [b"[]", b'{"id": 1, "no_such_column": 2}', b'{"id": 1}', b"{"])
+def test_rows_that_do_not_fit_are_refused_and_none_is_kept(row: bytes, tmp_path: Path) -> None:
+    old = settings_for(tmp_path / "old", f"sqlite:///{tmp_path}/old/x.db")
+    fill(old)
+    admin.backup(old, tmp_path / "backup")
+    rows_file = tmp_path / "backup" / "database" / "score.jsonl.zst"
+    rows_file.write_bytes(zstandard.compress(row + b"\n"))
+    manifest = tmp_path / "backup" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    content["tables"]["score"]["sha256"] = file_sha256(rows_file)
+    manifest.write_text(json.dumps(content))
+    new = settings_for(tmp_path / "new", f"sqlite:///{tmp_path}/new/x.db")
+    with pytest.raises(admin.DamagedBackup, match="none was kept"):
+        admin.restore(new, tmp_path / "backup")
+    assert not any(found for name, found in rows(new.database_url).items() if name != "alembic_version")
 
 
 def test_an_unfinished_backup_is_no_backup(tmp_path: Path) -> None:
