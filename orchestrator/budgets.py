@@ -17,6 +17,8 @@ class Budgets:
     first_pause_seconds: float = 5.0
     """Pause before the second retry; the first one is made at once, each later one waits twice as long."""
     longest_pause_seconds: float = 300.0
+    long_enough: timedelta = timedelta(hours=1)
+    """An inference that ran for so long until its host was lost keeps what it answered: earlier losses are forgiven."""
 
 
 @dataclass(frozen=True)

@@ -231,7 +231,8 @@ def lose(
 ) -> bool:
     """End the current attempt of a job by a failure: queued again while its budget lasts, failed otherwise."""
     assert job.attempt_id is not None
-    tally = count(failure, Tally(job.model_failures, job.infrastructure_failures))
+    forgiven = failure is FailureKind.NODE_LOST and _ran_long(session, job, budgets, now=now)
+    tally = count(failure, Tally(job.model_failures, 0 if forgiven else job.infrastructure_failures))
     pause = pause_before_retry(failure, tally, budgets)
     if pause is not None:
         return arrows.requeue(
@@ -260,6 +261,12 @@ def lose(
         lease_ended=lease_ended,
         now=now,
     )
+
+
+def _ran_long(session: Session, job: Job, budgets: Budgets, *, now: datetime) -> bool:
+    """Whether the current attempt is one of an infer job, which keeps what it answers, and lived long."""
+    started = session.exec(select(Attempt.started_at).where(Attempt.id == job.attempt_id)).first()
+    return job.stage is Stage.INFER and started is not None and now - started >= budgets.long_enough
 
 
 def lock_held(session: Session, attempt: str) -> Job | None:

@@ -182,6 +182,18 @@ def test_a_lost_host_does_not_use_up_the_models_tries(yard: Yard) -> None:
     assert (job.state.value, job.model_failures, job.infrastructure_failures) == ("dispatched", 0, 5)
 
 
+def test_hosts_lost_after_hours_of_inference_never_use_up_the_budget(yard: Yard) -> None:
+    evaluation = yard.submit()
+    order = yard.infer_order()
+    for _ in range(15):
+        yard.report(order.attempt, "started")
+        yard.wait(2 * 3600)
+        assert yard.reap() == 1
+        yard.workers()
+        (order,) = yard.tick()
+    assert yard.job(evaluation, Stage.INFER).infrastructure_failures == 1
+
+
 def test_infrastructure_has_a_budget_too(yard: Yard) -> None:
     evaluation = yard.submit()
     yard.infer_order()
