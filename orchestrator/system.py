@@ -25,6 +25,7 @@ from orchestrator import db, valkey
 from orchestrator.errors import EvalyardError
 from orchestrator.services import Service, Services, log_tail
 from orchestrator.settings import PREFIX, HubSettings
+from orchestrator.suites import load_suites
 from orchestrator.tables import Worker
 
 WORKERS = {"harness": "harness-1", "engine": "engine-1"}
@@ -64,9 +65,10 @@ def up(
     `say` takes lines for people; `when_up` is called once everything answers.
 
     Raises:
-        CannotStart, DatabaseUnusable, ServiceGivenUp: with what to do next; nothing is left running.
+        CannotStart, SuiteError, DatabaseUnusable, ServiceGivenUp: with what to do next; nothing is left running.
     """
     began = time.monotonic()
+    load_suites(settings.suites)  # a mistake in a team's file is said before anything is made or started
     stops = _Stops()
     with _hold(settings.data):
         settings = settings.model_copy(update={"port": _check_port(settings.host, settings.port)})

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import typer
 
+from orchestrator.artifacts import ArtifactError
 from orchestrator.errors import EvalyardError
 from submissions.cli import actions, look, submit, system
 from submissions.cli.output import complain
@@ -64,6 +65,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Whoever read the answer has seen enough of it.
         sys.stderr.close()
         sys.exit(0)
+    except ArtifactError as error:
+        complain(str(error))
+        sys.exit(1)
+    except OSError as error:
+        what = error.filename or "A file or connection"
+        complain(f"{what} cannot be used ({error.strerror or error}). Check its path, its permissions and the disk.")
+        sys.exit(1)
 
 
 def _show_version(

@@ -85,6 +85,8 @@ def evaluate(
     accepted = plans.check(
         settings, chosen, model=model, revision=revision, precision=precision, chat_template=chat_template, limit=limit
     )
+    if output:
+        output.mkdir(parents=True, exist_ok=True)  # what cannot be written is better known before the work than after
     folder = (
         settings.data / "local" / "runs" / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{artifacts.slug(accepted.model.name)}"
     )
