@@ -11,7 +11,6 @@ A request's hash covers exactly what the engine is given, so equal requests shar
 """
 
 import hashlib
-import io
 import json
 from array import array
 from collections.abc import Iterable, Iterator
@@ -22,6 +21,13 @@ import msgspec
 import zstandard
 
 FORMAT = 1
+
+
+READ_BYTES = 1 << 16
+
+
+class DamagedSheet(Exception):
+    """A file of a sheet is not as it was written: fewer requests or documents must never become a score."""
 
 
 class Loglikelihood(msgspec.Struct, frozen=True, tag="loglikelihood", tag_field="kind"):
@@ -128,7 +134,8 @@ def write_lines(path: Path, records: Iterable[Any]) -> int:
     encoder = msgspec.json.Encoder()
     count = 0
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as raw, zstandard.ZstdCompressor(level=3).stream_writer(raw, closefd=False) as out:
+    compressor = zstandard.ZstdCompressor(level=3, write_checksum=True)
+    with temporary.open("wb") as raw, compressor.stream_writer(raw, closefd=False) as out:
         for record in records:
             out.write(encoder.encode(record) + b"\n")
             count += 1
@@ -137,10 +144,23 @@ def write_lines(path: Path, records: Iterable[Any]) -> int:
 
 
 def read_lines(path: Path) -> Iterator[bytes]:
-    """The lines of a zstd-compressed file, without their ends."""
-    with path.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as stream:
-        for line in io.BufferedReader(stream, buffer_size=1 << 20):
-            yield line.rstrip(b"\n")
+    """The lines of a zstd-compressed file, without their ends.
+
+    Raises:
+        DamagedSheet: the file is cut off or changed; lines before that place may have been given.
+    """
+    stream = zstandard.ZstdDecompressor().decompressobj()
+    rest = b""
+    with path.open("rb") as raw:
+        try:
+            while chunk := raw.read(READ_BYTES):
+                *lines, rest = (rest + stream.decompress(chunk)).split(b"\n")
+                yield from lines
+        except zstandard.ZstdError as error:
+            raise DamagedSheet(f"{path.name} is damaged: {error}. Prepare the benchmark again.") from error
+    # The library's own reader takes a file that is cut off for one that ends.
+    if rest or not stream.eof:
+        raise DamagedSheet(f"{path.name} is cut off. Prepare the benchmark again.")
 
 
 def write_info(folder: Path, info: SheetInfo) -> None:

@@ -25,6 +25,7 @@ from typing import IO, Any, TypeVar
 from pydantic import BaseModel
 
 from orchestrator.wire import FailureKind
+from workers.sheets import DamagedSheet
 
 WorkT = TypeVar("WorkT", bound=BaseModel)
 
@@ -73,6 +74,10 @@ def run(work_type: type[WorkT], main: Callable[[WorkT, Path], BaseModel]) -> Non
     except StageFailure as failure:
         traceback.print_exc()
         emit("failed", failure=failure.kind, sentence=failure.sentence)
+        _leave(1)
+    except DamagedSheet as damaged:
+        traceback.print_exc()
+        emit("failed", failure=FailureKind.SHEET, sentence=str(damaged))
         _leave(1)
     except Exception as error:
         traceback.print_exc()

@@ -66,6 +66,27 @@ def test_a_sheet_reads_back_what_was_written(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.tmp"))
 
 
+def test_a_file_that_is_cut_off_or_changed_is_damaged_and_never_a_shorter_sheet(tmp_path: Path) -> None:
+    path = tmp_path / "requests.jsonl.zst"
+    whole = [Loglikelihood(f"{number:032x}", [number], [3]) for number in range(5000)]
+    sheets.write_lines(path, whole)
+    data = path.read_bytes()
+    assert list(sheets.read_requests(tmp_path)) == whole
+    for size in {0, 1, len(data) // 2, len(data) - 1, *range(10, len(data), len(data) // 20)}:
+        path.write_bytes(data[:size])
+        with pytest.raises(sheets.DamagedSheet, match=r"requests\.jsonl\.zst is cut off\. Prepare"):
+            list(sheets.read_lines(path))
+    for place in range(20, len(data), len(data) // 20):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        with pytest.raises(sheets.DamagedSheet, match="Prepare the benchmark again"):
+            list(sheets.read_lines(path))
+
+
+def test_a_file_without_records_reads_as_none(tmp_path: Path) -> None:
+    assert sheets.write_lines(tmp_path / "none.jsonl.zst", []) == 0
+    assert list(sheets.read_lines(tmp_path / "none.jsonl.zst")) == []
+
+
 def test_an_unknown_kind_of_request_is_refused(tmp_path: Path) -> None:
     sheets.write_lines(tmp_path / "requests.jsonl.zst", [{"kind": "embed", "id": "x"}])
     with pytest.raises(msgspec.ValidationError):

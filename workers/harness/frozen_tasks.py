@@ -110,6 +110,4 @@ def install(sheet: FrozenSheet) -> None:
 
 
 def _mismatch(what: str) -> StageFailure:
-    return StageFailure(
-        FailureKind.HARNESS, f"The sheet does not fit this harness: {what}. Prepare the benchmark again."
-    )
+    return StageFailure(FailureKind.SHEET, f"The sheet does not fit this harness: {what}. Prepare the benchmark again.")

@@ -29,7 +29,7 @@ class RequestWriter:
         self._path = path
         self._temporary = path.with_name(path.name + ".tmp")
         self._raw = self._temporary.open("wb")
-        self._out = zstandard.ZstdCompressor(level=3).stream_writer(self._raw, closefd=False)
+        self._out = zstandard.ZstdCompressor(level=3, write_checksum=True).stream_writer(self._raw, closefd=False)
         self._encoder = msgspec.json.Encoder()
 
     def add(self, request: Request, *, truncated: bool) -> str:

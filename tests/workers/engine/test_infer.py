@@ -163,6 +163,18 @@ def test_damaged_and_foreign_segments_are_set_aside_with_a_warning(tmp_path: Pat
     assert "another model identity" in log
 
 
+def test_a_sheet_that_is_cut_off_is_named_and_nothing_of_it_is_answered(tmp_path: Path) -> None:
+    sheet = write_sheet(tmp_path / "a", questions(4))
+    requests = Path(sheet) / "requests.jsonl.zst"
+    requests.write_bytes(requests.read_bytes()[:-9])
+    outcome, _ = finish(infer_work({"ARC": sheet}), tmp_path / "out")
+    assert (outcome.failure, outcome.sentence) == (
+        FailureKind.SHEET,
+        "requests.jsonl.zst is cut off. Prepare the benchmark again.",
+    )
+    assert responses_in(tmp_path / "out") == []
+
+
 def test_slices_together_answer_the_whole_sheet_once(tmp_path: Path) -> None:
     asked = [*questions(40), *(score([1], [token]) for token in range(2, 12))]
     sheet = write_sheet(tmp_path / "a", asked)
