@@ -1,14 +1,14 @@
 """What the infer stage asks of an engine, whichever computes: the one seam between feeding and computing.
 
 An engine is fed groups and gives back responses one by one, in whatever order they finish. It never reads sheets,
-writes segments or speaks to the supervisor; and importing this module imports no engine.
+writes segments or speaks to the supervisor.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from orchestrator.wire import EngineFamily, FailureKind, InferWork
+from orchestrator.wire import FailureKind
 from workers.segments import Response
 from workers.sheets import Request
 from workers.stage import StageFailure
@@ -53,29 +53,6 @@ class Engine(Protocol):
     def busy(self) -> bool:
         """Whether something submitted is still unanswered."""
         ...
-
-
-def make_engine(work: InferWork, need: Need) -> Engine:
-    """The engine that `work` names, not yet started."""
-    if work.model.weight_type == "adapter" and work.engine is not EngineFamily.SCRIPTED:
-        raise StageFailure(
-            FailureKind.ARCHITECTURE,
-            f"Model {work.model.name} is an adapter, and adapters are not run yet. Merge it into its base model and "
-            "submit the merged weights.",
-        )
-    match work.engine:
-        case EngineFamily.SCRIPTED:
-            from workers.engine.scripted import ScriptedEngine
-
-            return ScriptedEngine(work.settings)
-        case EngineFamily.TRANSFORMERS:
-            from workers.engine.transformers import TransformersEngine
-
-            return TransformersEngine(work)
-        case EngineFamily.VLLM:
-            from workers.engine.vllm import VllmEngine
-
-            return VllmEngine(work, need)
 
 
 def refuse_unknown_settings(settings: dict[str, Any], allowed: Sequence[str]) -> None:

@@ -15,8 +15,9 @@ from types import FrameType
 
 from orchestrator.wire import EngineInfo, FailureKind, InferDone, InferWork, identity_digest
 from workers import stage
-from workers.engine.engine import Engine, Need, make_engine
+from workers.engine.engine import Engine, Need
 from workers.engine.failures import classify
+from workers.engine.families import make_engine
 from workers.engine.feed import feed, refuse_foreign_tokens
 from workers.engine.info import EngineMissing, engine_info
 from workers.engine.known import answered

@@ -1,6 +1,6 @@
 """Values of documents as JSON and back without loss: what score sees is what prepare saw.
 
-JSON loses tuples, dates, bytes, special floats and keys that are no strings; these are written as `{"$": [kind, …]}`.
+JSON loses tuples, dates, bytes, special floats and keys that are no strings: written as `{"$evalyard": [kind, …]}`.
 """
 
 import base64

@@ -91,8 +91,7 @@ def refuse_not_finite(responses: Responses) -> None:
         raise StageFailure(
             FailureKind.INVALID_OUTPUT,
             f"{bad} of {len(responses.found)} answers are not finite numbers. The weights are broken, or do not fit "
-            f"into "
-            "the precision: try bfloat16 or float32.",
+            "into the precision: try bfloat16 or float32.",
         )
 
 

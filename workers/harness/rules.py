@@ -64,8 +64,17 @@ class Rules(TemplateLM):  # type: ignore[misc]  # lm-eval has no types for mypy
         self._encoded = dict(zip(wanted, self.encode_many(wanted), strict=True)) if wanted else {}
 
     def encode_many(self, strings: Sequence[str]) -> list[list[int]]:
-        """Each text as `tok_encode` without arguments would encode it."""
-        raise NotImplementedError
+        """Each text as `tok_encode` without arguments would encode it: both back ends do it alike."""
+        bos = self.tokenizer.decode(self.prefix_token_id)
+        marked = [text for text in strings if lm_eval_models.has_bos_prefix(text, bos)]
+        plain = [text for text in strings if not lm_eval_models.has_bos_prefix(text, bos)]
+        # A text that already begins with BOS (chat templates write it) must not get another.
+        found = dict(zip(marked, self._call(marked, add_special_tokens=False), strict=True))
+        found.update(zip(plain, self._call(plain), strict=True))
+        return [found[text] for text in strings]
+
+    def _call(self, strings: Sequence[str], **kwargs: Any) -> list[list[int]]:
+        return list(self.tokenizer(list(strings), return_attention_mask=False, **kwargs).input_ids) if strings else []
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
         raise NotImplementedError
@@ -144,15 +153,6 @@ class VllmRules(Rules):
         text = str(self.tokenizer.decode(self.eot_token_id))
         return text or str(getattr(self.tokenizer, "eos_token", None) or "")
 
-    def encode_many(self, strings: Sequence[str]) -> list[list[int]]:
-        bos = self.tokenizer.decode(self.prefix_token_id)
-        marked = [text for text in strings if lm_eval_models.has_bos_prefix(text, bos)]
-        plain = [text for text in strings if not lm_eval_models.has_bos_prefix(text, bos)]
-        # A text that already begins with BOS (chat templates write it) must not get another.
-        found = dict(zip(marked, self._call(marked, add_special_tokens=False), strict=True))
-        found.update(zip(plain, self._call(plain), strict=True))
-        return [found[text] for text in strings]
-
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
         if not string:
             return []
@@ -164,11 +164,6 @@ class VllmRules(Rules):
 
     def encode_prompts(self, prompts: Sequence[str]) -> list[list[int]]:
         return self.encode_many(prompts)
-
-    def _call(self, strings: Sequence[str], **kwargs: Any) -> list[list[int]]:
-        if not strings:
-            return []
-        return list(self.tokenizer(list(strings), return_attention_mask=False, **kwargs).input_ids)
 
     def split(self, context: list[int], continuation: list[int]) -> Encoded | None:
         room = self.max_length - 1  # vLLM always generates one token
@@ -216,14 +211,6 @@ class HfRules(Rules):
     def _eos_text(self) -> str:
         return str(self.tokenizer.decode(self.eot_token_id, skip_special_tokens=False))
 
-    def encode_many(self, strings: Sequence[str]) -> list[list[int]]:
-        bos = self.tokenizer.decode(self.prefix_token_id)
-        marked = [text for text in strings if lm_eval_models.has_bos_prefix(text, bos)]
-        plain = [text for text in strings if not lm_eval_models.has_bos_prefix(text, bos)]
-        found = dict(zip(marked, self._call(marked, add_special_tokens=False), strict=True))
-        found.update(zip(plain, self._call(plain), strict=True))
-        return [found[text] for text in strings]
-
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
         if add_special_tokens is not None:
             return list(self.tokenizer.encode(string, add_special_tokens=add_special_tokens))
@@ -237,9 +224,6 @@ class HfRules(Rules):
         found = dict(zip(plain, self._call(plain), strict=True))
         found.update(zip(own, self._call(own, add_special_tokens=False), strict=True))
         return [found[text] for text in prompts]
-
-    def _call(self, strings: Sequence[str], **kwargs: Any) -> list[list[int]]:
-        return list(self.tokenizer(list(strings), return_attention_mask=False, **kwargs).input_ids) if strings else []
 
     def split(self, context: list[int], continuation: list[int]) -> Encoded | None:
         if not context or not continuation or len(continuation) > self.max_length:
