@@ -222,20 +222,18 @@ def _is_sound(manifest: Any) -> bool:
         return False
     if manifest.get("format") != FORMAT:
         return True  # its own sentence follows
-    listed = [manifest.get("tables"), manifest.get("artifacts")]
-    if not all(isinstance(files, dict) for files in listed):
-        return False
-    tables, artifacts = listed
     return (
-        all(
-            isinstance(facts, dict) and isinstance(facts.get("sha256"), str)
-            for files in listed
-            for facts in files.values()
-        )
-        and all(isinstance(facts.get("rows"), int) for facts in tables.values())
-        and all(isinstance(facts.get("bytes"), int) for facts in artifacts.values())
-        and all(TABLE.fullmatch(name) and name != "alembic_version" for name in tables)
-        and all(is_key(key) and key.split("/")[0] in PREFIXES for key in artifacts)
+        _are_files(manifest.get("tables"), counted="rows")
+        and _are_files(manifest.get("artifacts"), counted="bytes")
+        and all(TABLE.fullmatch(name) and name != "alembic_version" for name in manifest["tables"])
+        and all(is_key(key) and key.split("/")[0] in PREFIXES for key in manifest["artifacts"])
+    )
+
+
+def _are_files(files: Any, *, counted: str) -> bool:
+    return isinstance(files, dict) and all(
+        isinstance(facts, dict) and isinstance(facts.get("sha256"), str) and isinstance(facts.get(counted), int)
+        for facts in files.values()
     )
 
 
