@@ -1,8 +1,11 @@
 """What must hold of the repository as a whole: documents, pins, contracts and what never goes in."""
 
 import re
+import shutil
 import subprocess
+import sys
 import tomllib
+import zipfile
 from functools import cache
 from pathlib import Path
 
@@ -125,9 +128,23 @@ def test_the_cpu_set_has_nothing_that_belongs_to_cuda() -> None:
     assert requirements("torch-cpu.txt")["torch"].endswith("+cpu")
 
 
-def test_the_wheel_ships_the_three_packages_alone() -> None:
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
-    assert settings["packages"]["find"]["include"] == ["orchestrator*", "workers*", "submissions*"]
+def test_the_wheel_ships_the_three_packages_with_all_their_files_and_nothing_else(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for path in tracked():
+        target = source / path.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    leftover = source / "workers" / "harness" / "tasks" / "demo" / "__pycache__" / "generate.cpython-311.pyc"
+    leftover.parent.mkdir()
+    leftover.touch()
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*build, "--wheel-dir", str(tmp_path), str(source)], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        shipped = {name for name in archive.namelist() if ".dist-info/" not in name}
+    packages = ("orchestrator", "workers", "submissions")
+    ours = (path.relative_to(ROOT) for path in tracked())
+    assert shipped == {path.as_posix() for path in ours if path.parts[0] in packages}
 
 
 def test_the_changelog_knows_the_version() -> None:
