@@ -195,7 +195,7 @@ def check_complete(name: str, folder: Path) -> None:
     for index in folder.glob("*.safetensors.index.json"):
         try:
             parts = set(json.loads(index.read_bytes())["weight_map"].values())
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
             raise ModelUnavailable(
                 FailureKind.WEIGHTS, f"{index.name} of model {name} is not a readable index. Upload it again."
             ) from error

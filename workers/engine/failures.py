@@ -9,6 +9,8 @@ import traceback
 from orchestrator.wire import FailureKind
 from workers.stage import StageFailure
 
+MOST_TEXT = 20_000
+
 _BAD_WEIGHTS = "has weights that are incomplete, damaged or of another shape than its config says"
 
 _RULES: tuple[tuple[FailureKind, str, str], ...] = (
@@ -56,6 +58,8 @@ _RULES: tuple[tuple[FailureKind, str, str], ...] = (
 def classify(error: BaseException, model: str) -> StageFailure:
     """The failure that an exception of an engine stands for, with a sentence that keeps the telling line."""
     text = f"{type(error).__name__}: {error}"
+    if len(text) > MOST_TEXT:  # may quote a whole config, and the rules take long to fail on such a text
+        text = text[: MOST_TEXT // 2] + "\n" + text[-MOST_TEXT // 2 :]
     for kind, pattern, meaning in _RULES:
         if found := re.search(pattern, text, re.IGNORECASE | re.DOTALL):
             return StageFailure(kind, f"Model {model} {meaning}. ({_line_at(text, found.start())})")

@@ -39,6 +39,13 @@ class TransformersEngine:
         folder = Path(self._work.model_folder)
         config = read_config(folder)
         check_weights(folder)
+        if (folder / "adapter_config.json").is_file():
+            # With peft installed transformers would apply it, and open a pickled one; vLLM never looks at it.
+            raise StageFailure(
+                FailureKind.WEIGHTS,
+                f"Model {self._work.model.name} has an adapter beside its weights, and it is not plain which of them "
+                "counts. Remove adapter_config.json, or submit the merged weights alone.",
+            )
         options = self._precision_options(config)
         model_code.forbid()
 

@@ -25,8 +25,15 @@ MIB, GIB = 1 << 20, 1 << 30
 CONTEXT_DEPENDENT = ("longrope", "su", "dynamic")
 """Rotary scalings that change with the engine's context length, which then must be the model's own."""
 
-FORBIDDEN = {"model", "tokenizer", "trust_remote_code", "load_format", "dtype", "quantization", "hf_overrides"}
-"""What decides the answers belongs to the model identity; it can't be an engine setting."""
+FORBIDDEN = {
+    "model", "tokenizer", "trust_remote_code", "load_format", "dtype", "quantization", "hf_overrides",
+    "revision", "code_revision", "tokenizer_revision", "tokenizer_mode", "hf_config_path", "config_format",
+    "generation_config", "override_generation_config", "kv_cache_dtype", "quantization_config", "enable_lora",
+    "logits_processors", "logprobs_mode", "speculative_config", "model_loader_extra_config", "worker_cls",
+    "worker_extension_cls", "hf_token",
+}  # fmt: skip
+"""What decides the answers belongs to the model identity, and what names code or a secret belongs nowhere: none of it
+can be an engine setting."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,8 @@ def derive(work: InferWork, need: Need, *, config: dict[str, Any], info: EngineI
     for name in work.settings:
         if name in FORBIDDEN or (name == "max_model_len" and _context_dependent(config)):
             raise StageFailure(
-                FailureKind.ENGINE, f"Setting '{name}' would change the answers; it is no setting of the engine."
+                FailureKind.ENGINE,
+                f"Setting '{name}' decides what is answered or which code runs; it is no setting of the engine.",
             )
     on_cpu = info.device_type == "cpu"
     if on_cpu:

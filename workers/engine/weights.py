@@ -35,7 +35,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise StageFailure(
             FailureKind.CONFIG, f"The model folder {folder.name} has no config.json. Add the model's configuration."
         ) from missing
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StageFailure(FailureKind.CONFIG, f"config.json of {folder.name} is not valid JSON: {error}.") from error
     if not isinstance(config, dict):
         raise StageFailure(FailureKind.CONFIG, f"config.json of {folder.name} is not a JSON object.")
@@ -111,7 +111,7 @@ def _indexed(index: Path) -> dict[str, str]:
     """Tensor name to file name, as the index has them."""
     try:
         promised = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise StageFailure(
             FailureKind.WEIGHTS, f"{index.name} cannot be read: {error}. Save the model again."
         ) from error
@@ -134,7 +134,7 @@ def _tensors(file: Path) -> list[str]:
         try:
             header = json.loads(data.read(length))
             ends = {name: entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"}
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
             raise _Damaged("its header is no safetensors header") from error
     expected = 8 + length + max(ends.values(), default=0)
     if size != expected:

@@ -1,3 +1,5 @@
+import time
+
 import pytest
 
 from orchestrator.wire import FailureKind
@@ -37,3 +39,9 @@ def test_an_assertion_while_weights_are_loaded_is_the_weights_fault() -> None:
     with pytest.raises(AssertionError) as caught:
         load_weights()
     assert classify(caught.value, "org/model").kind is FailureKind.WEIGHTS
+
+
+def test_a_message_that_quotes_a_hostile_config_is_classified_in_a_moment() -> None:
+    started = time.monotonic()
+    assert classify(ValueError("architecture dtype " * 200_000), "org/model").kind is FailureKind.ENGINE
+    assert time.monotonic() - started < 5

@@ -72,7 +72,15 @@ def test_on_a_cpu_the_cache_is_small_and_blocks_fit_its_kernels() -> None:
 
 def test_the_operator_s_settings_win_but_cannot_change_the_answers() -> None:
     assert settings(given={"max_num_seqs": 3}).arguments["max_num_seqs"] == 3
-    for name in ("trust_remote_code", "load_format", "dtype", "quantization"):
+    for name in (
+        "trust_remote_code",
+        "load_format",
+        "dtype",
+        "quantization",
+        "logprobs_mode",
+        "worker_cls",
+        "hf_token",
+    ):
         assert name in refused(given={name: "x"}).sentence
 
 

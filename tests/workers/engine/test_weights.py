@@ -98,3 +98,17 @@ def test_a_config_that_is_missing_or_broken_has_its_class(tmp_path: Path) -> Non
     with pytest.raises(StageFailure) as caught:
         vocabulary_size(tmp_path)
     assert caught.value.kind is FailureKind.CONFIG
+
+
+NESTED = "[" * 100_000
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors.index.json"])
+def test_json_that_is_nested_without_end_is_the_models_fault(model: Path, file: str) -> None:
+    (model / file).write_text(NESTED)
+    assert refused(model).kind in (FailureKind.CONFIG, FailureKind.WEIGHTS)
+
+
+def test_a_header_that_is_nested_without_end_is_the_models_fault(model: Path) -> None:
+    (model / "model.safetensors").write_bytes(len(NESTED).to_bytes(8, "little") + NESTED.encode())
+    assert "is damaged" in refused(model).sentence
