@@ -20,7 +20,7 @@ from orchestrator.suites import find_suite
 from orchestrator.wire import Precision
 from submissions import reading, samples
 from submissions.context import Hub, get_hub
-from submissions.intake import Intake, ModelType, SubmissionRequest, examine, record
+from submissions.intake import Intake, examine, record
 from submissions.records import (
     EvaluationDetail,
     EvaluationRecord,
@@ -32,6 +32,7 @@ from submissions.records import (
     SuiteRecord,
 )
 from submissions.reproduce import write_reproduction
+from submissions.request import ModelType, SubmissionRequest
 
 VERSION = "v1"
 FOUND: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "There is no such thing."}}

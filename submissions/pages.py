@@ -23,9 +23,9 @@ from orchestrator.wire import Precision
 from submissions import api, reading, samples, words
 from submissions.context import Hub, get_hub
 from submissions.faults import Fault, HubAway, SubmissionRefused
-from submissions.intake import DEFAULT_SUITE, ModelType, SubmissionRequest
 from submissions.problems import fault_of
 from submissions.reproduce import write_reproduction
+from submissions.request import DEFAULT_SUITE, ModelType, SubmissionRequest
 
 SAMPLES_PER_PAGE = 10
 MOST_FIELDS = 30

@@ -10,7 +10,7 @@ from orchestrator.wire import Precision
 from submissions.cli.client import ApiRefused, Client
 from submissions.cli.follow import exit_code, follow, outcome_sentence
 from submissions.cli.output import answer, answer_json, chat, complain
-from submissions.intake import DEFAULT_SUITE, ModelType
+from submissions.request import DEFAULT_SUITE, ModelType
 
 commands = typer.Typer()
 

@@ -16,8 +16,9 @@ from orchestrator.settings import HubSettings
 from orchestrator.suites import Part, Suite, SuiteBenchmark
 from orchestrator.wire import EngineFamily, Model, PrepareWork
 from submissions.cli.submit import model_address
-from submissions.intake import Accepted, SubmissionRequest, examine
+from submissions.intake import Accepted, examine
 from submissions.problems import fault_of
+from submissions.request import SubmissionRequest
 from workers import pipeline
 from workers.engine.info import EngineMissing, device_type
 from workers.weights import ModelUnavailable, Weights

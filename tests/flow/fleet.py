@@ -20,7 +20,8 @@ from orchestrator.settings import HubSettings
 from orchestrator.suites import load_suites
 from orchestrator.tables import Attempt, Evaluation, Job, Score, Worker
 from orchestrator.wire import Stage, identity_digest
-from submissions.intake import SubmissionRequest, submit
+from submissions.intake import submit
+from submissions.request import SubmissionRequest
 from tests.services import Valkey, processes_with, wait_until
 from workers import segments
 

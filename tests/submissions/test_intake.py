@@ -20,7 +20,8 @@ from orchestrator.tables import Evaluation, Event, Job, Submission
 from orchestrator.wire import EngineFamily, FailureKind, Precision, Stage
 from submissions.context import Hub
 from submissions.faults import HubAway, SubmissionRefused
-from submissions.intake import Intake, SubmissionRequest, evaluation_key, examine, record, submit
+from submissions.intake import Intake, evaluation_key, examine, record, submit
+from submissions.request import SubmissionRequest
 from tests.hub_stub import HubStub, sha_of
 from tests.submissions.factories import NOON
 from tests.submissions.test_checks import make_adapter
