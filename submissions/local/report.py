@@ -1,5 +1,7 @@
 """What the commands that need no server say: progress while they run, then values, scores and failures."""
 
+import math
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -20,18 +22,24 @@ from workers import pipeline
 UNITS = {"prepare": "requests", "infer": "requests", "score": "benchmark"}
 """What each stage's progress counts."""
 
+LINE_SECONDS = 10.0
+"""Pause between two lines about the same thing where standard error is no terminal."""
+
 
 class Meter:
-    """Progress on the terminal; callable as `pipeline.Report`, from several threads."""
+    """Progress: bars on a terminal, now and then a line in a log; callable as `pipeline.Report`, from several threads."""
 
     def __init__(self, *, quiet: bool = False) -> None:
+        console = Console(stderr=True)
+        self._lines = not quiet and not console.is_terminal
+        self._next_line: dict[str, float] = {}
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.fields[count]}"),
             TimeElapsedColumn(),
-            console=Console(stderr=True),
-            disable=quiet,
+            console=console,
+            disable=quiet or self._lines,
         )
         self._bars: dict[str, TaskID] = {}
 
@@ -49,7 +57,17 @@ class Meter:
         if key not in self._bars:
             self._bars[key] = self._progress.add_task(label, total=None, count="")
         count = f"{done:,} of {total:,} {UNITS[stage]}" if total else ""
+        if self._lines:
+            self._say(label, count, finished=bool(total) and done >= total)
         self._progress.update(self._bars[key], description=label, completed=done, total=total or None, count=count)
+
+    def _say(self, label: str, count: str, *, finished: bool) -> None:
+        """A line when something begins or ends, and every LINE_SECONDS between."""
+        now = time.monotonic()
+        if finished or now >= self._next_line.get(label, 0.0):
+            if self._next_line.get(label) != math.inf:
+                chat(f"{label}  {count}".rstrip())
+            self._next_line[label] = math.inf if finished else now + LINE_SECONDS
 
 
 @contextmanager
