@@ -27,7 +27,7 @@ LINE_SECONDS = 10.0
 
 
 class Meter:
-    """Progress: bars on a terminal, now and then a line in a log; callable as `pipeline.Report`, from several threads."""
+    """Progress, bars on a terminal or lines in a log; callable as `pipeline.Report` from several threads."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         console = Console(stderr=True)
