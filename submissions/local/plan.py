@@ -23,8 +23,8 @@ from workers import pipeline
 from workers.engine.info import EngineMissing, device_type
 from workers.weights import ModelUnavailable, Weights
 
-TASKS = "tasks"
-"""Name of the suite that `--tasks` makes up."""
+TASKS = "--tasks"
+"""Name of the suite that `--tasks` makes up: one that no suite file may have."""
 
 
 def choose_suite(settings: HubSettings, suite: str | None, tasks: str | None, num_fewshot: int | None) -> Suite:
@@ -37,7 +37,7 @@ def choose_suite(settings: HubSettings, suite: str | None, tasks: str | None, nu
     names = [name.strip() for name in (tasks or "").split(",") if name.strip()]
     if not names:
         raise typer.BadParameter("--tasks names no task.")
-    return Suite(
+    return Suite.model_construct(
         name=TASKS,
         version="0",
         title="Chosen tasks",
