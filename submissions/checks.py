@@ -93,17 +93,14 @@ def check_adapter_base(case: Case) -> Fault | None:
     return None
 
 
-def check_adapter_method(case: Case) -> Fault | None:
-    """vLLM applies LoRA alone; what it does not apply would be evaluated as the bare base model."""
-    if not case.is_adapter or case.model.adapter_config is None:
-        return None
-    method = str(case.model.adapter_config.get("peft_type") or "LORA").upper()
-    if method == "LORA":
+def check_adapter_engine(case: Case) -> Fault | None:
+    """No engine applies adapters yet. Said here, before anybody waits for it."""
+    if not case.is_adapter or case.engine is EngineFamily.SCRIPTED:
         return None
     return Fault(
         "weight_type",
-        f"{case.model.name} is an adapter of the kind {shown(method)}, and the engines apply LoRA alone. "
-        "Merge it into its base model and submit the result.",
+        f"{case.model.name} is an adapter, and adapters are not evaluated yet. Merge it into its base model and submit "
+        "the result.",
         FailureKind.ARCHITECTURE,
     )
 
@@ -248,7 +245,7 @@ def check_chat_template(case: Case) -> Fault | None:
 CHECKS: tuple[Check, ...] = (
     check_adapter_kind,
     check_adapter_base,
-    check_adapter_method,
+    check_adapter_engine,
     check_config,
     check_remote_code,
     check_generative,

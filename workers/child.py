@@ -203,6 +203,8 @@ def child_environment(stage: Stage) -> dict[str, str]:
         "PYTHONSAFEPATH": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_DISABLE_TELEMETRY": "1",
+        # A token that lies in the user's home is not a stage's to use.
+        "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
     }

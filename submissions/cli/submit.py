@@ -45,7 +45,9 @@ def submit(
     weight_type: Annotated[
         str,
         typer.Option(
-            metavar="|".join(WEIGHT_TYPES), help="Whole weights or a LoRA adapter.", callback=one_of(WEIGHT_TYPES)
+            metavar="|".join(WEIGHT_TYPES),
+            help="Whole weights, or a LoRA adapter (not evaluated yet).",
+            callback=one_of(WEIGHT_TYPES),
         ),
     ] = "original",
     base_model: Annotated[str | None, typer.Option(help="Of an adapter; else as its config names it.")] = None,
@@ -70,7 +72,6 @@ def submit(
     evalyard submit org/name
     evalyard submit org/name --revision v1.1 --precision bfloat16 --type chat --chat-template
     evalyard submit ./my-model --suite demo --wait
-    evalyard submit org/adapter --weight-type adapter --base-model org/base
     evalyard submit org/name --limit 20 --wait --json | jq .average
     """
     client = Client()

@@ -72,7 +72,8 @@ def test_a_broker_that_is_away_is_said_without_its_password_and_asks_nobody_to_s
         assert not broker.answers(app)
         gone.start()
         broker.send_update(app, UPDATE)
-        assert broker.waiting_messages(app, broker.CONTROL_QUEUE) == 2
+        # The first may have died with the broker, which writes to its disk once a second; leases make that harmless.
+        assert broker.waiting_messages(app, broker.CONTROL_QUEUE) in (1, 2)
 
 
 def test_a_message_of_another_version_is_refused_with_the_attempt_it_was_about():

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from orchestrator.wire import FailureKind, Precision
+from orchestrator.wire import EngineFamily, FailureKind, Precision
 from submissions.checks import Case, find_faults, resolve_precision
 from submissions.facts import ModelFacts, Weights, read_facts
 from submissions.faults import SubmissionRefused
@@ -195,23 +195,29 @@ def make_adapter(folder: Path, **config: Any) -> Path:
 def test_an_adapter_needs_its_base_and_is_submitted_as_one(model: Path, tmp_path: Path) -> None:
     adapter = make_adapter(tmp_path / "adapter", base_model_name_or_path="acme/base")
     base = facts_of(model)
-    assert faults(adapter, base=base, weight_type="adapter") == []
-    assert faults(adapter, weight_type="adapter") == [("base_model", None)]
-    assert faults(model, base=base, weight_type="adapter") == [("weight_type", FailureKind.CONFIG)]
+    as_adapter = {"weight_type": "adapter", "engine": EngineFamily.SCRIPTED}
+    assert faults(adapter, base=base, **as_adapter) == []
+    assert faults(adapter, **as_adapter) == [("base_model", None)]
+    assert faults(model, base=base, **as_adapter) == [("weight_type", FailureKind.CONFIG)]
     (as_original,) = find_faults(Case(model=facts_of(adapter)))
     assert "Submit it with weight type 'adapter' and base model acme/base" in as_original.sentence
 
 
-def test_an_adapter_that_is_not_lora_is_refused(model: Path, tmp_path: Path) -> None:
-    adapter = make_adapter(tmp_path / "adapter", peft_type="IA3")
-    assert faults(adapter, base=facts_of(model), weight_type="adapter") == [("weight_type", FailureKind.ARCHITECTURE)]
+@pytest.mark.parametrize("engine", [EngineFamily.VLLM, EngineFamily.TRANSFORMERS])
+def test_an_adapter_is_refused_before_it_waits_for_an_engine_that_cannot_apply_it(
+    engine: EngineFamily, model: Path, tmp_path: Path
+) -> None:
+    adapter = make_adapter(tmp_path / "adapter")
+    found = faults(adapter, base=facts_of(model), weight_type="adapter", engine=engine)
+    assert found == [("weight_type", FailureKind.ARCHITECTURE)]
 
 
 def test_faults_of_the_base_belong_to_its_field(model: Path, tmp_path: Path) -> None:
     adapter = make_adapter(tmp_path / "adapter")
     bare = Path(shutil.copytree(model, tmp_path / "bare"))
     (bare / "model.safetensors").unlink()
-    assert faults(adapter, base=facts_of(bare), weight_type="adapter") == [("base_model", FailureKind.WEIGHTS)]
+    found = faults(adapter, base=facts_of(bare), weight_type="adapter", engine=EngineFamily.SCRIPTED)
+    assert found == [("base_model", FailureKind.WEIGHTS)]
 
 
 def test_the_licence_comes_from_the_cards_header(model: Path) -> None:

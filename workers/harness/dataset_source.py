@@ -143,7 +143,8 @@ def _failure(path: str, name: str | None, error: Exception, mirror: Path | None)
             f"Dataset {title} is a Python program, which this harness never runs. Choose a task whose dataset is "
             f"data files.",
         )
-    gated = " It is gated: accept its terms on its page and give the worker a token." if "gated" in text.lower() else ""
+    # No stage holds a token, so a gated dataset comes by the mirror alone.
+    gated = " It is gated: accept its terms on its page and download it." if "gated" in text.lower() else ""
     place = (
         f"put it into the mirror {mirror.name}/ as {path}/"
         if mirror
