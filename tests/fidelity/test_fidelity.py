@@ -120,7 +120,7 @@ def test_with_chat_template_shots_and_truncation_every_answer_and_metric_is_lm_e
 
 def _needs_real_data() -> None:
     if mirror() is None:
-        pytest.skip("no folder with real datasets: set EVALYARD_TEST_DATASETS to a mirror to run this")
+        pytest.skip("needs the datasets mirror: set EVALYARD_TEST_DATASETS to run this on real data")
 
 
 def test_on_real_benchmarks_vllm_s_every_answer_and_metric_is_lm_eval_s(

@@ -153,7 +153,7 @@ def mirror() -> Path:
     given = os.environ.get("EVALYARD_TEST_DATASETS")
     folder = Path(given) if given else ROOT.parent / "shared" / "hub" / "datasets"
     if not folder.is_dir():
-        pytest.skip(f"no datasets mirror at {folder}; set EVALYARD_TEST_DATASETS")
+        pytest.skip(f"needs the datasets mirror: none at {folder}; set EVALYARD_TEST_DATASETS")
     return folder
 
 
