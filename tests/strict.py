@@ -1,7 +1,7 @@
 """In CI nothing may be left out unseen: this plugin (`-p tests.strict`) turns every skip into a failure.
 
-Two reasons stay a skip, because no set-up can mend them: no GPU, and no real datasets beside the checkout. Such a reason
-begins with one of ALLOWED.
+Two reasons stay a skip, because no set-up can mend them: no GPU, and no real datasets beside the checkout. Such a
+reason begins with one of ALLOWED.
 """
 
 from collections.abc import Generator
