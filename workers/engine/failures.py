@@ -11,6 +11,9 @@ from workers.stage import StageFailure
 
 MOST_TEXT = 20_000
 
+MOST_LINE = 160
+"""Characters of the engine's own words in a sentence; the log has the rest."""
+
 _BAD_WEIGHTS = "has weights that are incomplete, damaged or of another shape than its config says"
 
 _RULES: tuple[tuple[FailureKind, str, str], ...] = (
@@ -71,4 +74,4 @@ def classify(error: BaseException, model: str) -> StageFailure:
 def _line_at(text: str, position: int) -> str:
     """The line of a long message that says what is wrong."""
     line = text[text.rfind("\n", 0, position) + 1 :].partition("\n")[0].strip()
-    return line if len(line) <= 300 else line[:297] + "…"
+    return line if len(line) <= MOST_LINE else line[: MOST_LINE - 1] + "…"

@@ -57,10 +57,17 @@ def derive(work: InferWork, need: Need, *, config: dict[str, Any], info: EngineI
                 f"Setting '{name}' decides what is answered or which code runs; it is no setting of the engine.",
             )
     on_cpu = info.device_type == "cpu"
+    precision = precision_arguments(work.model, config)
     if on_cpu:
         _refuse_odd_heads(work.model, config)
+        if precision.get("quantization") == "bitsandbytes":
+            raise StageFailure(
+                FailureKind.PRECISION,
+                "8bit and 4bit need bitsandbytes, which vLLM has for GPUs alone, and this worker computes on a CPU. "
+                "Choose bfloat16, float16 or float32.",
+            )
     arguments: dict[str, Any] = {
-        **precision_arguments(work.model, config),
+        **precision,
         "max_model_len": context_length(work, need, config),
         "enable_prefix_caching": True,
         "seed": 1234,

@@ -94,7 +94,12 @@ def test_the_operator_s_settings_win_but_cannot_change_the_answers() -> None:
     ],
 )
 def test_a_precision_becomes_the_engine_s_arguments(precision: Precision, arguments: dict[str, str]) -> None:
-    assert settings(precision=precision).arguments.items() >= arguments.items()
+    assert settings(precision=precision, info=GPU).arguments.items() >= arguments.items()
+
+
+def test_bitsandbytes_is_refused_on_a_cpu_before_anything_is_loaded() -> None:
+    failure = refused(precision=Precision.FOUR_BIT)
+    assert (failure.kind, "on a CPU" in failure.sentence) == (FailureKind.PRECISION, True)
 
 
 def test_gptq_needs_weights_that_are_quantised_so() -> None:
