@@ -1,7 +1,7 @@
 """lm-eval by itself: one fresh `simple_evaluate`. `python -m tests.fidelity.reference WORK.json OUT.json`
 
 It shares no code with Evalyard's harness: what it writes is what lm-eval says. Only dataset names are led to folders,
-because neither the demo tasks' data nor a mirror is on the Hub.
+because neither the demo tasks' data nor a mirror is on the Hub, and NLTK to the data that IFEval's scorer would fetch.
 """
 
 import json
@@ -10,10 +10,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from workers.harness import punkt_data
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def main(work: dict[str, Any]) -> dict[str, Any]:
+    punkt_data.provide()
+
     import datasets
 
     load = datasets.load_dataset

@@ -43,7 +43,7 @@ WIDE = (
     Scenario("truthfulqa", ("truthfulqa_mc1", "truthfulqa_mc2"), limit=25, stock_tasks=True),
     Scenario("gsm8k", ("gsm8k",), limit=10, num_fewshot=5, stock_tasks=True),
     Scenario("bbh", ("bbh_zeroshot_navigate", "bbh_zeroshot_snarks"), limit=10, stock_tasks=True),
-    Scenario("ifeval", ("ifeval",), limit=10, stock_tasks=True),
+    Scenario("ifeval", ("ifeval",), limit=3, stock_tasks=True),
 )
 
 ENGINES = (EngineFamily.TRANSFORMERS, EngineFamily.VLLM)
