@@ -12,6 +12,8 @@ from submissions.facts import PICKLES, TOKENIZER_FILES, ModelFacts
 from submissions.faults import Fault
 from submissions.hub import shown
 
+APPLY_ADAPTERS = (EngineFamily.SCRIPTED,)
+"""Engine families that evaluate an adapter on its base model."""
 BITSANDBYTES = (Precision.EIGHT_BIT, Precision.FOUR_BIT)
 FLOATING = (Precision.BFLOAT16, Precision.FLOAT16, Precision.FLOAT32)
 NOT_GENERATIVE = (
@@ -40,6 +42,11 @@ class Case:
     @property
     def is_adapter(self) -> bool:
         return self.weight_type == "adapter"
+
+    @property
+    def holds_adapter(self) -> bool:
+        """Whether the repository is an adapter, whatever it was submitted as; some whole models keep one beside."""
+        return self.model.adapter_config is not None and (self.is_adapter or self.model.config is None)
 
     @property
     def whole(self) -> ModelFacts | None:
@@ -80,22 +87,22 @@ def check_adapter_kind(case: Case) -> Fault | None:
             f"{case.model.name} is not an adapter that can be read: {why}. Submit it with weight type 'original'.",
             FailureKind.CONFIG,
         )
-    if not case.is_adapter and case.model.config is None and case.model.adapter_config is not None:
-        named = case.model.adapter_config.get("base_model_name_or_path")
+    if case.holds_adapter and not case.is_adapter and case.engine in APPLY_ADAPTERS:
+        named = (case.model.adapter_config or {}).get("base_model_name_or_path")
         base = f" and base model {shown(str(named))}" if named else " and its base model"
         return Fault("weight_type", f"{case.model.name} is an adapter. Submit it with weight type 'adapter'{base}.")
     return None
 
 
 def check_adapter_base(case: Case) -> Fault | None:
-    if case.is_adapter and case.base is None:
+    if case.is_adapter and case.holds_adapter and case.base is None and case.engine in APPLY_ADAPTERS:
         return Fault("base_model", f"{case.model.name} is submitted as an adapter. Name its base model.")
     return None
 
 
 def check_adapter_engine(case: Case) -> Fault | None:
-    """No engine applies adapters yet. Said here, before anybody waits for it."""
-    if not case.is_adapter or case.engine is EngineFamily.SCRIPTED:
+    """Said here, before anybody waits for an engine that cannot apply it or goes looking for its base model."""
+    if not case.holds_adapter or case.engine in APPLY_ADAPTERS:
         return None
     return Fault(
         "weight_type",
@@ -110,7 +117,7 @@ def check_config(case: Case) -> Fault | None:
     if whole is None or whole.config is not None:
         return None
     if not case.is_adapter and whole.adapter_config is not None:
-        return None  # said by check_adapter_kind
+        return None  # said by the checks of adapters
     if why := whole.unreadable.get("config.json"):
         return Fault(case.whole_field, f"{whole.name}: {why}. Mend it and submit the new commit.", FailureKind.CONFIG)
     if any(name.endswith(".gguf") for name in whole.files):

@@ -19,7 +19,7 @@ from orchestrator.settings import HubSettings
 from orchestrator.suites import Suite, UnknownSuite, find_suite
 from orchestrator.tables import Evaluation, Submission
 from orchestrator.wire import EngineFamily, Precision, canonical_json
-from submissions.checks import Case, find_faults, resolve_precision
+from submissions.checks import APPLY_ADAPTERS, Case, find_faults, resolve_precision
 from submissions.facts import ModelFacts, read_facts
 from submissions.faults import Fault, SubmissionRefused
 from submissions.hub import HUB_NAME, open_model
@@ -217,6 +217,8 @@ def _read_base(
         if request.base_model:
             faults.append(Fault("base_model", "A base model goes with weight type 'adapter' only. Leave it out."))
         return None
+    if settings.engine not in APPLY_ADAPTERS or (model is not None and model.adapter_config is None):
+        return None  # it is refused whatever the base is
     name = request.base_model
     if not name and model is not None:
         named = (model.adapter_config or {}).get("base_model_name_or_path")

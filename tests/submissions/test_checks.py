@@ -199,17 +199,26 @@ def test_an_adapter_needs_its_base_and_is_submitted_as_one(model: Path, tmp_path
     assert faults(adapter, base=base, **as_adapter) == []
     assert faults(adapter, **as_adapter) == [("base_model", None)]
     assert faults(model, base=base, **as_adapter) == [("weight_type", FailureKind.CONFIG)]
-    (as_original,) = find_faults(Case(model=facts_of(adapter)))
+    (as_original,) = find_faults(Case(model=facts_of(adapter), engine=EngineFamily.SCRIPTED))
     assert "Submit it with weight type 'adapter' and base model acme/base" in as_original.sentence
 
 
 @pytest.mark.parametrize("engine", [EngineFamily.VLLM, EngineFamily.TRANSFORMERS])
-def test_an_adapter_is_refused_before_it_waits_for_an_engine_that_cannot_apply_it(
-    engine: EngineFamily, model: Path, tmp_path: Path
+@pytest.mark.parametrize("weight_type", ["adapter", "original"])
+def test_an_adapter_is_refused_with_one_reason_where_no_engine_applies_it(
+    engine: EngineFamily, weight_type: str, model: Path, tmp_path: Path
 ) -> None:
-    adapter = make_adapter(tmp_path / "adapter")
-    found = faults(adapter, base=facts_of(model), weight_type="adapter", engine=engine)
-    assert found == [("weight_type", FailureKind.ARCHITECTURE)]
+    adapter = facts_of(make_adapter(tmp_path / "adapter"))
+    for base in (None, facts_of(model)):
+        (fault,) = find_faults(Case(model=adapter, base=base, weight_type=weight_type, engine=engine))
+        assert (fault.field, fault.kind) == ("weight_type", FailureKind.ARCHITECTURE)
+        assert "Merge it into its base model" in fault.sentence
+
+
+def test_a_whole_model_submitted_as_an_adapter_is_told_so_and_nothing_else(model: Path) -> None:
+    (fault,) = find_faults(Case(model=facts_of(model), weight_type="adapter"))
+    assert (fault.field, fault.kind) == ("weight_type", FailureKind.CONFIG)
+    assert "Submit it with weight type 'original'" in fault.sentence
 
 
 def test_faults_of_the_base_belong_to_its_field(model: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from submissions.faults import HubAway, SubmissionRefused
 from submissions.intake import Intake, evaluation_key, examine, record, submit
 from submissions.request import SubmissionRequest
 from tests.hub_stub import HubStub, sha_of
-from tests.submissions.factories import NOON
+from tests.submissions.factories import NOON, make_hub
 from tests.submissions.test_checks import make_adapter
 
 SUITES = load_suites()
@@ -201,8 +201,6 @@ def test_a_hub_in_trouble_is_nobodys_fault(hub: Hub, hf_hub: HubStub) -> None:
 
 
 def test_the_mirror_stands_for_the_hub(tmp_path: Path, hf_hub: HubStub, model: Path) -> None:
-    from tests.submissions.factories import make_hub
-
     mirror = tmp_path / "mirror"
     (mirror / "acme").mkdir(parents=True)
     model.rename(mirror / "acme" / "tiny")
@@ -223,6 +221,14 @@ def test_an_adapters_base_is_read_from_its_config(hub: Hub, hf_hub: HubStub, mod
     with pytest.raises(SubmissionRefused) as refused:
         take(hub, model=str(adapter), weight_type="adapter")
     assert [(fault.field, fault.kind) for fault in refused.value.faults] == [("base_model", None)]
+
+
+def test_no_base_is_looked_for_where_the_adapter_is_refused_anyway(tmp_path: Path, hf_hub: HubStub) -> None:
+    adapter = make_adapter(tmp_path / "adapter", base_model_name_or_path="acme/gone")
+    hub = make_hub(tmp_path / "data", engine=EngineFamily.VLLM)
+    ((field, sentence),) = refusal(hub, model=str(adapter), weight_type="adapter")
+    assert (field, "adapters are not evaluated yet" in sentence) == ("weight_type", True)
+    assert hf_hub.requests == []
 
 
 def test_a_fault_of_the_model_carries_its_class(hub: Hub, model: Path) -> None:
