@@ -42,6 +42,10 @@ class Engine(Protocol):
         """Whether another group would keep it busy; false while it holds enough."""
         ...
 
+    def wants_generations(self) -> bool:
+        """Whether the next group should be generations: they take long, and must not starve the scoring beside them."""
+        ...
+
     def submit(self, group: Sequence[Request]) -> None:
         """Take on requests that share their context (or prompt)."""
         ...

@@ -67,8 +67,13 @@ def infer(work: InferWork, out: Path) -> InferDone:
     emit("progress", done=ledger.sealed, total=ledger.total)
     if done := ledger.benchmarks_done:
         emit("sealed", file=None, count=0, benchmarks_done=done)
+    engine: Engine | None = None
     groups = open_groups(
-        list(sheets.values()), ledger.is_open, slice_index=work.slice_index, slice_count=work.slice_count
+        list(sheets.values()),
+        ledger.is_open,
+        slice_index=work.slice_index,
+        slice_count=work.slice_count,
+        wants_generations=lambda: engine is None or engine.wants_generations(),
     )
     first = next(groups, None)
     if first is None:

@@ -35,6 +35,9 @@ class ScriptedEngine:
     def wants_more(self) -> bool:
         return len(self._waiting) < int(self.settings["batch"])
 
+    def wants_generations(self) -> bool:
+        return True
+
     def submit(self, group: Sequence[Request]) -> None:
         self._waiting.extend(group)
 

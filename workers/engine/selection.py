@@ -1,23 +1,29 @@
 """From sheets to what this attempt feeds: the open requests of its slice, in groups that share a context.
 
-One sheet is held in memory at a time, as the bytes it was read as; token ids are decoded when their turn comes.
-Benchmarks keep their order and groups the order of their first request, so that few-shot prefixes meet in the cache.
+Sheets are read as the engine takes from them, a window of lines ahead, so memory does not grow with a sheet. Benchmarks
+keep their order and groups the order of their first request, so that few-shot prefixes meet in the cache. Sheets of
+generations are fed beside the others: their long decoding then rides along with the scoring of prompts.
 """
 
 import hashlib
 from array import array
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import msgspec
 
-from workers.sheets import Loglikelihood, Request, read_lines
+from workers.sheets import Generate, Loglikelihood, Request, read_lines
 
 SHORT_CONTEXT = 8
 """Contexts of fewer tokens (a prefix token, a rolling window's first) are no reason to keep requests together."""
 
 MAX_GROUP = 256
 """A larger group is fed in parts."""
+
+WINDOW = 4096
+"""Requests that are read ahead of the engine, in which those of one context find each other."""
 
 _requests = msgspec.json.Decoder(Request)
 
@@ -31,7 +37,7 @@ _ids = msgspec.json.Decoder(_Id)
 
 def request_ids(sheet: Path) -> Iterator[str]:
     """The hashes of a sheet's requests, without decoding their tokens."""
-    return (_ids.decode(line).id for line in read_lines(sheet / "requests.jsonl.zst"))
+    return (_ids.decode(line).id for line in _lines(sheet))
 
 
 def group_key(request: Request) -> bytes:
@@ -48,20 +54,67 @@ def in_slice(key: bytes, *, index: int, count: int) -> bool:
 
 
 def open_groups(
-    sheets: Sequence[Path], is_open: Callable[[str], bool], *, slice_index: int = 0, slice_count: int = 1
+    sheets: Sequence[Path],
+    is_open: Callable[[str], bool],
+    *,
+    slice_index: int = 0,
+    slice_count: int = 1,
+    wants_generations: Callable[[], bool] = lambda: True,
 ) -> Iterator[list[Request]]:
-    """Groups of distinct requests that are open, of one slice, sheet after sheet."""
+    """Groups of distinct requests that are open, of one slice.
+
+    `wants_generations` is asked before each group: while it is true and a sheet of generations is left, the next group
+    comes from there, otherwise from the other sheets; when one kind has run out the other follows.
+    """
     taken: set[str] = set()
-    for sheet in sheets:
-        groups: dict[bytes, list[bytes]] = {}
-        for line in read_lines(sheet / "requests.jsonl.zst"):
-            request = _requests.decode(line)
-            if request.id in taken or not is_open(request.id):
-                continue
-            key = group_key(request)
-            if in_slice(key, index=slice_index, count=slice_count):
-                taken.add(request.id)
-                groups.setdefault(key, []).append(line)
-        for lines in groups.values():
-            for start in range(0, len(lines), MAX_GROUP):
-                yield [_requests.decode(line) for line in lines[start : start + MAX_GROUP]]
+
+    def read(chosen: Sequence[Path]) -> Iterator[list[Request]]:
+        for sheet in chosen:
+            yield from _groups(sheet, is_open, taken, slice_index=slice_index, slice_count=slice_count)
+
+    generating = [sheet for sheet in sheets if _generates(sheet)]
+    generations = read(generating)
+    scorings = read([sheet for sheet in sheets if sheet not in generating])
+    while True:
+        wanted, other = (generations, scorings) if wants_generations() else (scorings, generations)
+        group = next(wanted, None) or next(other, None)
+        if group is None:
+            return
+        yield group
+
+
+def _generates(sheet: Path) -> bool:
+    """Whether the sheet's requests are generations, by its first one: few benchmarks have both kinds."""
+    return any(isinstance(_requests.decode(line), Generate) for line in islice(_lines(sheet), 1))
+
+
+def _groups(
+    sheet: Path, is_open: Callable[[str], bool], taken: set[str], *, slice_index: int, slice_count: int
+) -> Iterator[list[Request]]:
+    """One sheet's groups. Requests that share a context stand close together in a sheet; the window is far wider."""
+    groups: OrderedDict[bytes, list[bytes]] = OrderedDict()
+    waiting = 0
+    for line in _lines(sheet):
+        request = _requests.decode(line)
+        if request.id in taken or not is_open(request.id):
+            continue
+        key = group_key(request)
+        if in_slice(key, index=slice_index, count=slice_count):
+            taken.add(request.id)
+            groups.setdefault(key, []).append(line)
+            waiting += 1
+        while waiting > WINDOW:
+            lines = groups.popitem(last=False)[1]
+            waiting -= len(lines)
+            yield from _parts(lines)
+    for lines in groups.values():
+        yield from _parts(lines)
+
+
+def _parts(lines: list[bytes]) -> Iterator[list[Request]]:
+    for start in range(0, len(lines), MAX_GROUP):
+        yield [_requests.decode(line) for line in lines[start : start + MAX_GROUP]]
+
+
+def _lines(sheet: Path) -> Iterator[bytes]:
+    return read_lines(sheet / "requests.jsonl.zst")

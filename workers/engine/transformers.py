@@ -82,6 +82,9 @@ class TransformersEngine:
     def wants_more(self) -> bool:
         return not self._waiting
 
+    def wants_generations(self) -> bool:
+        return True
+
     def submit(self, group: Sequence[Request]) -> None:
         # One forward pass for each distinct input: the unit that one step answers.
         inputs: dict[tuple[int, ...], list[Request]] = {}

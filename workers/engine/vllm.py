@@ -27,6 +27,9 @@ from workers.stage import StageFailure
 MOST_TOKEN_IDS = 128
 """vLLM's own bound on `logprob_token_ids`."""
 
+SHARE_OF_GENERATIONS = 0.5
+"""Of the sequences computed together, while there is also something to score: decoding alone leaves arithmetic idle."""
+
 
 @dataclass(frozen=True)
 class _OneToken:
@@ -66,6 +69,8 @@ class VllmEngine:
         self._sent: dict[str, _Sent] = {}
         self._number = 0
         self._most_sent = 0
+        self._generating = 0
+        self._most_generating = 0
         self._block = 0
 
     def start(self) -> None:
@@ -94,6 +99,7 @@ class VllmEngine:
         scheduler = self._engine.vllm_config.scheduler_config
         self._block = int(cache.block_size)
         self._most_sent = 2 * int(scheduler.max_num_seqs)
+        self._most_generating = max(1, int(scheduler.max_num_seqs * SHARE_OF_GENERATIONS))
         self.settings = settings.arguments | {
             "environment": settings.environment,
             "block_size": self._block,
@@ -105,6 +111,9 @@ class VllmEngine:
     def wants_more(self) -> bool:
         return len(self._sent) < self._most_sent
 
+    def wants_generations(self) -> bool:
+        return self._generating < self._most_generating
+
     def busy(self) -> bool:
         return bool(self._sent)
 
@@ -113,6 +122,7 @@ class VllmEngine:
         longer: list[Loglikelihood] = []
         for request in group:
             if isinstance(request, Generate):
+                self._generating += 1
                 self._send(_Generation(request), request.prompt, self._generation(request))
             elif not request.context or not request.continuation:
                 raise StageFailure(
@@ -156,6 +166,7 @@ class VllmEngine:
                     return []
                 return [scored or Scored(request.id, math.nan, False)]
             case _Generation(request):
+                self._generating -= 1
                 completion = output.outputs[0]
                 return [
                     Generated(request.id, completion.text, list(completion.token_ids), completion.finish_reason or "")

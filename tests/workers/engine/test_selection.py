@@ -3,9 +3,9 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.workers.engine.factories import letter_choice, score, write_sheet
-from workers.engine.selection import MAX_GROUP, SHORT_CONTEXT, group_key, in_slice, open_groups
-from workers.sheets import Loglikelihood, Request
+from tests.workers.engine.factories import generate, letter_choice, score, write_sheet
+from workers.engine.selection import MAX_GROUP, SHORT_CONTEXT, WINDOW, group_key, in_slice, open_groups
+from workers.sheets import Generate, Loglikelihood, Request
 
 contexts = st.lists(st.integers(0, 3), min_size=1, max_size=SHORT_CONTEXT + 3)
 requests = st.builds(score, contexts, st.lists(st.integers(0, 3), min_size=1, max_size=2))
@@ -81,3 +81,26 @@ def test_a_very_large_group_is_fed_in_parts(tmp_path: Path) -> None:
     sheet = write_sheet(tmp_path / "a", [score(context, [token]) for token in range(MAX_GROUP + 5)])
 
     assert [len(group) for group in open_groups([sheet], everything_open)] == [MAX_GROUP, 5]
+
+
+def test_generations_are_fed_first_while_they_are_wanted_and_all_of_both_kinds_come(tmp_path: Path) -> None:
+    scored = [score([number] * 10, [1]) for number in range(6)]
+    generated = [generate([number] * 10) for number in range(6)]
+    sheets = [write_sheet(tmp_path / "scored", scored), write_sheet(tmp_path / "generated", generated)]
+    fed: list[Request] = []
+
+    def at_most_two_so_far() -> bool:
+        return sum(isinstance(request, Generate) for request in fed) < 2
+
+    for group in open_groups(sheets, everything_open, wants_generations=at_most_two_so_far):
+        fed.extend(group)
+
+    assert fed == generated[:2] + scored + generated[2:]
+
+
+def test_a_sheet_longer_than_the_window_comes_whole_and_each_request_once(tmp_path: Path) -> None:
+    asked = [score([number // 2] * 10, [number % 2]) for number in range(WINDOW + 500)]
+    groups = list(open_groups([write_sheet(tmp_path / "sheet", asked)], everything_open))
+
+    assert flat(groups) == asked
+    assert all(len(group) == 2 for group in groups)
