@@ -20,7 +20,7 @@ from orchestrator.suites import find_suite
 from orchestrator.wire import Precision
 from submissions import reading, samples
 from submissions.context import Hub, get_hub
-from submissions.intake import Intake, examine, record
+from submissions.intake import Intake, examine, record, workers_have_gpu
 from submissions.records import (
     EvaluationDetail,
     EvaluationRecord,
@@ -79,7 +79,9 @@ def submit(request: SubmissionRequest, hub: AHub, response: Response) -> Submiss
 
 def submit_to(hub: Hub, request: SubmissionRequest) -> SubmissionAnswer:
     """Examine without a transaction (it talks to the Hub), then record in one."""
-    accepted = examine(hub.settings, hub.suites, request=request)
+    with hub.reading() as session:
+        has_gpu = workers_have_gpu(session, hub.settings.engine)
+    accepted = examine(hub.settings, hub.suites, request=request, has_gpu=has_gpu)
     with hub.writing() as session:
         taken = record(session, accepted)
         assert taken.evaluation.id is not None

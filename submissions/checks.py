@@ -38,6 +38,8 @@ class Case:
     weight_type: str = "original"
     chat_template: bool = False
     engine: EngineFamily = EngineFamily.VLLM
+    has_gpu: bool | None = None
+    """Whether any engine worker has a GPU; None when no engine worker is known."""
 
     @property
     def is_adapter(self) -> bool:
@@ -236,6 +238,21 @@ def check_precision(case: Case) -> Fault | None:
     return None
 
 
+def check_gpu(case: Case) -> Fault | None:
+    """vLLM computes with bitsandbytes weights on GPUs alone. Said here, before anybody waits for such a worker."""
+    if case.has_gpu is not False or case.engine is not EngineFamily.VLLM or check_precision(case) is not None:
+        return None
+    needed = resolve_precision(case)
+    if needed not in BITSANDBYTES:
+        return None
+    stored = case.whole is not None and case.whole.quantization_method == "bitsandbytes"
+    other = "Submit the unquantised weights" if stored else "Choose 'bfloat16', 'float32' or 'auto'"
+    return _precision(
+        f"{needed} needs an engine worker with a GPU, and none here has one. {other}, or connect such a worker and "
+        "submit again."
+    )
+
+
 def check_chat_template(case: Case) -> Fault | None:
     if not case.chat_template or case.model.has_chat_template or (case.base and case.base.has_chat_template):
         return None
@@ -260,6 +277,7 @@ CHECKS: tuple[Check, ...] = (
     check_model_weights,
     check_base_weights,
     check_precision,
+    check_gpu,
     check_chat_template,
 )
 

@@ -17,7 +17,7 @@ from orchestrator import jobs
 from orchestrator.lifecycle import EvaluationState
 from orchestrator.settings import HubSettings
 from orchestrator.suites import Suite, UnknownSuite, find_suite
-from orchestrator.tables import Evaluation, Submission
+from orchestrator.tables import Evaluation, Submission, Worker
 from orchestrator.wire import EngineFamily, Precision, canonical_json
 from submissions.checks import APPLY_ADAPTERS, Case, find_faults, resolve_precision
 from submissions.facts import ModelFacts, read_facts
@@ -108,11 +108,27 @@ def submit(
         SubmissionRefused: with every fault that was found.
         HubAway: the Hub does not answer; nothing is known about the model.
     """
-    return record(session, examine(settings, suites, request=request), now=now)
+    has_gpu = workers_have_gpu(session, settings.engine)
+    return record(session, examine(settings, suites, request=request, has_gpu=has_gpu), now=now)
 
 
-def examine(settings: HubSettings, suites: Mapping[str, Suite], *, request: SubmissionRequest) -> Accepted:
+def workers_have_gpu(session: Session, engine: EngineFamily) -> bool | None:
+    """Whether any worker of this engine family ever reported a GPU; None when there was no such worker at all."""
+    statement = select(Worker.device_type).where(Worker.kind == "engine", Worker.engine_family == engine)
+    found = session.exec(statement).all()
+    return any(device != "cpu" for device in found) if found else None
+
+
+def examine(
+    settings: HubSettings,
+    suites: Mapping[str, Suite],
+    *,
+    request: SubmissionRequest,
+    has_gpu: bool | None = None,
+) -> Accepted:
     """The submission with everything resolved, when nothing is wrong with it. Reads the Hub, writes nothing.
+
+    `has_gpu` is what `workers_have_gpu` says, where there are workers.
 
     Raises:
         SubmissionRefused: with every fault that was found.
@@ -138,6 +154,7 @@ def examine(settings: HubSettings, suites: Mapping[str, Suite], *, request: Subm
         weight_type=request.weight_type,
         chat_template=chat_template,
         engine=settings.engine,
+        has_gpu=has_gpu,
     )
     said = {fault.field for fault in faults}
     faults += [fault for fault in find_faults(case) if fault.field not in said]

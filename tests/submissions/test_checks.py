@@ -153,6 +153,31 @@ def test_a_precision_must_be_what_the_weights_can_be_loaded_as(
 
 
 @pytest.mark.parametrize(
+    ("asked", "quantization", "has_gpu", "engine", "is_fine"),
+    [
+        (Precision.FOUR_BIT, None, False, EngineFamily.VLLM, False),
+        (Precision.EIGHT_BIT, None, False, EngineFamily.VLLM, False),
+        (None, {"quant_method": "bitsandbytes", "load_in_4bit": True}, False, EngineFamily.VLLM, False),
+        (Precision.FOUR_BIT, None, True, EngineFamily.VLLM, True),
+        (Precision.FOUR_BIT, None, None, EngineFamily.VLLM, True),
+        (Precision.FOUR_BIT, None, False, EngineFamily.TRANSFORMERS, True),
+        (Precision.BFLOAT16, None, False, EngineFamily.VLLM, True),
+    ],
+)
+def test_bitsandbytes_is_refused_where_no_worker_has_a_gpu(
+    asked: Precision | None,
+    quantization: dict[str, Any] | None,
+    has_gpu: bool | None,
+    engine: EngineFamily,
+    is_fine: bool,
+) -> None:
+    case = Case(model=made_up(quantization=quantization), precision=asked, has_gpu=has_gpu, engine=engine)
+    found = find_faults(case)
+    assert (found == []) is is_fine
+    assert all(fault.field == "precision" and "worker with a GPU" in fault.sentence for fault in found)
+
+
+@pytest.mark.parametrize(
     ("config", "stored", "resolved"),
     [
         ({"torch_dtype": "bfloat16"}, "BF16", Precision.BFLOAT16),

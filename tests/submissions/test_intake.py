@@ -23,7 +23,7 @@ from submissions.faults import HubAway, SubmissionRefused
 from submissions.intake import Intake, evaluation_key, examine, record, submit
 from submissions.request import SubmissionRequest
 from tests.hub_stub import HubStub, sha_of
-from tests.submissions.factories import NOON, make_hub
+from tests.submissions.factories import NOON, add_worker, make_hub
 from tests.submissions.test_checks import make_adapter
 
 SUITES = load_suites()
@@ -92,6 +92,19 @@ def test_faults_of_request_and_model_are_told_together(hub: Hub, model: Path) ->
     (model / "model.safetensors").unlink()
     fields = [field for field, _ in refusal(hub, model=str(model), suite="none", chat_template=True)]
     assert fields == ["suite", "model", "chat_template"]
+
+
+def test_four_bits_are_refused_once_the_only_engine_worker_is_known_to_have_no_gpu(tmp_path: Path, model: Path) -> None:
+    hub = make_hub(tmp_path / "data", engine=EngineFamily.VLLM)
+    assert not take(hub, model=str(model), precision="4bit").existing
+    facts = {"kind": "engine", "now": NOON, "engine_family": EngineFamily.VLLM}
+    with hub.writing() as session:
+        add_worker(session, "engine-1", device_type="cpu", **facts)
+    ((field, sentence),) = refusal(hub, model=str(model), precision="4bit", limit=1)
+    assert (field, sentence[:39]) == ("precision", "4bit needs an engine worker with a GPU,")
+    with hub.writing() as session:
+        add_worker(session, "engine-2", device_type="cuda", **facts)
+    assert not take(hub, model=str(model), precision="4bit", limit=1).existing
 
 
 def test_an_equal_submission_is_the_evaluation_that_is_there(hub: Hub, model: Path) -> None:
