@@ -1,5 +1,6 @@
 """`evalyard submit`: one model to the hub, from a Hub id or a local folder."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -113,13 +114,20 @@ def submit(
 
 def model_address(model: str) -> str:
     """The absolute path of a folder, so that the hub finds it; anything else as it stands."""
-    looks_like_path = model.startswith(("/", "./", "../", "~")) or model in (".", "..")
-    path = Path(model).expanduser()
-    if looks_like_path or (path.is_dir() and any(path.glob("*.json"))):
-        if not looks_like_path:
-            chat(f"Taking the folder {path.absolute()}; write it as ./{model} to make that plain.")
-        return str(path.absolute() if not looks_like_path else path.resolve())
+    path = Path(os.path.expanduser(model))  # noqa: PTH111  # Path.expanduser raises for an unknown user
+    if is_path(model):
+        return str(path.resolve())
+    if path.is_dir() and any(path.glob("*.json")):
+        chat(f"Taking the folder {path.absolute()}; write it as ./{model} to make that plain.")
+        return str(path.absolute())
     return model
+
+
+def is_path(model: str) -> bool:
+    """Whether a name is a path by its form: no Hub id begins with a dot, ends with a slash or has two of them."""
+    if "://" in model:
+        return False
+    return model.startswith(("/", ".", "~")) or model.endswith("/") or model.count("/") > 1
 
 
 def _tell_refusal(refused: ApiRefused, *, as_json: bool) -> None:

@@ -78,6 +78,30 @@ def test_a_relative_folder_is_sent_as_an_absolute_path(
     assert "Taking the folder" in evalyard("submit", "tiny", "--suite", "demo").err
 
 
+@pytest.mark.parametrize("name", ["models/new/tiny", ".tiny", "tiny/", "../tiny", "./a/b", "~nobody-here/tiny"])
+def test_what_can_be_no_hub_id_is_a_path_and_a_mistyped_one_is_called_so(name: str, evalyard: Command) -> None:
+    ran = evalyard("submit", name, "--suite", "demo")
+    assert ran.code == 1
+    assert "There is no folder /" in ran.err
+    assert "Check the path." in ran.err
+
+
+def test_a_web_address_is_not_taken_for_a_path(evalyard: Command) -> None:
+    assert "neither a Hub id nor the absolute path" in evalyard("submit", "https://hub.example/acme/tiny").err
+
+
+def test_only_a_name_that_could_be_a_hub_id_is_told_to_be_a_folder(
+    evalyard: Command, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(model.parents[1])
+    told = {name: "Taking the folder" in evalyard("submit", name, "--suite", "demo").err for name in FOLDERS}
+    assert told == FOLDERS
+
+
+FOLDERS = {"models/tiny": True, "models/tiny/": False, "./models/tiny": False, "models/../models/tiny": False}
+"""Ways to write one folder, and whether it needs saying that a folder is meant."""
+
+
 def test_a_refused_submission_is_exit_code_1_with_every_sentence_on_stderr(evalyard: Command, model: Path) -> None:
     (model / "tokenizer.json").unlink()
     ran = evalyard("submit", str(model), "--suite", "dmo")
