@@ -23,6 +23,7 @@ from sqlmodel import col, select
 
 from orchestrator import db, valkey
 from orchestrator.errors import EvalyardError
+from orchestrator.program import FIRST_SUBMISSION, program_for
 from orchestrator.services import Service, Services, log_tail
 from orchestrator.settings import PREFIX, HubSettings
 from orchestrator.suites import load_suites
@@ -107,7 +108,8 @@ def welcome(url: str, data: Path) -> tuple[str, ...]:
     return (
         f"Evalyard is up: {url}",
         f"Data and logs are in {data}. Ctrl-C stops every process.",
-        "Next, in another terminal: evalyard submit org/name",
+        "Next, in another terminal:",
+        f"  {program_for(url, data)} {FIRST_SUBMISSION}",
     )
 
 

@@ -18,6 +18,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from orchestrator.board import View, apply_view, read_board
 from orchestrator.board.view import sort_names
 from orchestrator.errors import Refused
+from orchestrator.program import FIRST_SUBMISSION, program
 from orchestrator.suites import find_suite
 from orchestrator.wire import Precision
 from submissions import api, reading, samples, words
@@ -53,6 +54,7 @@ def _environment() -> Environment:
         "path": lambda part: quote(str(part), safe=""),
         "pretty": lambda value: json.dumps(value, indent=2, ensure_ascii=False, default=str),
     }
+    environment.globals |= {"program": program, "first_submission": FIRST_SUBMISSION}
     return environment
 
 

@@ -20,9 +20,10 @@ from typing import Any
 from deploy.demo import TRAINED, UNTRAINED
 from orchestrator import system
 from orchestrator.errors import EvalyardError
+from orchestrator.program import FIRST_SUBMISSION, program, program_for
 from orchestrator.services import log_tail
 from orchestrator.settings import read_settings
-from submissions.cli.client import DEFAULT_URL, Client
+from submissions.cli.client import Client
 from submissions.cli.output import answer, chat, state_line
 
 SUITE = "demo"
@@ -66,7 +67,7 @@ class Demo(threading.Thread):
         request = {"model": str(model), "suite": SUITE, "model_type": "pretrained"}
         answered = self.client.post("/evaluations", request)
         number = int(answered["evaluation"]["id"])
-        chat(f"evalyard submit {model} --suite {SUITE}\n  {answered['message']}")
+        chat(f"{program()} submit {model} --suite {SUITE}\n  {answered['message']}")
         if answered["evaluation"]["state"] in ("failed", "cancelled"):
             chat(f"  {self.client.post(f'/evaluations/{number}/retry')['message']}")
         return number
@@ -105,12 +106,10 @@ class Demo(threading.Thread):
             raise DemoFailed(f"{' and '.join(missing)} did not come on the board.")
         if rows[TRAINED]["average"] <= rows[UNTRAINED]["average"]:
             raise DemoFailed("the trained model does not lead, so a number on this board is wrong.")
-        elsewhere = "" if url == DEFAULT_URL else f"export EVALYARD_URL={url}\n  "
-        command_path = Path(sys.executable).with_name("evalyard")
         answer(
             f"Look around: {url}\n"
             f"Go on with a model of your own, on the Hub or in a folder, in another terminal:\n"
-            f"  {elsewhere}{command_path} submit org/name --suite open-llm-v1 --limit 20\n"
+            f"  {program_for(url, self.running.data)} {FIRST_SUBMISSION}\n"
             f"Data stay in {self.running.data}; next time: make up"
         )
         if not self.ends:

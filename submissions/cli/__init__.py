@@ -18,7 +18,7 @@ HELP = """Host your own Open LLM Leaderboard on GPUs that are otherwise idle.
 
 \b
 Start a system on this machine     evalyard up
-Submit a model and watch it        evalyard submit org/name --wait
+Submit a model and watch it        evalyard submit org/name --suite open-llm-v1 --limit 20 --wait
 See who leads                      evalyard board
 Evaluate without a server          evalyard evaluate org/name --suite demo
 

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from orchestrator.program import program
 from submissions.cli.client import Client
 from submissions.cli.output import answer, answer_json, chat
 
@@ -21,7 +22,7 @@ def retry(evaluation: Id, as_json: AsJson = False) -> None:
         answer_json(answered)
         return
     answer(answered["message"])
-    chat(f"Follow it: evalyard status {evaluation} --follow")
+    chat(f"Follow it: {program()} status {evaluation} --follow")
 
 
 @commands.command()

@@ -6,11 +6,10 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import httpx
-import platformdirs
 
 from orchestrator.errors import EvalyardError
+from orchestrator.program import DEFAULT_URL, default_data, program
 
-DEFAULT_URL = "http://127.0.0.1:8765"
 SUBMIT_SECONDS = 900.0
 """A folder with large weights is read whole for its digest before the answer comes."""
 
@@ -32,7 +31,7 @@ def hub_url() -> str:
     given = os.environ.get("EVALYARD_URL", "").strip()
     if given:
         return given.rstrip("/")
-    data = os.environ.get("EVALYARD_DATA") or platformdirs.user_data_dir("evalyard", appauthor=False)
+    data = os.environ.get("EVALYARD_DATA") or default_data()
     try:
         found = (Path(data).expanduser() / "url").read_text(encoding="utf-8").strip()
     except OSError:
@@ -70,7 +69,7 @@ class Client:
                 answer = client.request(method, f"{self.url}/api/v1{path}", **arguments)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ServerAway(
-                f"No Evalyard answers at {self.url} ({type(error).__name__}). Start it: evalyard up. "
+                f"No Evalyard answers at {self.url} ({type(error).__name__}). Start it: {program()} up. "
                 "If it runs elsewhere, set EVALYARD_URL to its address."
             ) from error
         if answer.is_success:

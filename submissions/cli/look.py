@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from orchestrator.program import FIRST_SUBMISSION, program
 from submissions import words
 from submissions.cli.client import Client, segment
 from submissions.cli.follow import exit_code, follow, outcome_sentence
@@ -37,7 +38,7 @@ def status(
         if as_json:
             answer_json(listed)
         elif not listed["evaluations"]:
-            answer("Nothing has been submitted yet. Begin with: evalyard submit org/name")
+            answer(f"Nothing has been submitted yet. Begin with: {program()} {FIRST_SUBMISSION}")
         else:
             _answer_rows(listed["evaluations"])
         return
@@ -208,7 +209,8 @@ def _answer_board(found: dict[str, Any]) -> None:
     names = found["benchmarks"]
     title = f"{found['title']} (version {found['suite_version']})"
     if not found["ranked"]:
-        answer(f"{title}: nothing is ranked yet. Submit a model: evalyard submit org/name --suite {found['suite']}")
+        command = f"{program()} submit org/name --suite {found['suite']} --wait"
+        answer(f"{title}: nothing is ranked yet. Submit a model: {command}")
     else:
         columns = [("#", "right"), ("model", "left"), ("average", "right"), ("±", "right")]
         columns += [(name, "right") for name in names]

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from orchestrator.program import program
 from orchestrator.wire import Precision
 from submissions.cli.client import ApiRefused, Client
 from submissions.cli.follow import exit_code, follow, outcome_sentence
@@ -70,10 +71,10 @@ def submit(
     An equal evaluation that is there already is named instead of queued twice.
 
     \b
-    evalyard submit org/name
+    evalyard submit org/name --suite open-llm-v1 --limit 20 --wait
     evalyard submit org/name --revision v1.1 --precision bfloat16 --type chat --chat-template
     evalyard submit ./my-model --suite demo --wait
-    evalyard submit org/name --limit 20 --wait --json | jq .average
+    evalyard submit org/name --suite demo --wait --json | jq .average
     """
     client = Client()
     request = {
@@ -94,7 +95,7 @@ def submit(
         raise typer.Exit(1) from None
     record = answered["evaluation"]
     number = record["id"]
-    hint = f"Follow it: evalyard status {number} --follow"
+    hint = f"Follow it: {program()} status {number} --follow"
     if not wait:
         if as_json:
             answer_json(answered)

@@ -12,6 +12,7 @@ import pytest
 
 from orchestrator import jobs
 from orchestrator.lifecycle import EvaluationState
+from orchestrator.program import program
 from orchestrator.tables import Evaluation
 from orchestrator.wire import FailureKind
 from submissions.cli import main
@@ -63,7 +64,7 @@ def alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
 
 def test_submit_says_what_happened_and_the_next_command(evalyard: Command, model: Path) -> None:
     ran = evalyard("submit", str(model), "--suite", "demo", "--type", "chat", "--no-chat-template")
-    assert ran == Ran(0, "Queued evaluation 1.\n", "Follow it: evalyard status 1 --follow\n")
+    assert ran == Ran(0, "Queued evaluation 1.\n", f"Follow it: {program()} status 1 --follow\n")
     again = evalyard("submit", str(model), "--suite", "demo")
     assert (again.code, again.out) == (0, "Evaluation 1 is the same and is queued.\n")
 
@@ -141,7 +142,7 @@ def test_misuse_is_exit_code_2_on_stderr(alone: Command, words: tuple[str, ...])
 def test_without_a_server_the_sentence_says_how_to_start_it(alone: Command, words: tuple[str, ...]) -> None:
     ran = alone(*words)
     assert (ran.code, ran.out) == (1, "")
-    assert "Start it: evalyard up." in ran.err
+    assert f"Start it: {program()} up." in ran.err
 
 
 def test_something_else_at_the_address_is_named(

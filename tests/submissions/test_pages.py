@@ -9,6 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from orchestrator.lifecycle import EvaluationState
+from orchestrator.program import program
 from orchestrator.wire import FailureKind
 from submissions.context import Hub
 from submissions.samples import present
@@ -53,7 +54,7 @@ def page(client: TestClient, path: str, *, status: int = 200) -> Page:
 def test_an_empty_board_guides_to_the_first_submission(client: TestClient) -> None:
     found = page(client, "/?suite=demo")
     assert "Nothing is ranked here yet" in found.text
-    assert "evalyard submit org/name --suite demo --wait" in found.text
+    assert f"{program()} submit org/name --suite demo --wait" in found.text
     assert "/submit?suite=demo" in found.links
 
 
