@@ -1,0 +1,105 @@
+"""Starts the reference program as a child and waits for what it measured.
+
+`run_fresh` gives each benchmark a process of its own, as a fresh lm-eval run has it; `run` is one process with one
+engine for all. The child sees no credentials and ends with its starter.
+"""
+
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from orchestrator.artifacts import slug
+from orchestrator.wire import Stage
+from workers.child import Child, child_environment
+from workers.reference.records import ReferenceDone, ReferenceWork
+
+PROGRAM = "workers.reference.run"
+
+Report = Callable[[str, str, int, int], None]
+"""Called with "lm-eval", what is happening, requests answered and their number."""
+
+
+class ReferenceFailed(Exception):
+    """lm-eval itself could not evaluate: a sentence with its reason, and where its log is."""
+
+    def __init__(self, sentence: str, log: Path) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+        self.log = log
+
+
+def run(
+    work: ReferenceWork,
+    out: Path,
+    report: Report = lambda *_: None,
+    *,
+    environment: Mapping[str, str] | None = None,
+    python: str = sys.executable,
+) -> ReferenceDone:
+    """All benchmarks of `work` in one process with one engine. Ctrl-C ends the process.
+
+    Raises:
+        ReferenceFailed: it ended without results.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    work_file, log = out.with_name(out.name + ".work.json"), out.with_name(out.name + ".log")
+    work_file.write_text(work.model_dump_json(indent=2), encoding="utf-8")
+    with log.open("ab") as err:
+        process = subprocess.Popen(
+            [python, "-m", PROGRAM, str(work_file), str(out)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=err,
+            # Prepare, not infer: lm-eval loads its datasets itself, from where the harness has them.
+            env=child_environment(Stage.PREPARE) | dict(environment or {}),
+            start_new_session=True,
+        )
+    child = Child(process, stage=Stage.INFER, log=log)
+    done = _listen(child, work, report)
+    if done is not None:
+        return done
+    outcome = child.outcome()
+    raise ReferenceFailed(f"lm-eval's {work.back_end} back end gave no results: {outcome.sentence}", log)
+
+
+def run_fresh(
+    work: ReferenceWork,
+    out: Path,
+    report: Report = lambda *_: None,
+    *,
+    environment: Mapping[str, str] | None = None,
+) -> dict[str, ReferenceDone]:
+    """Each benchmark of `work` in a process of its own, one after the other; by benchmark.
+
+    Raises:
+        ReferenceFailed: one of them ended without results.
+    """
+    return {
+        benchmark.name: run(
+            work.model_copy(update={"benchmarks": (benchmark,)}),
+            out / slug(benchmark.name),
+            report,
+            environment=environment,
+        )
+        for benchmark in work.benchmarks
+    }
+
+
+def _listen(child: Child, work: ReferenceWork, report: Report) -> ReferenceDone | None:
+    done: ReferenceDone | None = None
+    phase = ""
+    try:
+        while child.running():
+            for event in child.events(timeout=0.5):
+                if event["event"] == "phase":
+                    phase = event["phase"]
+                    report("lm-eval", phase, 0, 0)
+                elif event["event"] == "progress":
+                    report("lm-eval", phase, event["done"], event["total"])
+                elif event["event"] == "completed":
+                    done = ReferenceDone.model_validate(event["done"])
+    except BaseException:
+        child.kill()
+        raise
+    return done
