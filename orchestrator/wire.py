@@ -134,6 +134,15 @@ class PrepareWork(Frozen):
     """Further folders with lm-eval task files, beside lm-eval's own and the shipped ones."""
 
 
+class SetAside(Frozen):
+    """Requests that no engine is given any more: it died of them while it computed nothing else."""
+
+    requests: tuple[str, ...]
+    """Hashes; several where they share a context, which an engine computes as one."""
+    cause: str
+    """How it died, as the end of a sentence that begins with the engine."""
+
+
 class InferWork(Frozen):
     """Compute the responses that sheets ask for and no segment holds yet. Output: segments (`workers.segments`)."""
 
@@ -153,7 +162,19 @@ class InferWork(Frozen):
     settings: dict[str, Any] = {}
     """Engine settings given by the operator; they override what the engine derives."""
     seal_seconds: float = 5.0
+    hang_seconds: float = 600.0
+    """How long the engine may take for one step before it is taken to hang."""
     attempt: str = ""
+    footprint: int = 0
+    """0 is the engine's full size; each level halves how much it computes at a time. This and what follows is what
+    whoever runs the stage learnt from engines that died (`workers.recovery`); an order leaves it empty."""
+    last: tuple[str, ...] = ()
+    """Hashes that are answered after everything else."""
+    alone: tuple[str, ...] = ()
+    """Hashes that are answered at the very end, each context with nothing else in the engine."""
+    set_aside: tuple[SetAside, ...] = ()
+    restarts: tuple[str, ...] = ()
+    """Why the stage was started again, a sentence each."""
 
 
 class ScoreWork(Frozen):
@@ -226,10 +247,20 @@ class PrepareDone(Frozen):
     provenance: dict[str, Any]
 
 
+class Unanswered(Frozen):
+    """Requests that were set aside, and what follows: their benchmarks have no score, and this sentence says why."""
+
+    requests: tuple[str, ...]
+    benchmarks: tuple[str, ...]
+    sentence: str
+
+
 class InferDone(Frozen):
     stage: Literal[Stage.INFER] = Stage.INFER
     computed: int
+    """Requests that this attempt answered, engines that died on the way included."""
     reused: int
+    """Requests that were answered before this attempt."""
     seconds: float
     """Engine time: from the first request fed to the last answered."""
     total_seconds: float
@@ -237,6 +268,9 @@ class InferDone(Frozen):
     tokens_reused: int
     engine: EngineInfo
     settings: dict[str, Any] = {}
+    unanswered: tuple[Unanswered, ...] = ()
+    restarts: tuple[str, ...] = ()
+    """Why the engine was started again within the attempt, a sentence each."""
 
 
 class ScoreValue(Frozen):

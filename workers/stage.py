@@ -31,12 +31,16 @@ WorkT = TypeVar("WorkT", bound=BaseModel)
 
 
 class StageFailure(Exception):
-    """A stage that cannot go on, with the class of the failure and a sentence with the next step."""
+    """A stage that cannot go on, with the class of the failure and a sentence with the next step.
 
-    def __init__(self, kind: FailureKind, sentence: str) -> None:
+    `lasting`: the same work would fail again on this host, however small its footprint.
+    """
+
+    def __init__(self, kind: FailureKind, sentence: str, *, lasting: bool = False) -> None:
         super().__init__(sentence)
         self.kind = kind
         self.sentence = sentence
+        self.lasting = lasting
 
 
 _events: IO[str] | None = None
@@ -73,7 +77,7 @@ def run(work_type: type[WorkT], main: Callable[[WorkT, Path], BaseModel]) -> Non
         done = main(work, out)
     except StageFailure as failure:
         traceback.print_exc()
-        emit("failed", failure=failure.kind, sentence=failure.sentence)
+        emit("failed", failure=failure.kind, sentence=failure.sentence, lasting=failure.lasting)
         _leave(1)
     except DamagedSheet as damaged:
         traceback.print_exc()

@@ -20,6 +20,11 @@ CPU_BLOCK = 32
 CPU_SEQUENCES = 64
 """Requests computed together on a CPU: more only costs memory there."""
 
+USUAL_SEQUENCES, USUAL_TOKENS, USUAL_SHARE = 256, 8192, 0.9
+"""Requests and tokens at a time and share of a GPU from which a smaller footprint starts where none is set."""
+
+SHARE_STEP = 0.05
+
 MIB, GIB = 1 << 20, 1 << 30
 
 CONTEXT_DEPENDENT = ("longrope", "su", "dynamic")
@@ -97,8 +102,29 @@ def derive(work: InferWork, need: Need, *, config: dict[str, Any], info: EngineI
             FailureKind.OUT_OF_MEMORY,
             f"Model {work.model.name} has {weight_bytes / GIB:.0f} GiB of weights, more than {info.device} holds. It "
             "needs a worker with more or larger GPUs.",
+            lasting=True,
         )
-    return VllmSettings(arguments | work.settings, environment)
+    return VllmSettings(smaller(arguments | work.settings, work.footprint, on_cpu=on_cpu), environment)
+
+
+def smaller(arguments: dict[str, Any], footprint: int, *, on_cpu: bool) -> dict[str, Any]:
+    """The arguments of an engine that ran out of memory `footprint` times: half as much at a time for each of them.
+
+    What is halved is computed at a time, which bounds activations and logits. A GPU engine also leaves more of the
+    memory to others, a little only: the share that it takes is where its cache lives. On a CPU the cache shrinks.
+    """
+    if footprint == 0:
+        return arguments
+    less = {
+        "max_num_seqs": max(1, int(arguments.get("max_num_seqs", USUAL_SEQUENCES)) >> footprint),
+        "max_num_batched_tokens": max(64, int(arguments.get("max_num_batched_tokens", USUAL_TOKENS)) >> footprint),
+    }
+    if not on_cpu:
+        share = float(arguments.get("gpu_memory_utilization", USUAL_SHARE)) - SHARE_STEP * footprint
+        return arguments | less | {"gpu_memory_utilization": max(0.1, round(share, 3))}
+    if cache := arguments.get("kv_cache_memory_bytes"):
+        less["kv_cache_memory_bytes"] = max(64 * MIB, int(cache) >> footprint)
+    return arguments | less
 
 
 def precision_arguments(model: Model, config: dict[str, Any]) -> dict[str, Any]:

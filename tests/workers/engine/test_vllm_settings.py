@@ -28,6 +28,7 @@ def settings(
     weight_bytes: int = 1 << 30,
     given: dict[str, Any] | None = None,
     identity: dict[str, Any] | None = None,
+    footprint: int = 0,
 ) -> VllmSettings:
     work = infer_work(
         {},
@@ -35,6 +36,7 @@ def settings(
         model=Model(name="org/m", revision="sha256-0", precision=precision),
         settings=given or {},
         identity=IDENTITY if identity is None else identity,
+        footprint=footprint,
     )
     return derive(work, Need(100, longest), config=LLAMA | (config or {}), info=info, weight_bytes=weight_bytes)
 
@@ -121,3 +123,23 @@ def test_odd_attention_heads_are_refused_on_a_cpu_only() -> None:
 def test_weights_larger_than_the_gpu_are_refused_before_they_are_loaded() -> None:
     assert refused(info=GPU, weight_bytes=90 << 30).kind is FailureKind.OUT_OF_MEMORY
     settings(info=GPU, weight_bytes=90 << 30, given={"tensor_parallel_size": 2})
+
+
+def test_after_running_out_of_memory_the_engine_computes_half_as_much_at_a_time_for_each_level() -> None:
+    given = {"max_num_seqs": 100, "max_num_batched_tokens": 4096, "gpu_memory_utilization": 0.8}
+    levels = [settings(info=GPU, given=given, footprint=level).arguments for level in range(4)]
+    assert [level["max_num_seqs"] for level in levels] == [100, 50, 25, 12]
+    assert [level["max_num_batched_tokens"] for level in levels] == [4096, 2048, 1024, 512]
+    assert [level["gpu_memory_utilization"] for level in levels] == [0.8, 0.75, 0.7, 0.65]
+
+
+def test_on_a_cpu_a_smaller_footprint_has_a_smaller_cache_too() -> None:
+    caches = [settings(footprint=level).arguments["kv_cache_memory_bytes"] for level in range(3)]
+    assert caches[1] == caches[0] // 2
+    assert caches[2] == caches[0] // 4
+    assert "gpu_memory_utilization" not in settings(footprint=1).arguments
+
+
+def test_weights_larger_than_the_device_are_refused_for_good() -> None:
+    failure = refused(info=GPU, weight_bytes=100 << 30)
+    assert (failure.kind, failure.lasting) == (FailureKind.OUT_OF_MEMORY, True)
