@@ -53,7 +53,7 @@ def list_evaluations(
     if before is not None:
         query = query.where(col(Evaluation.id) < before)
     pairs = session.exec(query.order_by(col(Evaluation.id).desc()).limit(limit)).all()
-    return _as_records(session, pairs)
+    return _with_reasons(session, _as_records(session, pairs), now=datetime.now(UTC))
 
 
 def read_evaluation(session: Session, evaluation_id: int) -> EvaluationRecord:
@@ -105,13 +105,10 @@ def read_queue(session: Session, *, now: datetime | None = None, most: int = 200
     failed_pairs = session.exec(
         joined.where(Evaluation.state == EvaluationState.FAILED).order_by(col(Evaluation.ended_at).desc()).limit(10)
     ).all()
-    unfinished = _as_records(session, open_pairs)
-    because = _waiting_because(session, [record.id for record in unfinished], now=now)
-    for record in unfinished:
-        record.waiting_because = because.get(record.id, "")
+    unfinished = _with_reasons(session, _as_records(session, open_pairs), now=now)
     return QueueRecord(
-        running=[record for record in unfinished if record.state is not EvaluationState.QUEUED],
-        waiting=[record for record in unfinished if record.state is EvaluationState.QUEUED],
+        running=[record for record in unfinished if not record.is_waiting],
+        waiting=[record for record in unfinished if record.is_waiting],
         failed=_as_records(session, failed_pairs),
         workers=_workers(session, now),
     )
@@ -191,6 +188,8 @@ def _as_records(session: Session, pairs: Sequence[tuple[Evaluation, Submission]]
                 engine=evaluation.engine,
                 limit=evaluation.document_limit,
                 state=evaluation.state,
+                is_waiting=not evaluation.state.is_final
+                and not any(job.state.is_held for job in next_jobs(jobs[evaluation.id])),
                 progress=progress_of(evaluation.state, jobs[evaluation.id]),
                 ahead=None if evaluation.state.is_final else sum(1 for other in earlier if other < evaluation.id),
                 failure=kind,
@@ -205,6 +204,12 @@ def _as_records(session: Session, pairs: Sequence[tuple[Evaluation, Submission]]
     return records
 
 
+def next_jobs(jobs: Iterable[Job]) -> list[Job]:
+    """The open jobs of the earliest stage that has any: scores may be made while inference waits. Pure."""
+    open_jobs = [job for job in jobs if not job.state.is_final and job.state is not JobState.BLOCKED]
+    return next((found for stage in Stage if (found := [job for job in open_jobs if job.stage is stage])), [])
+
+
 def progress_of(state: EvaluationState, jobs: Iterable[Job]) -> Progress:
     """How far an evaluation is within its present state. Pure."""
     facts = list(jobs)
@@ -216,7 +221,7 @@ def progress_of(state: EvaluationState, jobs: Iterable[Job]) -> Progress:
         done, total = sum(job.requests_done for job in infer), sum(job.requests_total for job in infer)
         phase = next((job.phase for job in infer if job.phase), "")
         if not total:
-            return Progress(text=phase or "waiting for an engine worker")
+            return Progress(text=phase or ("starting" if any(job.state.is_held for job in infer) else ""))
         text = f"{done} of {total} requests answered"
         return Progress(done=done, total=total, text=f"{text}, {phase}" if phase and phase != "answering" else text)
     if state is EvaluationState.SCORING:
@@ -333,6 +338,14 @@ def _workers(session: Session, now: datetime) -> list[WorkerRecord]:
     ]
 
 
+def _with_reasons(session: Session, records: list[EvaluationRecord], *, now: datetime) -> list[EvaluationRecord]:
+    """The records, those that wait with the reason."""
+    because = _waiting_because(session, [record.id for record in records if record.is_waiting], now=now)
+    for record in records:
+        record.waiting_because = because.get(record.id, "")
+    return records
+
+
 def _waiting_because(session: Session, evaluations: Sequence[int], *, now: datetime) -> dict[int, str]:
     """Why evaluations do not move, by id, as the scheduler sees it; those that move are not among them."""
     open_states = [JobState.QUEUED, JobState.DISPATCHED, JobState.RUNNING]
@@ -345,8 +358,7 @@ def _waiting_because(session: Session, evaluations: Sequence[int], *, now: datet
     reasons = waiting_reasons(session, now)
     found = {}
     for evaluation, unfinished in jobs.items():
-        # Scores may be made while the infer job waits: the earliest stage says whether it moves.
-        first = [job for job in unfinished if job.stage is unfinished[0].stage]
+        first = next_jobs(unfinished)
         if not any(job.state.is_held for job in first):
             found[evaluation] = next((reasons[job.id] for job in first if job.id in reasons), "")
     return found

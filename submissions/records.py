@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from orchestrator.lifecycle import EvaluationState, JobState
 from orchestrator.wire import EngineFamily, FailureKind, Precision, Stage
+from submissions import words
 
 
 class Progress(BaseModel):
@@ -43,6 +44,8 @@ class EvaluationRecord(BaseModel):
     limit: int | None
     """Documents for each task; an evaluation with a limit is never ranked."""
     state: EvaluationState
+    is_waiting: bool = False
+    """Whether no worker holds what it needs next, whatever its state."""
     progress: Progress
     ahead: int | None = None
     """Unfinished evaluations that were submitted earlier; None once this one has ended."""
@@ -54,6 +57,10 @@ class EvaluationRecord(BaseModel):
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
+
+    @property
+    def shown_state(self) -> str:
+        return words.state(self.state.value, self.is_waiting)
 
 
 class ScoreRecord(BaseModel):
@@ -145,6 +152,7 @@ class WorkerRecord(BaseModel):
 
 class QueueRecord(BaseModel):
     running: list[EvaluationRecord]
+    """Those that a worker holds a job of."""
     waiting: list[EvaluationRecord]
     failed: list[EvaluationRecord]
     """The latest ones."""

@@ -51,6 +51,11 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
+def state(name: str, is_waiting: bool) -> str:
+    """An evaluation's state as people see it: `waiting` where it has begun and no worker holds what comes next."""
+    return "waiting" if is_waiting and name != "queued" else name
+
+
 def event(name: str) -> str:
     """`job_requeued` as `Job requeued`."""
     return name.replace("_", " ").capitalize()

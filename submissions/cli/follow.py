@@ -41,7 +41,12 @@ def _follow_with_bar(client: Client, evaluation: int, *, pause_seconds: float) -
             record = _ask(client, evaluation)
             progress = record["progress"]
             text = progress["text"] or record["waiting_because"]
-            bar.update(task, description=record["state"], completed=progress["done"], text=text)
+            bar.update(
+                task,
+                description=words.state(record["state"], record["is_waiting"]),
+                completed=progress["done"],
+                text=text,
+            )
             bar.update(task, total=progress["total"] or None)
             if record["state"] in FINAL:
                 return record

@@ -156,7 +156,7 @@ def _answer_rows(rows: list[dict[str, Any]]) -> None:
                 str(row["id"]),
                 row["model"],
                 row["suite"] + (f" (limit {row['limit']})" if row["limit"] else ""),
-                row["state"],
+                words.state(row["state"], row["is_waiting"]),
                 words.score(row["average"]),
                 row["waiting_because"] or row["progress"]["text"] or row["sentence"],
             )
@@ -175,8 +175,8 @@ def _answer_detail(record: dict[str, Any], *, page: str) -> None:
     if record["state"] in ("finished", "failed", "cancelled"):
         answer(outcome_sentence(record))
     else:
-        text = record["progress"]["text"] or record["waiting_because"]
-        answer(f"{record['state']}{': ' + text if text else ''}")
+        text = ". ".join(filter(None, [record["progress"]["text"], record["waiting_because"]]))
+        answer(f"{words.state(record['state'], record['is_waiting'])}{': ' + text if text else ''}")
     columns = [
         ("benchmark", "left"),
         ("state", "left"),

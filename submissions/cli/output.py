@@ -17,6 +17,7 @@ STYLES = {
     "failed": "red",
     "cancelled": "dim",
     "queued": "dim",
+    "waiting": "dim",
     "running": "yellow",
     "preparing": "yellow",
     "scoring": "yellow",
@@ -68,7 +69,7 @@ def answer_table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[str
 def state_line(evaluation: dict[str, Any]) -> str:
     """`41 acme/model: running, 120 of 300 requests answered (40 %)`."""
     progress = evaluation["progress"]
-    line = f"{evaluation['id']} {evaluation['model']}: {evaluation['state']}"
+    line = f"{evaluation['id']} {evaluation['model']}: {words.state(evaluation['state'], evaluation['is_waiting'])}"
     if progress["text"]:
         line += f", {progress['text']}"
     if progress["total"] and evaluation["state"] not in ("finished", "failed", "cancelled"):

@@ -42,9 +42,13 @@ def add_evaluation(
     sentence: str = "",
     log_tail: str = "",
     requests: tuple[int, int] = (0, 0),
+    waits: bool = False,
     **submission: Any,
 ) -> Evaluation:
-    """An evaluation in the given state; `values` are its benchmarks' values, 0 to 100."""
+    """An evaluation in the given state; `values` are its benchmarks' values, 0 to 100.
+
+    With `waits` no worker has taken its infer job yet.
+    """
     facts: dict[str, Any] = {
         "revision": hashlib.sha1(model.encode(), usedforsecurity=False).hexdigest(),
         "precision": Precision.BFLOAT16,
@@ -78,6 +82,8 @@ def add_evaluation(
         evaluation.ended_at = at + timedelta(minutes=40)
     for job in session.exec(select(Job).where(Job.evaluation_id == evaluation.id)).all():
         _settle(session, job, evaluation, values=values, stderr=stderr, log_tail=log_tail, requests=requests, at=at)
+        if job.stage is Stage.INFER and waits:
+            job.state, job.phase = JobState.QUEUED, ""
     session.flush()
     return evaluation
 

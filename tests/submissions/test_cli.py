@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -211,14 +212,19 @@ def test_status_lists_and_shows(hub: Hub, evalyard: Command) -> None:
     with hub.writing() as session:
         add_evaluation(session, hub.suites["demo"], values=DEMO)
         add_evaluation(session, hub.suites["demo"], model="acme/two", state=EvaluationState.RUNNING, requests=(1, 4))
+        add_evaluation(session, hub.suites["demo"], model="acme/three", state=EvaluationState.RUNNING, waits=True)
     listed = evalyard("status").out
     assert listed.index("acme/two") < listed.index("acme/model-1b")
     assert "1 of 4 requests answered" in listed
+    waiting = next(line for line in listed.splitlines() if "acme/three" in line)
+    assert re.search(r"demo +waiting +– +No vllm engine worker is connected", waiting)
+    assert "waiting: No vllm engine worker is connected" in evalyard("status", "3").out
+    assert re.search(r"acme/three +demo +waiting", evalyard("queue").out)
     detail = evalyard("status", "1")
     assert (detail.code, "Finished evaluation 1: average 60.00." in detail.out) == (0, True)
     assert "/evaluations/1" in detail.err
     assert evalyard("status", "1", "--json").json["average"] == 60.0
-    assert [row["id"] for row in evalyard("status", "--json").json["evaluations"]] == [2, 1]
+    assert [row["id"] for row in evalyard("status", "--json").json["evaluations"]] == [3, 2, 1]
 
 
 def test_an_unknown_evaluation_is_a_sentence(evalyard: Command) -> None:

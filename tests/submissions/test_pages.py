@@ -140,6 +140,20 @@ def test_a_waiting_evaluation_says_why_and_can_be_cancelled(client: TestClient, 
     assert "Cancel this evaluation" not in cancelled.text
 
 
+def test_an_evaluation_whose_infer_job_no_worker_has_is_waiting_everywhere(hub: Hub, client: TestClient) -> None:
+    with hub.writing() as session:
+        add_evaluation(session, hub.suites["demo"], model="acme/moves", state=EvaluationState.RUNNING, requests=(1, 4))
+        add_evaluation(session, hub.suites["demo"], model="acme/waits", state=EvaluationState.RUNNING, waits=True)
+    queue = page(client, "/queue").text
+    assert "1 running, 1 waiting" in queue
+    assert queue.index("acme/moves") < queue.index(" Waiting ") < queue.index("acme/waits")
+    assert "Running 1 Waiting 1" in page(client, "/submit").text
+    waits = client.get("/evaluations/2").text
+    assert '<span class="badge waiting">waiting</span>' in waits
+    assert "No vllm engine worker is connected" in waits
+    assert '<span class="badge running">running</span>' in client.get("/evaluations/1").text
+
+
 def test_a_failed_evaluation_says_why_what_next_and_shows_the_log(hub: Hub, client: TestClient) -> None:
     with hub.writing() as session:
         add_evaluation(
