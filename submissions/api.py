@@ -196,7 +196,7 @@ def read_standings(
         largest=largest,
     )
     with hub.reading() as session:
-        name = suite or default_suite(hub, reading.count_by_suite(session))
+        name = suite or reading.suite_to_show(session, hub.suites)
         board = apply_view(read_board(session, find_suite(hub.suites, name)), view)
     if format == "csv":
         disposition = f'attachment; filename="board-{board.suite.name}.csv"'
@@ -222,12 +222,6 @@ def read_health(hub: AHub) -> Health:
         taken = (time.perf_counter() - started) * 1000
         up = sum(1 for worker in reading.read_queue(session, most=1).workers if worker.is_up)
     return Health(ok=True, database_milliseconds=round(taken, 2), workers_up=up)
-
-
-def default_suite(hub: Hub, finished: dict[str, int]) -> str:
-    """The suite that a board shows when none is named: the one with most finished evaluations."""
-    here = {name: finished.get(name, 0) for name in hub.suites}
-    return max(here, key=lambda name: (here[name], name)) if here else ""
 
 
 def _submitted(taken: Intake, row: EvaluationRecord) -> str:

@@ -25,6 +25,7 @@ from submissions import api, reading, samples, words
 from submissions.context import Hub, get_hub
 from submissions.faults import Fault, HubAway, SubmissionRefused
 from submissions.problems import fault_of
+from submissions.records import QueueRecord
 from submissions.reproduce import write_reproduction
 from submissions.request import DEFAULT_SUITE, ModelType, SubmissionRequest
 
@@ -92,9 +93,9 @@ def show_board(
     )
     with hub.reading() as session:
         counts = reading.count_by_suite(session)
-        chosen = find_suite(hub.suites, suite or api.default_suite(hub, counts))
+        chosen = find_suite(hub.suites, suite or reading.suite_to_show(session, hub.suites))
         board = read_board(session, chosen)
-        unfinished = [row for row in reading.read_queue(session).running if row.suite == chosen.name]
+        queue = reading.read_queue(session)
     given = [(name, value) for name, value in request.query_params.multi_items() if value]
 
     def link(**changes: str | None) -> str:
@@ -116,7 +117,7 @@ def show_board(
         smallest=min,
         largest=max,
         raw=show == "raw",
-        unfinished=unfinished,
+        under_way=_under_way(queue, chosen.name),
         query=urlencode(_for_api(given, chosen.name)),
     )
 
@@ -270,6 +271,17 @@ def _form_fault(fault: Fault) -> Fault:
     if fault.field == "limit":
         return Fault("limit", "The limit is a whole number of documents, at least 1. Leave it empty for all.")
     return fault
+
+
+def _under_way(queue: QueueRecord, suite: str) -> str:
+    """What comes for this board, else what the workers are at meanwhile; empty when there is nothing."""
+    here = words.under_way(
+        sum(1 for row in queue.running if row.suite == suite), sum(1 for row in queue.waiting if row.suite == suite)
+    )
+    if here:
+        return f"{here} for this board"
+    elsewhere = words.under_way(len(queue.running), len(queue.waiting))
+    return f"{elsewhere} for other boards" if elsewhere else ""
 
 
 def _size(text: str) -> float | None:

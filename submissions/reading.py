@@ -364,11 +364,18 @@ def _waiting_because(session: Session, evaluations: Sequence[int], *, now: datet
     return found
 
 
-def count_by_suite(session: Session) -> dict[str, int]:
-    """Finished evaluations for each suite."""
+def count_by_suite(session: Session, *states: EvaluationState) -> dict[str, int]:
+    """Evaluations in these states for each suite; without any, the finished ones."""
     counted = session.exec(
         select(Evaluation.suite, func.count())
-        .where(Evaluation.state == EvaluationState.FINISHED)
+        .where(col(Evaluation.state).in_(states or [EvaluationState.FINISHED]))
         .group_by(col(Evaluation.suite))
     )
     return dict(counted.all())
+
+
+def suite_to_show(session: Session, suites: Iterable[str]) -> str:
+    """The suite of a board when none is named: the one with most scores, else the one with most to come."""
+    finished = count_by_suite(session)
+    unfinished = count_by_suite(session, *(state for state in EvaluationState if not state.is_final))
+    return max(suites, key=lambda name: (finished.get(name, 0), unfinished.get(name, 0), name), default="")

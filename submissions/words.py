@@ -56,6 +56,16 @@ def state(name: str, is_waiting: bool) -> str:
     return "waiting" if is_waiting and name != "queued" else name
 
 
+def under_way(running: int, waiting: int) -> str:
+    """`2 evaluations are running and 1 waits`; empty when there is none."""
+    if not running and not waiting:
+        return ""
+    verb = ("is running" if running == 1 else "are running") if running else ("waits" if waiting == 1 else "wait")
+    many = running or waiting
+    more = f" and {waiting} wait{'s' if waiting == 1 else ''}" if running and waiting else ""
+    return f"{many} evaluation{'' if many == 1 else 's'} {verb}{more}"
+
+
 def event(name: str) -> str:
     """`job_requeued` as `Job requeued`."""
     return name.replace("_", " ").capitalize()

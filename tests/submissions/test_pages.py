@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 from orchestrator.lifecycle import EvaluationState
 from orchestrator.program import program
 from orchestrator.wire import FailureKind
+from submissions import words
 from submissions.context import Hub
 from submissions.samples import present
 from tests.submissions.factories import add_evaluation, add_worker, choice_sample, keep_samples
@@ -56,6 +57,40 @@ def test_an_empty_board_guides_to_the_first_submission(client: TestClient) -> No
     assert "Nothing is ranked here yet" in found.text
     assert f"{program()} submit org/name --suite demo --wait" in found.text
     assert "/submit?suite=demo" in found.links
+
+
+def test_the_front_page_is_the_suite_with_scores_else_the_one_with_most_to_come(hub: Hub, client: TestClient) -> None:
+    demo, v1 = hub.suites["demo"], hub.suites["open-llm-v1"]
+    with hub.writing() as session:
+        add_evaluation(session, demo, state=EvaluationState.RUNNING)
+        add_evaluation(session, demo, state=EvaluationState.RUNNING, waits=True)
+        add_evaluation(session, demo, state=EvaluationState.FAILED)
+        add_evaluation(session, v1, state=EvaluationState.RUNNING)
+    found = page(client, "/")
+    assert (
+        "Nothing is ranked here yet 1 evaluation is running and 1 waits for this board: see the queue ." in found.text
+    )
+    assert "<title>Evalyard demo" in client.get("/").text
+    assert "2 evaluations are running and 1 waits for other boards" in page(client, "/?suite=open-llm-v2").text
+    with hub.writing() as session:
+        add_evaluation(session, v1, values={"ARC": 1.0})
+    assert "<title>Open LLM Leaderboard v1" in client.get("/").text
+    assert client.get("/api/v1/board").json()["suite"] == "open-llm-v1"
+
+
+@pytest.mark.parametrize(
+    ("running", "waiting", "said"),
+    [
+        (0, 0, ""),
+        (1, 0, "1 evaluation is running"),
+        (2, 1, "2 evaluations are running and 1 waits"),
+        (1, 2, "1 evaluation is running and 2 wait"),
+        (0, 1, "1 evaluation waits"),
+        (0, 3, "3 evaluations wait"),
+    ],
+)
+def test_what_is_under_way_is_a_sentence(running: int, waiting: int, said: str) -> None:
+    assert words.under_way(running, waiting) == said
 
 
 def test_the_board_shows_ranks_errors_and_what_is_apart(hub: Hub, client: TestClient) -> None:
@@ -108,7 +143,7 @@ def test_a_refused_form_keeps_the_input_and_puts_each_error_at_its_field(client:
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("given", "says"),
     [
         ({}, "Name a model: a Hub id such as org/name"),
         ({"model": "x", "limit": "many"}, "The limit is a whole number of documents"),
@@ -116,10 +151,10 @@ def test_a_refused_form_keeps_the_input_and_puts_each_error_at_its_field(client:
         ({"model": "x", "extra": "1"}, "There is no field &#39;extra&#39;"),
     ],
 )
-def test_the_form_says_what_a_field_wants(client: TestClient, given: dict[str, str], words: str) -> None:
+def test_the_form_says_what_a_field_wants(client: TestClient, given: dict[str, str], says: str) -> None:
     answer = client.post("/submit", data=given)
     assert answer.status_code == 422
-    assert words in answer.text
+    assert says in answer.text
 
 
 def test_an_accepted_form_leads_to_the_evaluation_and_an_equal_one_says_so(client: TestClient, model: Path) -> None:
