@@ -19,7 +19,7 @@ from orchestrator.board import View, apply_view, read_board
 from orchestrator.board.view import sort_names
 from orchestrator.errors import Refused
 from orchestrator.program import FIRST_SUBMISSION, program
-from orchestrator.suites import find_suite
+from orchestrator.suites import Suite, find_suite
 from orchestrator.wire import Precision
 from submissions import api, reading, samples, words
 from submissions.context import Hub, get_hub
@@ -27,7 +27,7 @@ from submissions.faults import Fault, HubAway, SubmissionRefused
 from submissions.problems import fault_of
 from submissions.records import QueueRecord
 from submissions.reproduce import write_reproduction
-from submissions.request import DEFAULT_SUITE, ModelType, SubmissionRequest
+from submissions.request import ModelType, SubmissionRequest
 
 SAMPLES_PER_PAGE = 10
 MOST_FIELDS = 30
@@ -256,7 +256,7 @@ def _form(hub: Hub, values: Mapping[str, str], *, faults: list[Fault], status: i
         faults=by_field,
         others=[fault.sentence for fault in faults if fault.field not in fields],
         suites=[hub.suites[name] for name in sorted(hub.suites)],
-        default_suite=DEFAULT_SUITE,
+        default_suite=_first_suite(hub.suites),
         types=[kind.value for kind in ModelType],
         precisions=["auto", *(kind.value for kind in Precision)],
         queue=queue,
@@ -271,6 +271,11 @@ def _form_fault(fault: Fault) -> Fault:
     if fault.field == "limit":
         return Fault("limit", "The limit is a whole number of documents, at least 1. Leave it empty for all.")
     return fault
+
+
+def _first_suite(suites: Mapping[str, Suite]) -> str:
+    """What the form has chosen already: the demo, else the smallest, so that nobody starts hours of work unawares."""
+    return min(suites, key=lambda name: (name != "demo", len(suites[name].benchmarks), name), default="")
 
 
 def _under_way(queue: QueueRecord, suite: str) -> str:

@@ -105,6 +105,8 @@ def test_the_board_shows_ranks_errors_and_what_is_apart(hub: Hub, client: TestCl
     assert "A trial: at most 3 documents of each task." in found.text
     assert "/evaluations/2#Letters" in found.links
     assert any("format=csv" in link for link in found.links)
+    assert "Every number links to its evidence" in found.text
+    assert "Every number" not in page(client, "/?suite=open-llm-v2").text
 
 
 def test_the_board_is_sorted_and_filtered_by_links_alone(hub: Hub, client: TestClient) -> None:
@@ -129,6 +131,11 @@ def test_the_form_has_a_label_for_every_field_and_works_without_scripts(client: 
     }  # fmt: skip
     assert {facts["value"] for facts in found.inputs if facts["id"] == "model"} == {"acme/x"}
     assert "<script" not in client.get("/submit").text
+
+
+def test_the_form_has_the_cheapest_suite_chosen_unless_another_was_asked_for(client: TestClient) -> None:
+    assert re.search(r'<option value="demo" selected>', client.get("/submit").text)
+    assert re.search(r'<option value="open-llm-v1" selected>', client.get("/submit?suite=open-llm-v1").text)
 
 
 def test_a_refused_form_keeps_the_input_and_puts_each_error_at_its_field(client: TestClient, model: Path) -> None:
