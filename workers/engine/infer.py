@@ -1,30 +1,36 @@
 """The infer stage: `python -m workers.engine.infer WORK.json OUT` answers what sheets ask and no segment holds yet.
 
 It opens no connection, knows no benchmark and scores nothing. SIGTERM makes it stop feeding, seal what is finished,
-say `stopped` and end with exit code 3. When nothing is missing it starts no engine.
+say `stopped` and end with exit code 3. When nothing is missing it starts no engine. It ends by itself when the engine
+hangs; what to do after it died is for whoever runs it (`workers.recovery`).
 """
 
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 from types import FrameType
 
 from orchestrator.wire import EngineInfo, FailureKind, InferDone, InferWork, identity_digest
 from workers import stage
+from workers.engine.endings import refuse_endless
 from workers.engine.engine import Engine, Need
 from workers.engine.failures import classify
 from workers.engine.families import make_engine
 from workers.engine.feed import feed, refuse_foreign_tokens
+from workers.engine.in_flight import InFlight
 from workers.engine.info import EngineMissing, engine_info
 from workers.engine.known import answered
 from workers.engine.ledger import Ledger
 from workers.engine.sealer import Sealer, segment_files
 from workers.engine.selection import open_groups, request_ids
+from workers.engine.unanswered import unanswered
+from workers.engine.watchdog import Watchdog
 from workers.engine.weights import vocabulary_size
+from workers.model_folders import whole_folder
 from workers.segments import Header
 from workers.sheets import Request, read_info
 from workers.stage import StageFailure, emit
@@ -62,62 +68,100 @@ def infer(work: InferWork, out: Path) -> InferDone:
     stop = _Stop()
     info = _info(work)
     sheets = {name: Path(folder) for name, folder in work.sheets.items()}
-    ledger = _ledger(work, sheets, out)
-    reused = ledger.sealed
+    ledger, own = _ledger(work, sheets, out)
+    earlier = ledger.sealed
     emit("progress", done=ledger.sealed, total=ledger.total)
     if done := ledger.benchmarks_done:
         emit("sealed", file=None, count=0, benchmarks_done=done)
     engine: Engine | None = None
-    groups = open_groups(
-        list(sheets.values()),
-        ledger.is_open,
-        slice_index=work.slice_index,
-        slice_count=work.slice_count,
-        wants_generations=lambda: engine is None or engine.wants_generations(),
-    )
-    first = next(groups, None)
-    if first is None:
+    crowd, alone = _turns(work, sheets, ledger, lambda: engine is None or engine.wants_generations())
+    if crowd.empty and alone.empty:
         return InferDone(
-            computed=0,
-            reused=reused,
+            computed=own,
+            reused=earlier - own,
             seconds=0.0,
             total_seconds=time.monotonic() - started,
             tokens_computed=0,
             tokens_reused=0,
             engine=info,
+            unanswered=unanswered(work.set_aside, ledger, sheets),
+            restarts=work.restarts,
         )
 
+    folder = whole_folder(work.model, work.model_folder) if work.model_folder else None
+    if folder is not None:
+        refuse_endless(folder, sheets.values())
     engine = _start(work, Need(ledger.open, _longest(sheets)), stop)
     emit("phase", phase="answering")
-    header = Header(identity_digest(work.identity), work.attempt, info.model_dump(mode="json"), engine.settings)
+    settings = engine.settings | ({"footprint": work.footprint} if work.footprint else {})
+    header = Header(identity_digest(work.identity), work.attempt, info.model_dump(mode="json"), settings)
     sealer = Sealer(out, header, ledger, seconds=work.seal_seconds, now=time.monotonic)
-    feeding = _Counted(chain([first], groups))
-    vocabulary = vocabulary_size(Path(work.model_folder)) if work.model_folder else None
+    vocabulary = vocabulary_size(folder) if folder is not None else None
+    in_flight = InFlight(out)
     began = time.monotonic()
     try:
-        finished = feed(engine, refuse_foreign_tokens(feeding, vocabulary), sealer, stopping=stop)
+        with Watchdog(work.hang_seconds) as watchdog:
+            finished = all(
+                feed(
+                    engine,
+                    refuse_foreign_tokens(turn, vocabulary),
+                    sealer,
+                    in_flight=in_flight,
+                    step_ended=watchdog.step_ended,
+                    stopping=stop,
+                    alone=turn is alone,
+                )
+                for turn in (crowd, alone)
+            )
     except StageFailure:
         raise
     except Exception as error:
         raise classify(error, work.model.name) from error
     if not finished:
         leave_stopped()
-    if sealer.count != feeding.requests:
+    fed = crowd.requests + alone.requests
+    if sealer.count != fed:
         raise StageFailure(
             FailureKind.ENGINE,
-            f"The engine was given {feeding.requests} requests and answered {sealer.count}. The rest can be computed "
-            "by another attempt.",
+            f"The engine was given {fed} requests and answered {sealer.count}. The rest can be computed by another "
+            "attempt.",
         )
     return InferDone(
-        computed=sealer.count,
-        reused=reused,
+        computed=own + sealer.count,
+        reused=earlier - own,
         seconds=time.monotonic() - began,
         total_seconds=time.monotonic() - started,
         tokens_computed=engine.tokens_computed,
         tokens_reused=engine.tokens_reused,
         engine=info,
-        settings=engine.settings,
+        settings=settings,
+        unanswered=unanswered(work.set_aside, ledger, sheets),
+        restarts=work.restarts,
     )
+
+
+def _turns(
+    work: InferWork, sheets: dict[str, Path], ledger: Ledger, wants_generations: Callable[[], bool]
+) -> tuple["_Turn", "_Turn"]:
+    """What is fed together, and what is fed after it, each group alone. What is set aside is in neither."""
+    aside = frozenset(request for one in work.set_aside for request in one.requests)
+    alone = frozenset(work.alone) - aside
+    last = frozenset(work.last) - aside - alone
+    held = aside | alone | last
+
+    def groups(wanted: Callable[[str], bool]) -> Iterator[list[Request]]:
+        return open_groups(
+            list(sheets.values()),
+            lambda request: ledger.is_open(request) and wanted(request),
+            slice_index=work.slice_index,
+            slice_count=work.slice_count,
+            wants_generations=wants_generations,
+        )
+
+    crowd = groups(lambda request: request not in held)
+    if last:
+        crowd = chain(crowd, groups(lambda request: request in last))
+    return _Turn(crowd), _Turn(groups(lambda request: request in alone) if alone else iter(()))
 
 
 def _info(work: InferWork) -> EngineInfo:
@@ -143,28 +187,37 @@ def _start(work: InferWork, need: Need, stop: _Stop) -> Engine:
     return engine
 
 
-def _ledger(work: InferWork, sheets: dict[str, Path], out: Path) -> Ledger:
-    """What is asked, less what sealed segments answer; those left in `out` by an earlier run of it count as well."""
+def _ledger(work: InferWork, sheets: dict[str, Path], out: Path) -> tuple[Ledger, int]:
+    """What is asked, less what sealed segments answer; those left in `out` by an earlier run of it count as well.
+
+    Beside it how many of the answers are this attempt's own, from before it was started again.
+    """
     ledger = Ledger(list(sheets))
     for position, sheet in enumerate(sheets.values()):
         ledger.ask(position, request_ids(sheet))
-    ledger.seal(answered([*map(Path, work.known), *segment_files(out)], identity_digest(work.identity)))
-    return ledger
+    own = 0
+    for attempt, requests in answered([*map(Path, work.known), *segment_files(out)], identity_digest(work.identity)):
+        count = ledger.seal(requests)
+        own += count if work.restarts and attempt == work.attempt else 0
+    return ledger, own
 
 
 def _longest(sheets: dict[str, Path]) -> int:
     return max(read_info(sheet).longest for sheet in sheets.values())
 
 
-class _Counted(Iterator[list[Request]]):
-    """Groups on their way to the engine, and how many requests they held."""
+class _Turn(Iterator[list[Request]]):
+    """Groups on their way to the engine, whether there are any, and how many requests they held."""
 
     def __init__(self, groups: Iterator[list[Request]]) -> None:
         self._groups = groups
+        self._first = next(groups, None)
+        self.empty = self._first is None
         self.requests = 0
 
     def __next__(self) -> list[Request]:
-        group = next(self._groups)
+        group = self._first or next(self._groups)
+        self._first = None
         self.requests += len(group)
         return group
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from orchestrator.wire import FailureKind, Model, Precision, canonical_json
+from workers import model_folders
 from workers.stage import StageFailure
 
 Rules = Literal["vllm", "hf"]
@@ -35,6 +36,8 @@ SCALED_ALREADY = {"su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek
 @dataclass(frozen=True)
 class ModelFiles:
     folder: Path
+    """With config.json and generation_config.json: the base model's for an adapter."""
+    tokenizer_folder: Path
     rules: Rules
     config: Any
     tokenizer: Any
@@ -46,8 +49,8 @@ class ModelFiles:
     def tokenizer_digest(self) -> str:
         digest = hashlib.sha256()
         for name in TOKENIZER_FILES:
-            if (self.folder / name).is_file():
-                digest.update(name.encode() + b"\0" + (self.folder / name).read_bytes())
+            if (self.tokenizer_folder / name).is_file():
+                digest.update(name.encode() + b"\0" + (self.tokenizer_folder / name).read_bytes())
         return f"sha256-{digest.hexdigest()}"
 
 
@@ -58,6 +61,7 @@ def load(model: Model, model_folder: str | None, rules: Rules, *, context_limit:
         StageFailure: CONFIG, TOKENIZER or REMOTE_CODE, with the next step.
     """
     folder = _folder(model, model_folder)
+    tokenizer_folder = model_folders.tokenizer_folder(model, model_folder or model.folder)
     transformers = importlib.import_module("transformers")
     try:
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
@@ -69,7 +73,7 @@ def load(model: Model, model_folder: str | None, rules: Rules, *, context_limit:
         ) from error
     # vLLM asks for left truncation and keeps transformers' own Mistral conversion off; neither changes an encoding.
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False, use_fast=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(tokenizer_folder, trust_remote_code=False, use_fast=True)
     except StageFailure:
         raise
     except Exception as error:
@@ -82,7 +86,7 @@ def load(model: Model, model_folder: str | None, rules: Rules, *, context_limit:
         vllm_context_limit(config) if rules == "vllm" else int(lm_eval_utils.resolve_max_length(config, tokenizer))
     )
     template = _vllm_chat_template(folder, tokenizer) if rules == "vllm" else _tokenizer_chat_template(tokenizer)
-    return ModelFiles(folder, rules, config, tokenizer, limit, template)
+    return ModelFiles(folder, tokenizer_folder, rules, config, tokenizer, limit, template)
 
 
 def identity(model: Model, files: ModelFiles) -> dict[str, Any]:
@@ -150,15 +154,11 @@ def _tokenizer_chat_template(tokenizer: Any) -> str | None:
 
 
 def _folder(model: Model, model_folder: str | None) -> Path:
-    given = [Path(path) for path in (model_folder, model.folder, model.base_folder) if path]
-    for folder in given:
-        if (folder / "config.json").is_file():
-            return folder
-    if not given:
-        raise StageFailure(
-            FailureKind.CONFIG, f"No folder was given for model {model.name}. Set model_folder in the work file."
-        )
-    raise StageFailure(FailureKind.CONFIG, f"Model {model.name} has no config.json. Upload one with the weights.")
+    folder = model_folders.whole_folder(model, model_folder or model.folder)
+    if (folder / "config.json").is_file():
+        return folder
+    name = model.base_name if model.weight_type == "adapter" else model.name
+    raise StageFailure(FailureKind.CONFIG, f"Model {name} has no config.json. Upload one with the weights.")
 
 
 def _unreadable(kind: FailureKind, what: str, error: Exception) -> StageFailure:
