@@ -28,6 +28,21 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
 )
 HANDLED: tuple[type[Exception], ...] = (EvalyardError, ArtifactError, RequestValidationError, HTTPException)
 
+WANTED = {
+    "enum": "'{input}' is not one of {expected}",
+    "literal_error": "'{input}' is not one of {expected}",
+    "bool_parsing": "'{input}' is neither true nor false",
+    "int_parsing": "'{input}' is no whole number",
+    "int_from_float": "{input} is no whole number",
+    "float_parsing": "'{input}' is no number",
+    "greater_than_equal": "{input} is too small; the least is {ge}",
+    "less_than_equal": "{input} is too large; the most is {le}",
+    "string_too_short": "it is empty",
+    "string_too_long": "it is longer than {max_length} characters",
+    "string_type": "it must be text",
+}
+"""What the commonest errors of a schema mean, by pydantic's name of the error."""
+
 
 class ProblemResponse(JSONResponse):
     media_type = "application/problem+json"
@@ -69,6 +84,11 @@ def fault_of(detail: ErrorDetails) -> Fault:
         return Fault(field, f"The field '{field}' is missing.")
     if detail["type"] == "json_invalid":
         return Fault("request", "The request's body is not valid JSON.")
+    if detail["type"] == "value_error":
+        return Fault(field, f"{field}: {message}")
+    facts = {"input": str(detail.get("input"))[:40]} | detail.get("ctx", {})
+    if wanted := WANTED.get(detail["type"]):
+        return Fault(field, f"{field}: {wanted.format_map(facts)}.")
     return Fault(field, f"{field}: {message[:1].lower()}{message[1:]}.")
 
 

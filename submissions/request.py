@@ -3,14 +3,23 @@
 Imports no database and no Hub client, so that the command line starts at once.
 """
 
+from collections.abc import Sequence
+from difflib import get_close_matches
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from orchestrator.wire import Precision
 
 DEFAULT_SUITE = "open-llm-v2"
+PRECISIONS = ("auto", *(precision.value for precision in Precision))
+ALSO_CALLED = {
+    "fp16": "float16", "f16": "float16", "half": "float16", "bf16": "bfloat16", "brain": "bfloat16",
+    "fp32": "float32", "f32": "float32", "full": "float32", "float": "float32",
+    "int8": "8bit", "8": "8bit", "8-bit": "8bit", "int4": "4bit", "nf4": "4bit", "4": "4bit", "4-bit": "4bit",
+}  # fmt: skip
+"""What people call a precision elsewhere: to suggest ours, never to guess it for them."""
 
 
 class ModelType(StrEnum):
@@ -44,5 +53,21 @@ class SubmissionRequest(BaseModel):
     chat_template: bool | None = None
     """Whether prompts go through the model's chat template; the suite's default when left out."""
     suite: str = Field(default=DEFAULT_SUITE, max_length=100)
-    limit: int | None = Field(default=None, gt=0, le=1_000_000)
+    limit: int | None = Field(default=None, ge=1, le=1_000_000)
     """Documents for each lm-eval task. An evaluation with a limit is a trial: it is never ranked."""
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _refuse_other_names(cls, value: Any) -> Any:
+        # The schema's union of `auto` and the rest would tell each of the two as a fault of its own.
+        if value not in PRECISIONS:
+            raise ValueError(none_of(str(value), PRECISIONS))
+        return value
+
+
+def none_of(value: str, choices: Sequence[str]) -> str:
+    """That a word is no choice, which ones there are, and which was probably meant."""
+    word = value.strip().casefold()
+    near = [ALSO_CALLED[word]] if ALSO_CALLED.get(word) in choices else get_close_matches(word, choices, n=1)
+    meant = f" Did you mean '{near[0]}'?" if near else ""
+    return f"'{value[:40]}' is none of {', '.join(choices)}.{meant}"

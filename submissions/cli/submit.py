@@ -8,15 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from orchestrator.program import program
-from orchestrator.wire import Precision
 from submissions.cli.client import ApiRefused, Client
 from submissions.cli.follow import exit_code, follow, outcome_sentence
 from submissions.cli.output import answer, answer_json, chat, complain
-from submissions.request import DEFAULT_SUITE, ModelType
+from submissions.request import DEFAULT_SUITE, ModelType, none_of
+from submissions.request import PRECISIONS as PRECISIONS
 
 commands = typer.Typer()
 
-PRECISIONS = ("auto", *(precision.value for precision in Precision))
 TYPES = tuple(kind.value for kind in ModelType)
 WEIGHT_TYPES = ("original", "adapter")
 
@@ -26,10 +25,16 @@ def one_of(choices: tuple[str, ...]) -> Any:
 
     def check(value: str) -> str:
         if value not in choices:
-            raise typer.BadParameter(f"'{value}' is none of {', '.join(choices)}.")
+            raise typer.BadParameter(none_of(value, choices))
         return value
 
     return check
+
+
+def at_least_one(value: int | None) -> int | None:
+    if value is not None and value < 1:
+        raise typer.BadParameter(f"{value} documents are no evaluation. Take at least 1, or leave it out for all.")
+    return value
 
 
 @commands.command()
@@ -62,7 +67,10 @@ def submit(
         typer.Option("--chat-template/--no-chat-template", help="Apply the model's chat template; else as the suite."),
     ] = None,
     suite: Annotated[str, typer.Option(help="What to evaluate: see `evalyard suites`.")] = DEFAULT_SUITE,
-    limit: Annotated[int | None, typer.Option(min=1, help="Documents for each task: a trial, never ranked.")] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(metavar="N", callback=at_least_one, help="Documents for each task: a trial, never ranked."),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Stay until it ends; exit code 1 unless all is scored.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Answer with JSON on standard output.")] = False,
 ) -> None:

@@ -60,13 +60,18 @@ def test_every_fault_is_listed_with_its_field_and_class(client: TestClient, mode
         ({"model": "x", "colour": "red"}, "There is no field 'colour'."),
         ({}, "The field 'model' is missing."),
         ({"model": ""}, "model: "),
-        ({"model": "x", "limit": 0}, "limit: input should be greater than 0"),
-        ({"model": "x", "precision": "int3"}, "precision: "),
+        ({"model": "x", "limit": 0}, "limit: 0 is too small; the least is 1."),
+        ({"model": "x", "limit": "many"}, "limit: 'many' is no whole number."),
+        ({"model": "x", "precision": "int3"}, "precision: 'int3' is none of auto, bfloat16, "),
+        ({"model": "x", "precision": "fp16"}, "gptq. Did you mean 'float16'?"),
+        ({"model": "x", "model_type": "nice"}, "model_type: 'nice' is not one of 'pretrained', "),
         ([1], "request: "),
     ],
 )
 def test_a_malformed_request_is_told_which_field(client: TestClient, content: Any, words: str) -> None:
-    assert words in problem(client.post("/api/v1/evaluations", json=content), 422)["detail"]
+    found = problem(client.post("/api/v1/evaluations", json=content), 422)
+    assert words in found["detail"]
+    assert len(found["faults"]) == 1
 
 
 def test_a_body_that_is_no_json_is_a_problem(client: TestClient) -> None:

@@ -139,6 +139,19 @@ def test_misuse_is_exit_code_2_on_stderr(alone: Command, words: tuple[str, ...])
     assert ran.err
 
 
+@pytest.mark.parametrize(
+    ("asked", "meant"),
+    [("fp16", "float16"), ("BF16", "bfloat16"), ("fp32", "float32"), ("int8", "8bit"), ("gtpq", "gptq")],
+)
+def test_a_precision_by_another_name_is_refused_with_ours(asked: str, meant: str, alone: Command) -> None:
+    said = " ".join(alone("submit", "x", "--precision", asked).err.replace("│", " ").split())
+    assert f"Did you mean '{meant}'?" in said
+
+
+def test_a_limit_of_nothing_says_what_a_limit_is(alone: Command) -> None:
+    assert "at least 1, or leave it out for all" in " ".join(alone("submit", "x", "--limit", "0").err.split())
+
+
 @pytest.mark.parametrize("words", [("board",), ("queue",), ("status",), ("submit", "org/name"), ("retry", "1")])
 def test_without_a_server_the_sentence_says_how_to_start_it(alone: Command, words: tuple[str, ...]) -> None:
     ran = alone(*words)
