@@ -54,7 +54,8 @@ NEXT_STEPS: dict[FailureKind, str] = {
     FailureKind.ENGINE: "Read the log's end: the engine stopped with an error. Retry once its cause is gone.",
     FailureKind.TIMEOUT: "Retry, on a faster worker or with a smaller --limit.",
     FailureKind.NODE_LOST: "Check that the worker's host is up and reaches the broker, then retry.",
-    FailureKind.STORAGE: "Check that the artifact store is reachable and has room, then retry.",
+    FailureKind.STORAGE: "Check that the artifact store is reachable, and that it and the worker's disk have room.",
+    FailureKind.TOO_LARGE: "Give the worker a larger budget (EVALYARD_WORKER_WEIGHTS_BYTES) or disk, then retry.",
     FailureKind.SUITE: "Bring the suite file back in the version that was submitted and retry, or submit again.",
     FailureKind.CANCELLED: "Submit again if the evaluation is still wanted.",
 }

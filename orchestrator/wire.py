@@ -50,7 +50,8 @@ class FailureKind(StrEnum):
     ENGINE = "engine"  # the engine crashed or was killed (transient)
     TIMEOUT = "timeout"
     NODE_LOST = "node_lost"  # no heartbeat until the lease ended (transient)
-    STORAGE = "storage"  # the artifact store failed (transient)
+    STORAGE = "storage"  # the artifact store or the worker's disk failed (transient)
+    TOO_LARGE = "too_large"  # more bytes than the worker keeps of downloaded weights
     CANCELLED = "cancelled"
 
 
@@ -140,7 +141,7 @@ class SetAside(Frozen):
     requests: tuple[str, ...]
     """Hashes; several where they share a context, which an engine computes as one."""
     cause: str
-    """How it died, as the end of a sentence that begins with the engine."""
+    """The sentence with which it died of them."""
 
 
 class InferWork(Frozen):

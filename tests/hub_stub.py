@@ -11,6 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import pytest
+from huggingface_hub import constants
+
 
 def sha_of(name: str) -> str:
     """The commit that the stub gives a repository."""
@@ -30,10 +33,26 @@ class HubStub:
     status: int | None = None
     """When set, every request is answered with this: the Hub in trouble."""
     requests: list[str] = field(default_factory=list)
+    fetched: list[str] = field(default_factory=list)
+    """Files whose bytes were sent, as `org/name/file`."""
+    open: threading.Event = field(default_factory=threading.Event)
+    """While it is not set, weights are held back: a download that takes its time."""
+
+    def __post_init__(self) -> None:
+        self.open.set()
 
     def add(self, name: str, folder: Path) -> str:
         self.folders[name] = folder
         return sha_of(name)
+
+
+def use_instead_of_the_hub(stub: HubStub, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    """Let this process take the stub for the Hub, with an empty cache. huggingface_hub reads these once, at import."""
+    monkeypatch.setattr(constants, "ENDPOINT", stub.url)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    template = stub.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
 
 
 @contextmanager
@@ -45,7 +64,7 @@ def running_hub() -> Iterator[HubStub]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     stub.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield stub
@@ -67,6 +86,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if found := re.fullmatch(r"/api/models/([^/]+(?:/[^/]+)?)(?:/revision/(.+))?", path):
             self._model(found[1], found[2])
+        elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)", path):
+            self._tree(found[1], found[2])
         elif found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             self._file(found[1], found[3])
         else:
@@ -92,6 +113,24 @@ class _Handler(BaseHTTPRequestHandler):
         content = {"id": name, "modelId": name, "sha": sha, "private": False, "gated": False, "siblings": siblings}
         self._answer(200, json.dumps(content).encode(), {"Content-Type": "application/json"})
 
+    def _tree(self, name: str, revision: str) -> None:
+        folder = self.hub.folders.get(name)
+        if folder is None or revision != sha_of(name):
+            code = "RevisionNotFound" if folder else "RepoNotFound"
+            self._answer(404, b"{}", {"X-Error-Code": code})
+            return
+        files = [
+            {
+                "type": "file",
+                "path": path.relative_to(folder).as_posix(),
+                "size": path.stat().st_size,
+                "oid": hashlib.sha1(path.read_bytes(), usedforsecurity=False).hexdigest(),
+            }
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        ]
+        self._answer(200, json.dumps(files).encode(), {"Content-Type": "application/json"})
+
     def _file(self, name: str, file: str) -> None:
         folder = self.hub.folders.get(name)
         if name in self.hub.gated:
@@ -102,6 +141,10 @@ class _Handler(BaseHTTPRequestHandler):
             return
         body = (folder / file).read_bytes()
         headers = {"X-Repo-Commit": sha_of(name), "ETag": f'"{hashlib.sha256(body).hexdigest()}"'}
+        if self.command == "GET":
+            self.hub.fetched.append(f"{name}/{file}")
+            if file.endswith(".safetensors"):
+                self.hub.open.wait(60)
         asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
         if asked:
             part = body[int(asked[1]) : int(asked[2]) + 1]

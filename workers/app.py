@@ -20,6 +20,7 @@ from orchestrator.wire import EngineInfo
 from workers import tasks
 from workers.engine.info import EngineMissing, engine_info
 from workers.heartbeat import HeartbeatThread
+from workers.hub_cache import HubCache
 from workers.settings import WorkerSettings, WorkerSettingsError, read_worker_settings
 from workers.supervisor import Supervisor
 from workers.weights import Weights
@@ -52,9 +53,10 @@ def _work(settings: WorkerSettings, engine: EngineInfo | None, store: artifacts.
         mirror=settings.models,
         token=settings.hub_token.get_secret_value() if settings.hub_token else None,
         digests=settings.scratch / "digests.json",
+        cache=HubCache(settings.worker_weights, limit=settings.worker_weights_bytes),
     )
     supervisor = Supervisor(settings, hub=tasks.BrokerHub(app), store=store, weights=weights)
-    tasks.register(app, supervisor)
+    tasks.register(app, supervisor, weights)
     heartbeat = HeartbeatThread(
         app, supervisor, settings, engine=engine, on_deaf=lambda: os.kill(os.getpid(), signal.SIGTERM)
     )

@@ -22,7 +22,7 @@ def fill_in(
         ModelUnavailable, ArtifactError
     """
     work = order.work
-    local = weights.resolve(work.model, weights=isinstance(work, InferWork))
+    local = weights.resolve(work.model, weights=isinstance(work, InferWork), attempt=order.attempt)
     common = {"model": local.model, "model_folder": str(local.folder)}
     if isinstance(work, InferWork):
         return work.model_copy(

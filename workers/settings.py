@@ -11,7 +11,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import platformdirs
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orchestrator.wire import EngineFamily
@@ -51,6 +51,14 @@ class WorkerSettings(BaseSettings):
     """Engine settings of this host, as a JSON object; an order's own settings win."""
     worker_scratch: Path = Field(default_factory=lambda: Path(platformdirs.user_cache_dir("evalyard", appauthor=False)))
     """Folder for inputs and outputs of running stages, emptied after each; needs room for segments, not for weights."""
+    worker_weights: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_cache_dir("evalyard", appauthor=False)) / "weights"
+    )
+    """Folder for what is downloaded from the Hub, for all workers of the host. Models that lie in the user's own Hub
+    cache are used from there. Give it a folder of its own: the worker deletes what was used longest ago."""
+    worker_weights_bytes: ByteSize | None = Field(default=None, gt=0)
+    """How much downloads may take, such as `500GB` or `2TiB`; by default a tenth of the disk stays free, or 20 GB if
+    that is less."""
     worker_task_folders: tuple[Path, ...] = ()
     """Further folders with lm-eval task files, as a JSON list."""
     worker_heartbeat_seconds: float = Field(default=3.0, gt=0, le=20)

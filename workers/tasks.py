@@ -7,6 +7,7 @@ from celery import Celery
 from orchestrator import broker
 from orchestrator.wire import Order, Update
 from workers.supervisor import Supervisor
+from workers.weights import Weights
 
 
 class BrokerHub:
@@ -22,8 +23,8 @@ class BrokerHub:
         return broker.stop_requested(self._app, attempt)
 
 
-def register(app: Celery, supervisor: Supervisor) -> None:
-    """Answer orders with this supervisor."""
+def register(app: Celery, supervisor: Supervisor, weights: Weights) -> None:
+    """Answer orders with this supervisor; what an attempt uses of the downloads stays until it has ended."""
 
     @app.task(name=broker.ORDER_TASK)  # type: ignore[untyped-decorator]  # Celery has no types
     def order(payload: Any) -> None:
@@ -32,4 +33,5 @@ def register(app: Celery, supervisor: Supervisor) -> None:
         except broker.UnreadableMessage as error:
             supervisor.refuse(error.attempt, str(error))
         else:
-            supervisor.run(received)
+            with weights.used_by(received.attempt):
+                supervisor.run(received)

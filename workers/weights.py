@@ -1,32 +1,23 @@
 """The files of a model on this host: a verified local folder, or a download pinned to the commit.
 
-Only config, tokenizer, templates and safetensors are ever fetched or read: no code, no pickle. The token stays in
-this process.
+It decides where they come from and whether they are all there; `downloads` fetches, `hub_cache` bounds what is kept.
 """
 
 import json
 import os
+import threading
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import huggingface_hub
-from huggingface_hub import errors as hub_errors
-
-from orchestrator.artifacts import MODEL_FILES, TEMPLATE_FOLDER, file_sha256, model_folder_digest
+from orchestrator.artifacts import file_sha256, model_folder_digest
 from orchestrator.wire import FailureKind, Model
-
-WEIGHTS = "*.safetensors"
-
-
-class ModelUnavailable(Exception):
-    """The model's files cannot be had, with the class of the failure and a sentence with the next step."""
-
-    def __init__(self, kind: FailureKind, sentence: str) -> None:
-        super().__init__(sentence)
-        self.kind = kind
-        self.sentence = sentence
+from workers.downloads import THREADS, WEIGHTS, Wanted, download
+from workers.downloads import ModelUnavailable as ModelUnavailable
+from workers.hub_cache import HubCache, Use
 
 
 @dataclass(frozen=True)
@@ -38,35 +29,86 @@ class LocalModel:
     folder: Path
 
 
+class _How(NamedTuple):
+    weights: bool
+    attempt: str | None
+    threads: int
+
+
 class Weights:
     """Finds and fetches models for one worker."""
 
-    def __init__(self, *, mirror: Path | None, token: str | None, digests: Path) -> None:
-        """`mirror`: folder laid out `org/name/`; `digests`: file that remembers digests of unchanged local files."""
+    def __init__(self, *, mirror: Path | None, token: str | None, digests: Path, cache: HubCache | None = None) -> None:
+        """`mirror`: folder laid out `org/name/`; `digests`: file that remembers digests of unchanged local files.
+
+        `cache` takes the downloads and bounds them; without it they go where every program of the user puts them.
+        """
         self._mirror = mirror
         self._token = token
         self._digests = DigestCache(digests)
+        self._cache = cache
+        self._lock = threading.Lock()
+        self._uses: dict[str, list[Use]] = {}
 
-    def resolve(self, model: Model, *, weights: bool) -> LocalModel:
-        """The model in a local folder, with its weights or without.
+    @contextmanager
+    def used_by(self, attempt: str) -> Iterator[None]:
+        """What is resolved for this attempt stays on the disk until the end of the block."""
+        with self._lock:
+            doubled = attempt in self._uses  # an order that came twice runs once
+            self._uses.setdefault(attempt, [])
+        try:
+            yield
+        finally:
+            with self._lock:
+                ended = [] if doubled else self._uses.pop(attempt)
+            for use in ended:
+                use.close()
+
+    def resolve(self, model: Model, *, weights: bool, attempt: str | None = None, threads: int = THREADS) -> LocalModel:
+        """The model in a local folder, with its weights or without; downloaded files stay for `used_by(attempt)`.
 
         Raises:
-            ModelUnavailable: changed, missing, gated, incomplete, or the Hub is away.
+            ModelUnavailable: changed, missing, gated, incomplete, too large, or the Hub is away.
         """
+        how = _How(weights, attempt, threads)
         base_folder = model.base_folder
         if model.weight_type == "adapter" and model.base_name and model.base_revision:
-            base = self._find(model.base_name, model.base_revision, model.base_folder, weights=weights)
+            base = self._find(model.base_name, model.base_revision, model.base_folder, how=how)
             base_folder = str(base)
-        folder = self._find(model.name, model.revision, model.folder, weights=weights)
+        folder = self._find(model.name, model.revision, model.folder, how=how)
         return LocalModel(model.model_copy(update={"base_folder": base_folder}), folder)
 
-    def _find(self, name: str, revision: str, folder: str | None, *, weights: bool) -> Path:
-        if folder is not None or revision.startswith("sha256-"):
+    def on_disk(self, most: int) -> tuple[str, ...]:
+        """Commits whose downloaded weights are here, those used last first."""
+        return tuple(self._cache.weights(most)) if self._cache else ()
+
+    def expect(self, models: Iterable[Model]) -> None:
+        """Let downloads of models that are wanted soon go out last."""
+        for model in models:
+            for revision in filter(None, (model.revision, model.base_revision)):
+                if self._cache:
+                    self._cache.touch(revision)
+
+    def _find(self, name: str, revision: str, folder: str | None, *, how: "_How") -> Path:
+        if is_local(revision, folder):
             found = self._verify(name, revision, folder)
         else:
-            found = download(name, revision, weights=weights, token=self._token)
-        if weights:
+            found = self._fetch(Wanted(name, revision, how.weights), how)
+        if how.weights:
             check_complete(name, found)
+        return found
+
+    def _fetch(self, wanted: Wanted, how: "_How") -> Path:
+        if self._cache is None:
+            return download(wanted, token=self._token, threads=how.threads)
+        found, use = self._cache.fetch(wanted, token=self._token, threads=how.threads)
+        with self._lock:
+            uses = self._uses.get(how.attempt or "")
+            if uses is not None:
+                uses.append(use)
+                return found
+        # Nobody waits for it any more, or it was fetched ahead: from now on it may be deleted.
+        use.close()
         return found
 
     def _verify(self, name: str, revision: str, folder: str | None) -> Path:
@@ -133,51 +175,9 @@ class DigestCache:
         temporary.replace(self._path)
 
 
-def download(name: str, revision: str, *, weights: bool, token: str | None) -> Path:
-    """The snapshot of a Hub repository at a commit, from the cache when the Hub is away.
-
-    Raises:
-        ModelUnavailable: see the class of the failure.
-    """
-    wanted = [pattern for pattern in MODEL_FILES if weights or pattern != WEIGHTS]
-    # In the Hub's patterns `*` also matches the slash: files of subfolders (other formats) are left out by these.
-    unwanted = [f"*/{pattern}" for pattern in MODEL_FILES if pattern != "*.jinja"]
-    try:
-        return Path(
-            huggingface_hub.snapshot_download(
-                name,
-                revision=revision,
-                allow_patterns=[*wanted, f"{TEMPLATE_FOLDER}/*.jinja"],
-                ignore_patterns=unwanted,
-                token=token,
-            )
-        )
-    except hub_errors.GatedRepoError as error:
-        raise ModelUnavailable(
-            FailureKind.GATED,
-            f"Model {name} is gated and the token at hand may not read it. Ask for access on its page and set "
-            "EVALYARD_HUB_TOKEN to a token of that account.",
-        ) from error
-    except hub_errors.RevisionNotFoundError as error:
-        raise ModelUnavailable(
-            FailureKind.WEIGHTS, f"Model {name} has no commit {revision} any more. Submit it again."
-        ) from error
-    except hub_errors.RepositoryNotFoundError as error:
-        raise ModelUnavailable(
-            FailureKind.GATED,
-            f"Model {name} is not on the Hub, or it is private and the token at hand may not read it.",
-        ) from error
-    except hub_errors.HFValidationError as error:
-        raise ModelUnavailable(FailureKind.CONFIG, f"{name!r} is not a repository's name on the Hub.") from error
-    except OSError as error:
-        if error.errno is not None and not isinstance(error, ConnectionError | TimeoutError):
-            raise ModelUnavailable(
-                FailureKind.STORAGE,
-                f"Model {name} could not be kept on the worker's disk: {error.strerror}. Make room and retry.",
-            ) from error
-        raise _away(name, revision, error) from error
-    except Exception as error:  # the HTTP client underneath has its own classes, and they change
-        raise _away(name, revision, error) from error
+def is_local(revision: str, folder: str | None) -> bool:
+    """Whether the model is a folder of someone's, which is only ever read."""
+    return folder is not None or revision.startswith("sha256-")
 
 
 def check_complete(name: str, folder: Path) -> None:
@@ -205,15 +205,6 @@ def check_complete(name: str, folder: Path) -> None:
                     FailureKind.WEIGHTS,
                     f"Model {name} lacks {part}, which its {index.name} names. Upload the missing part.",
                 )
-
-
-def _away(name: str, revision: str, error: Exception) -> ModelUnavailable:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return ModelUnavailable(
-        FailureKind.DOWNLOAD,
-        f"Model {name} at {revision[:12]} could not be fetched from the Hub: {first[:200]} "
-        "It is tried again by itself; check the worker's network or put the model into a mirror (EVALYARD_MODELS).",
-    )
 
 
 def _is_plain(name: str) -> bool:

@@ -8,12 +8,11 @@ from pathlib import Path
 import httpx
 import pytest
 import uvicorn
-from huggingface_hub import constants
 from starlette.testclient import TestClient
 
 from submissions.context import Hub
 from submissions.site import make_site
-from tests.hub_stub import HubStub, running_hub
+from tests.hub_stub import HubStub, running_hub, use_instead_of_the_hub
 from tests.submissions.factories import make_hub
 from tests.tiny import build_tiny_model
 
@@ -48,13 +47,9 @@ def server(hub: Hub) -> Iterator[str]:
 
 @pytest.fixture
 def hf_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubStub]:
-    """A Hub of this test alone, with an empty cache. huggingface_hub reads these once, at import."""
+    """A Hub of this test alone, with an empty cache."""
     with running_hub() as stub:
-        monkeypatch.setattr(constants, "ENDPOINT", stub.url)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        template = stub.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        use_instead_of_the_hub(stub, monkeypatch, tmp_path / "hf")
         yield stub
 
 

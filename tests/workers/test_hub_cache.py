@@ -1,0 +1,264 @@
+"""The bounded folder of downloads, with a Hub on the loopback address and real downloads."""
+
+import errno
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+from huggingface_hub import constants
+
+from orchestrator.wire import FailureKind, Model, Precision
+from tests.hub_stub import HubStub, running_hub, sha_of, use_instead_of_the_hub
+from tests.services import wait_until
+from workers.hub_cache import HubCache, NoRoom, kept_free
+from workers.weights import ModelUnavailable, Weights
+
+MODEL_BYTES = 1_000_000
+"""Each model's weights; its other files are a few bytes."""
+
+ROOM_FOR_TWO = 2 * MODEL_BYTES + 1000
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubStub]:
+    with running_hub() as stub:
+        use_instead_of_the_hub(stub, monkeypatch, tmp_path / "users-own")
+        for number, name in enumerate(("org/a", "org/b", "org/c", "org/d")):
+            folder = tmp_path / "repositories" / name
+            folder.mkdir(parents=True)
+            (folder / "config.json").write_text(json.dumps({"number": number}))
+            (folder / "model.safetensors").write_bytes(bytes([number]) * MODEL_BYTES)
+            (folder / "pytorch_model.bin").write_bytes(b"never fetched")
+            stub.add(name, folder)
+        yield stub
+        stub.open.set()
+
+
+class Host:
+    """The downloads of a host, as one of its workers sees them."""
+
+    def __init__(self, tmp_path: Path, *, limit: int | None = ROOM_FOR_TWO) -> None:
+        self.cache = HubCache(tmp_path / "weights", limit=limit)
+        self.weights = Weights(mirror=None, token=None, digests=tmp_path / "digests.json", cache=self.cache)
+
+    def fetch(self, name: str, *, weights: bool = True, attempt: str | None = None) -> Path:
+        return self.weights.resolve(model(name), weights=weights, attempt=attempt).folder
+
+    def kept(self) -> set[str]:
+        """Names of the models whose weights lie in the folder."""
+        found = huggingface_hub.scan_cache_dir(self.cache.hub)
+        return {
+            repo.repo_id
+            for repo in found.repos
+            for revision in repo.revisions
+            if any(file.file_name == "model.safetensors" for file in revision.files)
+        }
+
+
+def model(name: str) -> Model:
+    return Model(name=name, revision=sha_of(name), precision=Precision.FLOAT32)
+
+
+def test_what_was_used_longest_ago_goes_out_first(tmp_path: Path, hub: HubStub):
+    host = Host(tmp_path)
+    for name in ("org/a", "org/b", "org/a", "org/c"):
+        folder = host.fetch(name)
+        assert (folder / "model.safetensors").stat().st_size == MODEL_BYTES
+        assert not (folder / "pytorch_model.bin").exists()
+    assert host.kept() == {"org/a", "org/c"}
+    assert host.weights.on_disk(10) == (sha_of("org/c"), sha_of("org/a"))
+    assert host.weights.on_disk(1) == (sha_of("org/c"),)
+    assert hub.fetched.count("org/a/model.safetensors") == 1
+    host.fetch("org/b")
+    assert hub.fetched.count("org/b/model.safetensors") == 2
+
+
+def test_what_a_running_attempt_uses_stays_whoever_asks_for_room(tmp_path: Path, hub: HubStub):
+    host, neighbour = Host(tmp_path), Host(tmp_path)
+    with host.weights.used_by("a1"):
+        used = host.fetch("org/a", attempt="a1")
+        for name in ("org/b", "org/c", "org/d"):
+            neighbour.fetch(name)
+            assert (used / "model.safetensors").exists()
+        assert host.kept() == {"org/a", "org/d"}
+    neighbour.fetch("org/b")
+    neighbour.fetch("org/c")
+    assert host.kept() == {"org/b", "org/c"}
+
+
+def test_an_order_that_comes_twice_does_not_give_up_what_the_first_uses(tmp_path: Path, hub: HubStub):
+    host = Host(tmp_path, limit=MODEL_BYTES + 1000)
+    with host.weights.used_by("a1"):
+        host.fetch("org/a", attempt="a1")
+        with host.weights.used_by("a1"):
+            pass
+        with pytest.raises(NoRoom):
+            host.fetch("org/b")
+
+
+def test_without_room_beside_what_is_used_nothing_is_deleted_and_the_next_try_may_succeed(tmp_path: Path, hub: HubStub):
+    host = Host(tmp_path)
+    with host.weights.used_by("a1"), host.weights.used_by("a2"):
+        host.fetch("org/a", attempt="a1")
+        host.fetch("org/b", attempt="a2")
+        with pytest.raises(NoRoom, match=r"EVALYARD_WORKER_WEIGHTS_BYTES") as error:
+            host.fetch("org/c")
+        assert error.value.kind is FailureKind.STORAGE
+        assert host.kept() == {"org/a", "org/b"}
+        assert "org/c/model.safetensors" not in hub.fetched
+    host.fetch("org/c")
+    assert "org/c" in host.kept()
+
+
+def test_a_model_larger_than_the_whole_budget_is_refused_before_it_is_fetched(tmp_path: Path, hub: HubStub):
+    host = Host(tmp_path, limit=MODEL_BYTES // 2)
+    with pytest.raises(ModelUnavailable, match=r"org/a takes 1\.0 MB.* no more than 0\.5 MB") as error:
+        host.fetch("org/a")
+    assert error.value.kind is FailureKind.TOO_LARGE
+    assert hub.fetched == []
+
+
+def test_a_tokenizer_is_fetched_even_when_weights_find_no_room(tmp_path: Path, hub: HubStub):
+    host = Host(tmp_path, limit=1)
+    assert sorted(path.name for path in host.fetch("org/a", weights=False).iterdir()) == ["config.json"]
+    assert host.weights.on_disk(10) == ()
+    larger = Host(tmp_path)
+    larger.fetch("org/a")
+    larger.fetch("org/a", weights=False)
+    assert larger.weights.on_disk(10) == (sha_of("org/a"),)
+
+
+def test_a_model_that_is_wanted_by_many_at_once_is_fetched_once(tmp_path: Path, hub: HubStub):
+    hosts = [Host(tmp_path) for _ in range(4)]
+    hub.open.clear()
+    threads = [threading.Thread(target=host.fetch, args=("org/a",)) for host in hosts]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: "org/a/model.safetensors" in hub.fetched, "the download has begun")
+    hub.open.set()
+    for thread in threads:
+        thread.join()
+    assert hub.fetched.count("org/a/model.safetensors") == 1
+    assert hosts[0].kept() == {"org/a"}
+
+
+def test_what_is_being_fetched_counts_as_if_it_were_here_and_stays(tmp_path: Path, hub: HubStub):
+    host = Host(tmp_path)
+    host.fetch("org/a")
+    hub.open.clear()
+    slow = threading.Thread(target=host.fetch, args=("org/b",))
+    slow.start()
+    wait_until(lambda: "org/b/model.safetensors" in hub.fetched, "the download has begun")
+    quick = threading.Thread(target=host.fetch, args=("org/c",))
+    quick.start()
+    wait_until(lambda: "org/c/model.safetensors" in hub.fetched, "the other has begun")
+    assert host.kept() == set()
+    hub.open.set()
+    slow.join()
+    quick.join()
+    assert host.kept() == {"org/b", "org/c"}
+
+
+def test_what_a_killed_process_left_half_fetched_is_deleted(tmp_path: Path, hub: HubStub):
+    host = Host(tmp_path)
+    host.fetch("org/a")
+    left = host.cache.hub / "models--org--a" / "blobs" / "x.1234.incomplete"
+    left.write_bytes(b"x" * 5_000_000)
+    host.fetch("org/b")
+    assert not left.exists()
+
+
+def test_a_download_that_broke_off_is_taken_up_again(tmp_path: Path, hub: HubStub, monkeypatch: pytest.MonkeyPatch):
+    host = Host(tmp_path)
+    original = huggingface_hub.file_download.http_get
+
+    def cut(url: str, *arguments: Any, **named: Any) -> None:
+        if "safetensors" in url:
+            raise ConnectionResetError("cut")
+        original(url, *arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(huggingface_hub.file_download, "http_get", cut)
+        with pytest.raises(ModelUnavailable) as error:
+            host.fetch("org/a")
+    assert error.value.kind is FailureKind.DOWNLOAD
+    assert host.weights.on_disk(10) == ()
+    # Another process of the host does not know what the first one meant to fetch.
+    assert (Host(tmp_path).fetch("org/a") / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_disk_that_fills_up_gets_room_once(tmp_path: Path, hub: HubStub, monkeypatch: pytest.MonkeyPatch, times: int):
+    host = Host(tmp_path, limit=100 * MODEL_BYTES)
+    host.fetch("org/a")
+    host.fetch("org/b")
+    original = huggingface_hub.file_download.http_get
+    left = [times]
+
+    def fill_up(url: str, *arguments: Any, **named: Any) -> None:
+        if "safetensors" in url and left[0]:
+            left[0] -= 1
+            raise OSError(errno.ENOSPC, "No space left on device")
+        original(url, *arguments, **named)
+
+    monkeypatch.setattr(huggingface_hub.file_download, "http_get", fill_up)
+    if times == 1:
+        host.fetch("org/c")
+        assert host.kept() == {"org/b", "org/c"}
+    else:
+        with pytest.raises(ModelUnavailable, match="The worker's disk is full") as error:
+            host.fetch("org/c")
+        assert error.value.kind is FailureKind.STORAGE
+        assert host.kept() == {"org/b"}
+
+
+def test_a_full_disk_with_nothing_to_delete_is_said(tmp_path: Path, hub: HubStub, monkeypatch: pytest.MonkeyPatch):
+    def full(*arguments: Any, **named: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(huggingface_hub.file_download, "http_get", full)
+    with pytest.raises(NoRoom, match="no other downloads that could be deleted"):
+        Host(tmp_path).fetch("org/a")
+
+
+def test_a_fetched_model_is_used_when_the_hub_is_away(tmp_path: Path, hub: HubStub):
+    host = Host(tmp_path)
+    folder = host.fetch("org/a")
+    hub.status = 503
+    asked = len(hub.requests)
+    assert host.fetch("org/a") == folder
+    assert len(hub.requests) == asked
+
+
+def test_a_model_in_the_users_own_cache_is_used_there_and_never_deleted(tmp_path: Path, hub: HubStub):
+    own = Path(huggingface_hub.snapshot_download("org/a", revision=sha_of("org/a")))
+    assert own.is_relative_to(constants.HF_HUB_CACHE)
+    host = Host(tmp_path)
+    assert host.fetch("org/a") == own
+    for name in ("org/b", "org/c", "org/d"):
+        host.fetch(name)
+    assert (own / "model.safetensors").exists()
+    assert host.kept() == {"org/c", "org/d"}
+
+
+def test_half_a_model_in_the_users_own_cache_is_not_taken_for_a_whole(tmp_path: Path, hub: HubStub):
+    huggingface_hub.snapshot_download("org/a", revision=sha_of("org/a"), allow_patterns="config.json")
+    assert Host(tmp_path).fetch("org/a").is_relative_to(tmp_path / "weights")
+
+
+def test_a_model_that_is_wanted_soon_goes_out_last(tmp_path: Path, hub: HubStub):
+    host = Host(tmp_path)
+    host.fetch("org/a")
+    host.fetch("org/b")
+    host.weights.expect([model("org/a")])
+    host.fetch("org/c")
+    assert host.kept() == {"org/a", "org/c"}
+
+
+def test_a_tenth_of_the_disk_stays_free_and_no_more_than_20_gb():
+    assert kept_free(100 * 10**9) == 10 * 10**9
+    assert kept_free(4000 * 10**9) == 20 * 10**9

@@ -1,0 +1,155 @@
+"""Model files of the Hub at a pinned commit, by huggingface_hub's own downloads.
+
+Only config, tokenizer, templates and safetensors are ever fetched: no code, no pickle. Whatever goes wrong becomes the
+class of a failure and a sentence. The token stays in this process.
+"""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import huggingface_hub
+from huggingface_hub import constants
+from huggingface_hub import errors as hub_errors
+
+from orchestrator.artifacts import MODEL_FILES, TEMPLATE_FOLDER
+from orchestrator.wire import FailureKind
+
+WEIGHTS = "*.safetensors"
+
+THREADS = 8
+"""Files fetched at the same time; a download that may take its time has one."""
+
+
+class ModelUnavailable(Exception):
+    """The model's files cannot be had, with the class of the failure and a sentence with the next step."""
+
+    def __init__(self, kind: FailureKind, sentence: str) -> None:
+        super().__init__(sentence)
+        self.kind = kind
+        self.sentence = sentence
+
+
+class DiskFull(ModelUnavailable):
+    """The disk took no more in the middle of a download."""
+
+
+class Wanted(NamedTuple):
+    """Files of a repository on the Hub."""
+
+    name: str
+    revision: str
+    weights: bool
+    """With the safetensors, or config, tokenizer and templates alone."""
+
+
+def download(wanted: Wanted, *, token: str | None, cache: Path | None = None, threads: int = THREADS) -> Path:
+    """The snapshot, fetched into a cache (the user's own by default); from there when the Hub is away.
+
+    Raises:
+        ModelUnavailable: see the class of the failure.
+    """
+    with _in_sentences(wanted):
+        arguments = _arguments(wanted, cache)
+        return Path(huggingface_hub.snapshot_download(**arguments, token=token, max_workers=threads))
+
+
+def missing_bytes(wanted: Wanted, *, token: str | None, cache: Path | None = None) -> int | None:
+    """How much a download would fetch, as the Hub says; None when it cannot be asked, or says no.
+
+    Raises:
+        ModelUnavailable: see the class of the failure.
+    """
+    with _in_sentences(wanted):
+        try:
+            files = huggingface_hub.snapshot_download(**_arguments(wanted, cache), token=token, dry_run=True)
+        except hub_errors.DryRunError:
+            return None
+        return sum(int(file.file_size) for file in files if file.will_download)
+
+
+def on_disk(wanted: Wanted, *, cache: Path | None = None) -> Path | None:
+    """The snapshot as a cache has it, asking nobody; None when it is known to lack a file.
+
+    A cache that another program filled may not know which files there are: then a partial snapshot is returned.
+    """
+    try:
+        return Path(huggingface_hub.snapshot_download(**_arguments(wanted, cache), local_files_only=True))
+    except (hub_errors.LocalEntryNotFoundError, hub_errors.HFValidationError):
+        return None
+
+
+def in_the_users_cache(wanted: Wanted, *, token: str | None) -> Path | None:
+    """The snapshot that another program fetched to where all of them do; None when it is not all there."""
+    found = on_disk(wanted)
+    if found is None or missing_bytes(wanted, token=token) not in (0, None):
+        return None
+    return found
+
+
+def _arguments(wanted: Wanted, cache: Path | None) -> dict[str, Any]:
+    patterns = [pattern for pattern in MODEL_FILES if wanted.weights or pattern != WEIGHTS]
+    return {
+        "repo_id": wanted.name,
+        "revision": wanted.revision,
+        "allow_patterns": [*patterns, f"{TEMPLATE_FOLDER}/*.jinja"],
+        # In the Hub's patterns `*` also matches the slash: files of subfolders (other formats) are left out by these.
+        "ignore_patterns": [f"*/{pattern}" for pattern in MODEL_FILES if pattern != "*.jinja"],
+        "cache_dir": cache or constants.HF_HUB_CACHE,
+    }
+
+
+@contextmanager
+def _in_sentences(wanted: Wanted) -> Iterator[None]:
+    name, revision = wanted.name, wanted.revision
+    try:
+        yield
+    except hub_errors.GatedRepoError as error:
+        raise ModelUnavailable(
+            FailureKind.GATED,
+            f"Model {name} is gated and the token at hand may not read it. Ask for access on its page and set "
+            "EVALYARD_HUB_TOKEN to a token of that account.",
+        ) from error
+    except hub_errors.RevisionNotFoundError as error:
+        raise ModelUnavailable(
+            FailureKind.WEIGHTS, f"Model {name} has no commit {revision} any more. Submit it again."
+        ) from error
+    except hub_errors.RepositoryNotFoundError as error:
+        raise ModelUnavailable(
+            FailureKind.GATED,
+            f"Model {name} is not on the Hub, or it is private and the token at hand may not read it.",
+        ) from error
+    except hub_errors.HFValidationError as error:
+        raise ModelUnavailable(FailureKind.CONFIG, f"{name!r} is not a repository's name on the Hub.") from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _full(name) from error
+        if error.errno is not None and not isinstance(error, ConnectionError | TimeoutError):
+            raise ModelUnavailable(
+                FailureKind.STORAGE,
+                f"Model {name} could not be kept on the worker's disk: {error.strerror}. Make room and retry.",
+            ) from error
+        raise _away(name, revision, error) from error
+    except Exception as error:  # the HTTP client underneath has its own classes, and they change
+        if "No space left on device" in str(error):  # so says the Hub's other transport, which is no Python
+            raise _full(name) from error
+        raise _away(name, revision, error) from error
+
+
+def _full(name: str) -> DiskFull:
+    return DiskFull(
+        FailureKind.STORAGE,
+        f"The worker's disk is full: model {name} could not be kept. Free some of it, or let weights lie on another "
+        "(EVALYARD_WORKER_WEIGHTS), and retry.",
+    )
+
+
+def _away(name: str, revision: str, error: Exception) -> ModelUnavailable:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return ModelUnavailable(
+        FailureKind.DOWNLOAD,
+        f"Model {name} at {revision[:12]} could not be fetched from the Hub: {first[:200]} "
+        "It is tried again by itself; check the worker's network or put the model into a mirror (EVALYARD_MODELS).",
+    )
