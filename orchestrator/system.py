@@ -35,6 +35,9 @@ WORKERS = {"harness": "harness-1", "engine": "engine-1"}
 START_SECONDS = 180.0
 """A cold machine may take a minute to import everything."""
 
+SILENCE_SECONDS = 10.0
+"""After this long without a word it says what it still waits for."""
+
 WORKER_GRACE_SECONDS = 25.0
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -169,7 +172,8 @@ def _wait_until_up(
 ) -> bool:
     """Wait until the site answers and every worker was heard of; False when asked to stop before."""
     started = datetime.now(UTC)
-    deadline = time.monotonic() + START_SECONDS
+    began = said = time.monotonic()
+    deadline = began + START_SECONDS
     waiting = {"web", *WORKERS.values()}
     while waiting and not stops.count:
         services.look()
@@ -183,6 +187,9 @@ def _wait_until_up(
                 f"After {START_SECONDS:g} s these did not answer: {', '.join(sorted(waiting))}. "
                 f"Their logs are in {logs}."
             )
+        if waiting and time.monotonic() - said > SILENCE_SECONDS:
+            said = time.monotonic()
+            say(f"Still waiting for {', '.join(sorted(waiting))} ({said - began:.0f} s).")
         stops.wait(0.1 if waiting else 0.0)
     return not stops.count
 

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
-from deploy.demo import TRAINED, UNTRAINED
+from deploy.demo import TRAINED, UNTRAINED, are_built
 from workers.harness.tasks.demo.generate import training_text
 
 SEED = 7
@@ -35,10 +35,8 @@ Say = Callable[[str], None]
 def build_models(folder: Path, *, say: Say = print) -> tuple[Path, Path]:
     """The folders of the untrained and the trained model below `folder`; built once, then found again."""
     untrained, trained = folder / UNTRAINED, folder / TRAINED
-    if (untrained / "README.md").exists() and (trained / "README.md").exists():
-        say(f"The two models are there already: {folder}")
+    if are_built(folder):
         return untrained, trained
-    say("Building two tiny models: one only initialised, one trained for about a minute.")
     text = training_text()
     tokenizer = make_tokenizer(text)
     torch.manual_seed(SEED)

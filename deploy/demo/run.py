@@ -17,7 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from deploy.demo import TRAINED, UNTRAINED
+from deploy.demo import TRAINED, UNTRAINED, are_built
+from deploy.demo.narrator import Narrator
 from orchestrator import system
 from orchestrator.errors import EvalyardError
 from orchestrator.program import FIRST_SUBMISSION, program, program_for
@@ -75,15 +76,16 @@ class Demo(threading.Thread):
     def watch(self, numbers: list[int]) -> None:
         """Say how far the evaluations are until both have ended."""
         deadline = time.monotonic() + LIMIT_SECONDS
-        said: dict[int, str] = {}
+        narrator = Narrator(chat)
         while True:
             records = [self.client.get(f"/evaluations/{number}") for number in numbers]
-            for record in records:
-                line = f"  {state_line(record)}"
-                if said.get(record["id"]) != line:
-                    chat(line)
-                    said[record["id"]] = line
-            if all(record["state"] in FINAL for record in records):
+            unfinished = [record for record in records if record["state"] not in FINAL]
+            moving = [record["id"] for record in unfinished if not record["is_waiting"]]
+            narrator.tell(
+                {record["id"]: f"  {state_line(record)}" for record in records},
+                at_work=next(iter(moving or [record["id"] for record in unfinished]), None),
+            )
+            if not unfinished:
                 break
             if time.monotonic() > deadline:
                 raise DemoFailed(f"after {LIMIT_SECONDS / 60:.0f} minutes it is still {records[-1]['state']}.")
@@ -114,6 +116,20 @@ class Demo(threading.Thread):
         )
         if not self.ends:
             answer("Ctrl-C stops every process.")
+
+
+def build_models(folder: Path) -> None:
+    """Make the two models unless they are there, in a process of its own: torch's memory is free again after it.
+
+    Raises:
+        DemoFailed: they could not be built.
+    """
+    if are_built(folder):
+        chat(f"The two models are there already: {folder}")
+        return
+    chat("Building two tiny models: one only initialised, one trained for about a minute.")
+    if subprocess.run([sys.executable, "-m", "deploy.demo.models", str(folder)], check=False).returncode:
+        raise DemoFailed("the models could not be built: see above.")
 
 
 def why(record: dict[str, Any]) -> str:
@@ -152,10 +168,7 @@ def main() -> int:
 
     try:
         settings = read_settings(data=data, port=free_port(read_settings(data=data).port))
-        # A process of its own, so that torch's memory is free again before the engine starts.
-        built = subprocess.run([sys.executable, "-m", "deploy.demo.models", str(models)], check=False)
-        if built.returncode:
-            raise DemoFailed("the models could not be built: see above.")
+        build_models(models)
         system.up(settings, say=chat, when_up=begin)
     except EvalyardError as error:
         chat(f"evalyard demo: {error.sentence}")
