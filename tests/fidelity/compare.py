@@ -2,11 +2,13 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+
+from workers.reference.answers import answers, by_document, margin
 
 TOLERANCE = 1e-4
 """For one log-likelihood, in nats; also the margin under which a choice may fall either way."""
@@ -30,17 +32,13 @@ def compare_samples(
     if ours.keys() != theirs.keys():
         found.faults.append(f"tasks differ: {sorted(ours)} against {sorted(theirs)}")
     for task in sorted(ours.keys() & theirs.keys()):
-        mine, reference = _by_document(ours[task]), _by_document(theirs[task])
+        mine, reference = by_document(ours[task]), by_document(theirs[task])
         if list(mine) != list(reference):
             found.faults.append(f"{task}: other documents, or another order")
         for key in mine.keys() & reference.keys():
             where = f"{task} document {key[0]}"
             _compare(found, where, (task, key[0]), mine=mine[key], reference=reference[key], sampled=sampled)
     return found
-
-
-def _by_document(lines: list[dict[str, Any]]) -> dict[tuple[int, str], dict[str, Any]]:
-    return {(line["doc_id"], line["filter"]): line for line in lines}
 
 
 def _compare(
@@ -58,62 +56,26 @@ def _compare(
     if sample[0] in sampled:
         return
     loose = 0.0
-    for (a, b), (c, d) in zip(_answers(mine), _answers(reference), strict=True):
-        if isinstance(a, str):
+    for ours, theirs in zip(answers(mine), answers(reference), strict=True):
+        if ours.logprob is None or theirs.logprob is None:
             found.generations += 1
-            if a != c:
-                found.faults.append(f"{where}: generated {a!r}, reference {c!r}")
+            if ours != theirs:
+                found.faults.append(f"{where}: generated {ours.text!r}, reference {theirs.text!r}")
             continue
         found.log_likelihoods += 1
-        found.largest = max(found.largest, abs(a - c))
-        loose += abs(a - c)
-        if abs(a - c) > TOLERANCE:
-            found.faults.append(f"{where}: log-likelihood {a}, reference {c}")
-        if b != d:
-            found.faults.append(f"{where}: greedy {b}, reference {d}")
-    near = _margin(reference) < TOLERANCE
+        difference = abs(ours.logprob - theirs.logprob)
+        found.largest = max(found.largest, difference)
+        loose += difference
+        if difference > TOLERANCE:
+            found.faults.append(f"{where}: log-likelihood {ours.logprob}, reference {theirs.logprob}")
+        if ours.greedy != theirs.greedy:
+            found.faults.append(f"{where}: greedy {ours.greedy}, reference {theirs.greedy}")
+    near = margin(reference) < TOLERANCE
     if near:
         found.near_ties.append(sample)
     for metric in reference["metrics"]:
         if not near and mine[metric] != pytest.approx(reference[metric], rel=1e-6, abs=loose):
             found.faults.append(f"{where}: {metric} is {mine[metric]}, reference {reference[metric]}")
-
-
-def _answers(sample: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
-    """(log-likelihood, greedy), (log-likelihood, None) for a rolling one, or (text, None); lm-eval writes text only."""
-    rolling = "bits_per_byte" in sample["metrics"]
-    for instance in sample["resps"]:
-        for answer in instance:
-            if isinstance(answer, list | tuple):
-                yield float(answer[0]), str(answer[1])
-            else:
-                yield (float(answer) if rolling else str(answer)), None
-
-
-def _margin(sample: dict[str, Any]) -> float:
-    """How far the reference's best choice is from its second, plain or by length, whichever is closer."""
-    scores = [value for value, greedy in _answers(sample) if greedy is not None]
-    if len(scores) < 2:
-        return float("inf")
-    lengths = [len(_continuation(arguments)) or 1 for arguments in _arguments(sample["arguments"])]
-    if len(lengths) != len(scores):
-        lengths = [1] * len(scores)
-    normalised = [score / length for score, length in zip(scores, lengths, strict=True)]
-    return min(_gap(scores), _gap(normalised) * max(lengths))
-
-
-def _arguments(arguments: Any) -> list[Any]:
-    return list(arguments.values()) if isinstance(arguments, dict) else list(arguments)
-
-
-def _continuation(arguments: Any) -> str:
-    values = list(arguments.values()) if isinstance(arguments, dict) else list(arguments)
-    return str(values[1]) if len(values) > 1 else ""
-
-
-def _gap(values: list[float]) -> float:
-    best, second, *_ = sorted(values, reverse=True)
-    return best - second
 
 
 def same_distribution(ours: Sequence[str], theirs: Sequence[str]) -> bool:

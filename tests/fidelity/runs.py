@@ -2,18 +2,16 @@
 
 import json
 import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from orchestrator.wire import Benchmark, EngineFamily, InferDone, Model, Precision
-from workers.harness.folders import SHIPPED_TASKS
+from workers.child import log_tail
 from workers.pipeline import Plan, evaluate
-from workers.sheets import read_lines
+from workers.reference import launch
+from workers.reference.answers import read_samples
+from workers.reference.records import BackEnd, ReferenceBenchmark, ReferenceWork
 
 ROOT = Path(__file__).resolve().parents[2]
 TASKS = Path(__file__).parent / "tasks"
@@ -65,68 +63,44 @@ def by_evalyard(scenario: Scenario, engine: EngineFamily, model: Path, folder: P
     outcome = evaluate(plan, lambda *_: None)
     (scored,) = outcome.benchmarks
     assert scored.results is not None, scored.sentence
-    record = json.loads((scored.results / "results.json").read_text(encoding="utf-8"))
-    samples = {
-        path.name.removeprefix("samples_").removesuffix(".jsonl.zst"): list(map(msgspec.json.decode, read_lines(path)))
-        for path in sorted(scored.results.glob("samples_*.jsonl.zst"))
-    }
-    return Found(record["results"], record.get("groups", {}), samples, outcome.infer)
+    return _read(scored.results, outcome.infer)
 
 
-def by_lm_eval(scenario: Scenario, backend: str, model: Path, folder: Path) -> Found:
+def by_lm_eval(scenario: Scenario, back_end: BackEnd, model: Path, folder: Path) -> Found:
     """One fresh process, a fresh datasets cache, lm-eval's own back end."""
-    folder.mkdir(parents=True, exist_ok=True)
-    work = {
-        "backend": backend,
-        "model": str(model),
-        "tasks": list(scenario.tasks),
-        "num_fewshot": scenario.num_fewshot,
-        "limit": scenario.limit,
-        "chat_template": scenario.chat_template,
-        "system_instruction": scenario.system_instruction,
-        "gen_kwargs": {},
-        "task_folders": [str(TASKS), str(SHIPPED_TASKS)],
-        "stock_tasks": scenario.stock_tasks,
-        "datasets": {"evalyard/demo": str(SHIPPED_TASKS / "demo")},
-        "mirror": str(mirror() or ""),
-    }
-    (folder / "work.json").write_text(json.dumps(work), encoding="utf-8")
-    environment = os.environ | {
+    benchmark = ReferenceBenchmark(
+        name="Fidelity",
+        tasks=scenario.tasks,
+        num_fewshot=scenario.num_fewshot,
+        limit=scenario.limit,
+        chat_template=scenario.chat_template,
+        fewshot_as_multiturn=scenario.chat_template,
+        system_instruction=scenario.system_instruction,
+    )
+    work = ReferenceWork(
+        back_end=back_end,
+        model_name="org/tiny",
+        model_folder=str(model),
+        dtype="float32",
+        benchmarks=(benchmark,),
+        task_folders=(str(TASKS),),
+        stock_tasks=scenario.stock_tasks,
+    )
+    environment = {
         "HF_DATASETS_CACHE": str(folder / "datasets"),
         "HF_HUB_OFFLINE": "1",
         "HF_DATASETS_OFFLINE": "1",
-        "PYTHONPATH": os.pathsep.join([str(ROOT), *_stub(backend, folder)]),
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_NO_USAGE_STATS": "1",
-        "TORCHDYNAMO_DISABLE": "1",
     }
-    log = folder / "reference.log"
-    with log.open("wb") as out:
-        subprocess.run(
-            [sys.executable, "-m", "tests.fidelity.reference", str(folder / "work.json"), str(folder / "out.json")],
-            check=False,
-            env=environment,
-            cwd=folder,
-            stdout=out,
-            stderr=out,
-        )
-    assert (folder / "out.json").exists(), log.read_text(encoding="utf-8", errors="replace")[-3000:]
-    record = json.loads((folder / "out.json").read_text(encoding="utf-8"))
-    return Found(record["results"], record["groups"], record["samples"])
-
-
-def _stub(backend: str, folder: Path) -> list[str]:
-    """lm-eval asks for a package called `vllm`; the CPU build is called otherwise. For this one process it is both."""
-    from importlib.metadata import PackageNotFoundError, version
-
+    if found := mirror():
+        environment["EVALYARD_DATASETS"] = str(found)
     try:
-        found = version("vllm-cpu")
-    except PackageNotFoundError:
-        return []
-    if backend != "vllm":
-        return []
-    record = folder / "stub" / f"vllm-{found}.dist-info"
-    record.mkdir(parents=True)
-    (record / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {found}+cpu\n", encoding="utf-8")
-    return [str(folder / "stub")]
+        done = launch.run(work, folder / "run", environment=environment)
+    except launch.ReferenceFailed as failed:
+        raise AssertionError(f"{failed.sentence}\n{log_tail(failed.log)}") from failed
+    return _read(Path(done.benchmarks[0].results))
+
+
+def _read(results: Path, infer: InferDone | None = None) -> Found:
+    record = json.loads((results / "results.json").read_text(encoding="utf-8"))
+    return Found(record["results"], record.get("groups", {}), read_samples(results), infer)

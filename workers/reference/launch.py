@@ -69,21 +69,16 @@ def run_fresh(
     report: Report = lambda *_: None,
     *,
     environment: Mapping[str, str] | None = None,
-) -> dict[str, ReferenceDone]:
-    """Each benchmark of `work` in a process of its own, one after the other; by benchmark.
-
-    Raises:
-        ReferenceFailed: one of them ended without results.
-    """
-    return {
-        benchmark.name: run(
-            work.model_copy(update={"benchmarks": (benchmark,)}),
-            out / slug(benchmark.name),
-            report,
-            environment=environment,
-        )
-        for benchmark in work.benchmarks
-    }
+) -> dict[str, ReferenceDone | ReferenceFailed]:
+    """Each benchmark of `work` in a process of its own, one after the other; one that fails does not stop the rest."""
+    found: dict[str, ReferenceDone | ReferenceFailed] = {}
+    for benchmark in work.benchmarks:
+        alone = work.model_copy(update={"benchmarks": (benchmark,)})
+        try:
+            found[benchmark.name] = run(alone, out / slug(benchmark.name), report, environment=environment)
+        except ReferenceFailed as failed:
+            found[benchmark.name] = failed
+    return found
 
 
 def _listen(child: Child, work: ReferenceWork, report: Report) -> ReferenceDone | None:

@@ -36,8 +36,8 @@ class ReferenceWork(Frozen):
     """Further arguments of lm-eval's model class; they win over what `back_ends.arguments` gives."""
     task_folders: tuple[str, ...] = ()
     """Folders with task files, beside lm-eval's own and the shipped one."""
-    stock_tasks: bool = True
-    """Whether lm-eval reads its own 14,000 task files, which takes 15 s."""
+    stock_tasks: bool | None = None
+    """Whether lm-eval reads its own 14,000 task files, which takes 15 s; None where one of them is asked for."""
     seeds: Seeds = Seeds()
 
 

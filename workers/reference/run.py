@@ -140,11 +140,14 @@ def _task_manager(work: ReferenceWork, model_args: dict[str, Any]) -> Any:
     tasks: Any = importlib.import_module("lm_eval.tasks")
     where = [folders.SHIPPED_TASKS, *map(Path, work.task_folders)]
     guard.confine_functions([Path(tasks.__file__).parent, *where])
-    return tasks.TaskManager(
-        include_path=[str(folder) for folder in where],
-        include_defaults=work.stock_tasks,
-        metadata=copy.deepcopy(model_args),
-    )
+    options = {"include_path": [str(folder) for folder in where], "metadata": copy.deepcopy(model_args)}
+    if not work.stock_tasks:
+        manager = tasks.TaskManager(include_defaults=False, **options)
+        wanted = {name for benchmark in work.benchmarks for name in benchmark.tasks}
+        # A group of one's own may hold tasks of lm-eval's, so only plain tasks are known to need no other.
+        if work.stock_tasks is False or wanted <= set(manager.all_subtasks):
+            return manager
+    return tasks.TaskManager(include_defaults=True, **options)
 
 
 def _name_vllm(out: Path) -> None:
