@@ -76,9 +76,12 @@ def consequences(jobs: Sequence[Job], answered: Collection[str] = ()) -> list[Op
             continue
         assert score.id is not None
         prepare = prepares[score.benchmark]
+        unanswered = _unanswered(infers, score.benchmark)
         lost = next((job for job in infers if job.state is JobState.FAILED), None)
         if prepare.state is JobState.FAILED:
             steps.append(GiveUp(score.id, prepare.failure or FailureKind.HARNESS, prepare.sentence))
+        elif unanswered:
+            steps.append(GiveUp(score.id, FailureKind.ENGINE, unanswered))
         elif prepare.state is JobState.COMPLETED and (
             all(job.state is JobState.COMPLETED for job in infers) or score.benchmark in answered
         ):
@@ -88,6 +91,16 @@ def consequences(jobs: Sequence[Job], answered: Collection[str] = ()) -> list[Op
         elif given_up is not None:
             steps.append(GiveUp(score.id, given_up.failure, given_up.sentence))
     return steps
+
+
+def _unanswered(infers: Sequence[Job], benchmark: str) -> str:
+    """Why inference, which is complete otherwise, has no answer to some request of the benchmark; empty if it has."""
+    for infer in infers:
+        if infer.state is JobState.COMPLETED:
+            for one in infer.result.get("unanswered", ()):
+                if benchmark in one["benchmarks"]:
+                    return str(one["sentence"])
+    return ""
 
 
 def _open_infer(infer: Job, prepares: Sequence[Job]) -> Open | GiveUp:

@@ -183,8 +183,9 @@ def retry(session: Session, evaluation: int, now: datetime) -> int:
     if not failed:
         raise WrongState(f"Evaluation {evaluation} has no failed job: there is nothing to retry.")
     prepare_again = _to_prepare_again(jobs)
+    # A score job that failed by ENGINE lacks answers to requests that were set aside.
     infer_again = bool(prepare_again) or any(
-        job.stage is Stage.INFER or job.failure is FailureKind.RESPONSES for job in failed
+        job.stage is Stage.INFER or job.failure in (FailureKind.RESPONSES, FailureKind.ENGINE) for job in failed
     )
     for job in jobs:
         assert job.id is not None

@@ -69,6 +69,10 @@ class Outcome:
     log_tail: str
     stopped: bool
     """Ended because it was asked to, with what it finished sealed."""
+    lasting: bool = False
+    """The same work would fail again on this host, with whatever footprint."""
+    sealed: int = 0
+    """Responses that it said it had sealed."""
 
 
 class Child:
@@ -80,6 +84,8 @@ class Child:
         self._log = log
         self._events: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._last: dict[str, Any] = {}
+        self._sealed = 0
+        self._memory_kills = memory_kills()
         self._asked_to_stop = False
         self._ended = False
         threading.Thread(target=self._listen, name=f"listen-{process.pid}", daemon=True).start()
@@ -131,13 +137,20 @@ class Child:
         tail = log_tail(self._log)
         last = self._last
         if last.get("event") == "completed" and exit_code == 0:
-            return Outcome(exit_code, _done.validate_python(last["done"]), None, "", tail, False)
+            return Outcome(exit_code, _done.validate_python(last["done"]), None, "", tail, False, sealed=self._sealed)
+
+        def failed(kind: FailureKind, sentence: str, *, lasting: bool = False) -> Outcome:
+            return Outcome(exit_code, None, kind, sentence, tail, False, lasting=lasting, sealed=self._sealed)
+
         if last.get("event") == "failed":
-            return Outcome(exit_code, None, FailureKind(last["failure"]), last["sentence"], tail, False)
+            return failed(FailureKind(last["failure"]), last["sentence"], lasting=bool(last.get("lasting")))
         if self._asked_to_stop:
-            return Outcome(exit_code, None, None, "Stopped as asked.", tail, True)
+            return Outcome(exit_code, None, None, "Stopped as asked.", tail, True, sealed=self._sealed)
+        if exit_code == -signal.SIGKILL and memory_kills() > self._memory_kills:
+            sentence = f"The {self._stage} process was killed by the system, which ran out of memory."
+            return failed(FailureKind.OUT_OF_MEMORY, sentence)
         kind = FailureKind.ENGINE if self._stage is Stage.INFER else FailureKind.HARNESS
-        return Outcome(exit_code, None, kind, f"The {self._stage} process {_ending(exit_code)}.", tail, False)
+        return failed(kind, f"The {self._stage} process {_ending(exit_code)}.")
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
@@ -149,6 +162,8 @@ class Child:
             if isinstance(event, dict) and "event" in event:
                 if event["event"] in ("completed", "failed", "stopped"):
                     self._last = event
+                elif event["event"] == "sealed":
+                    self._sealed += int(event.get("count", 0))
                 self._events.put(event)
         self._process.wait()
         self._events.put(None)
@@ -214,6 +229,15 @@ def child_environment(stage: Stage) -> dict[str, str]:
     if stage is Stage.INFER:
         environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     return environment
+
+
+def memory_kills(path: Path = Path("/proc/vmstat")) -> int:
+    """How many processes the kernel has killed for want of memory since this host started; 0 where it does not tell."""
+    with suppress(OSError, ValueError):
+        for line in path.read_text(encoding="ascii").splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
 
 
 def log_tail(log: Path) -> str:

@@ -27,7 +27,7 @@ from orchestrator.wire import (
     ScoreWork,
     identity_digest,
 )
-from workers import child, sheets
+from workers import child, recovery, sheets
 
 DoneT = TypeVar("DoneT", PrepareDone, InferDone, ScoreDone)
 ResultT = TypeVar("ResultT")
@@ -142,8 +142,10 @@ class _Run:
         if ready:
             identity = self.identity()
             inferred = self.infer([benchmark.name for benchmark in ready], identity)
+            self.failed |= lacking_answers(inferred, log_of(self.plan.folder / "responses"))
             segments = segment_files(self.plan.responses / identity_digest(identity))
-            scored = self.each(ready, lambda benchmark: self.score(benchmark, identity, segments))
+            answered = [benchmark for benchmark in ready if benchmark.name not in self.failed]
+            scored = self.each(answered, lambda benchmark: self.score(benchmark, identity, segments))
         outcomes = self.failed | scored
         return RunOutcome(tuple(outcomes[benchmark.name] for benchmark in self.plan.benchmarks), inferred)
 
@@ -189,7 +191,6 @@ class _Run:
             identity=identity,
             engine=plan.engine,
             sheets={name: str(self._sheet(name)) for name in benchmarks},
-            known=segment_files(store),
             settings=plan.settings,
             attempt=attempt,
         )
@@ -203,10 +204,28 @@ class _Run:
             elif event["event"] == "progress":
                 self.report("infer", phase, event["done"], event["total"])
             elif event["event"] == "sealed" and event.get("file"):
-                target.mkdir(parents=True, exist_ok=True)
-                (out / event["file"]).replace(target / event["file"])
+                keep(out / event["file"])
 
-        return run_stage(work, out, InferDone, listen, stopping=self.stopping)
+        def keep(segment: Path) -> None:
+            target.mkdir(parents=True, exist_ok=True)
+            segment.replace(target / segment.name)
+
+        def run(work: InferWork) -> child.Outcome:
+            work = work.model_copy(update={"known": segment_files(store)})
+            try:
+                return run_child(work, out, listen, stopping=self.stopping)
+            finally:
+                # What was sealed and never announced: the stage was killed in between.
+                for segment in sorted(out.glob("[0-9]*.jsonl.zst")):
+                    keep(segment)
+
+        def tell(sentence: str) -> None:
+            nonlocal phase
+            phase = sentence
+            self.report("infer", phase, 0, 0)
+
+        outcome = recovery.answer_all(work, out, run=run, tell=tell)
+        return done_of(outcome, InferDone, log_of(out))
 
     def score(self, benchmark: Benchmark, identity: dict[str, Any], segments: tuple[str, ...]) -> BenchmarkOutcome:
         plan = self.plan
@@ -266,9 +285,19 @@ def run_stage(
     Raises:
         StageError: it failed, or was stopped.
     """
+    return done_of(run_child(work, out, listen, stopping=stopping), expected, log_of(out))
+
+
+def run_child(
+    work: PrepareWork | InferWork | ScoreWork,
+    out: Path,
+    listen: Callable[[dict[str, Any]], None],
+    *,
+    stopping: threading.Event,
+) -> child.Outcome:
+    """Run one stage program to its end, whatever that is."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    log = out.with_name(out.name + ".log")
-    process = child.start(work, out, log=log)
+    process = child.start(work, out, log=log_of(out))
     interrupt: BaseException | None = None
     while process.running():
         try:
@@ -281,10 +310,32 @@ def run_stage(
             stopping.set()
     if interrupt is not None:
         raise interrupt
-    outcome = process.outcome()
+    return process.outcome()
+
+
+def done_of(outcome: child.Outcome, expected: type[DoneT], log: Path) -> DoneT:
+    """The Done record of a stage that ended well.
+
+    Raises:
+        StageError: it did not.
+    """
     if isinstance(outcome.done, expected):
         return outcome.done
     raise StageError(outcome.failure or FailureKind.CANCELLED, outcome.sentence, log)
+
+
+def log_of(out: Path) -> Path:
+    """Where a stage with its outputs in `out` writes its log."""
+    return out.with_name(out.name + ".log")
+
+
+def lacking_answers(done: InferDone, log: Path) -> dict[str, BenchmarkOutcome]:
+    """Benchmarks that cannot be scored, because a request of theirs was set aside."""
+    return {
+        name: BenchmarkOutcome(name, None, None, FailureKind.ENGINE, one.sentence, log)
+        for one in reversed(done.unanswered)
+        for name in one.benchmarks
+    }
 
 
 def segment_files(folder: Path) -> tuple[str, ...]:

@@ -4,7 +4,7 @@
     {"event": "progress", "done": 120, "total": 600}
     {"event": "sealed", "file": "000003-….jsonl.zst", "count": 57, "benchmarks_done": ["ARC"]}     infer only
     {"event": "completed", "done": {…}}                     a Done record of orchestrator.wire
-    {"event": "failed", "failure": "dataset", "sentence": "…"}
+    {"event": "failed", "failure": "dataset", "sentence": "…", "lasting": false}
 
 The program reads its work from a file and writes only under its output folder. It ends when its standard input
 closes while `EVALYARD_SUPERVISED=1`: no stage outlives its supervisor. `EVALYARD_MEMORY_BYTES` limits its memory.
@@ -20,7 +20,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, NoReturn, TypeVar
 
 from pydantic import BaseModel
 
@@ -77,22 +77,25 @@ def run(work_type: type[WorkT], main: Callable[[WorkT, Path], BaseModel]) -> Non
         done = main(work, out)
     except StageFailure as failure:
         traceback.print_exc()
-        emit("failed", failure=failure.kind, sentence=failure.sentence, lasting=failure.lasting)
-        _leave(1)
+        end_failed(failure)
     except DamagedSheet as damaged:
         traceback.print_exc()
-        emit("failed", failure=FailureKind.SHEET, sentence=str(damaged))
-        _leave(1)
+        end_failed(StageFailure(FailureKind.SHEET, str(damaged)))
     except Exception as error:
         traceback.print_exc()
         kind = FailureKind.ENGINE if "Infer" in work_type.__name__ else FailureKind.HARNESS
-        emit("failed", failure=kind, sentence=f"{type(error).__name__}: {error}"[:500])
-        _leave(1)
+        end_failed(StageFailure(kind, f"{type(error).__name__}: {error}"[:500]))
     emit("completed", done=done.model_dump(mode="json"))
     _leave(0)
 
 
-def _leave(code: int) -> None:
+def end_failed(failure: StageFailure) -> NoReturn:
+    """Say that the stage failed, and end it now, from whichever thread."""
+    emit("failed", failure=failure.kind, sentence=failure.sentence, lasting=failure.lasting)
+    _leave(1)
+
+
+def _leave(code: int) -> NoReturn:
     """End now: an engine's own threads and processes must not hold the stage open."""
     sys.stderr.flush()
     if _events is not None:

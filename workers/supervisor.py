@@ -17,8 +17,8 @@ from typing import Any, Literal, Protocol
 
 from orchestrator import artifacts, wire
 from orchestrator.broker import BrokerLost
-from orchestrator.wire import FailureKind, Order, Progress, Update
-from workers import child, inputs
+from orchestrator.wire import FailureKind, InferWork, Order, Progress, Update
+from workers import child, inputs, recovery
 from workers.outputs import SegmentUpload, upload_folder
 from workers.redaction import Redactor
 from workers.settings import WorkerSettings
@@ -64,6 +64,8 @@ class _Running:
     """Last moment at which the hub can have extended the lease."""
     asked_at: float = 0.0
     """When the broker was last asked whether to stop."""
+    note: str = ""
+    """Why the stage was started again, shown beside its phase."""
 
 
 class Supervisor:
@@ -196,12 +198,49 @@ class Supervisor:
     def _watch(
         self, running: _Running, work: inputs.AnyWork, folder: Path, stage_log: Path
     ) -> tuple[child.Outcome, Any]:
-        """Run the stage program; returns how it ended and, for a good end, the Done record with artifact keys."""
+        """Run the stage program, an engine that died again while that can help; returns how it ended and, for a good
+        end, the Done record with artifact keys.
+        """
         order = running.order
         out = folder / "out"
-        segments = SegmentUpload(self._store, order.output, out) if work.stage is wire.Stage.INFER else None
-        self._tell(running, phase="starting")
         deadline = None if order.timeout_seconds is None else time.monotonic() + order.timeout_seconds
+        if isinstance(work, InferWork):
+            segments = SegmentUpload(self._store, order.output, out)
+
+            def run(work: InferWork) -> child.Outcome:
+                return self._run_stage(running, work, out, stage_log=stage_log, deadline=deadline, segments=segments)
+
+            def tell(sentence: str) -> None:
+                log.warning("attempt %s: %s", order.attempt, sentence)
+                running.note = running.redact(sentence)
+
+            outcome = recovery.answer_all(work, out, run=run, tell=tell)
+        else:
+            outcome = self._run_stage(running, work, out, stage_log=stage_log, deadline=deadline)
+        if outcome.done is not None:
+            self._tell(running, phase="keeping the results")
+            return outcome, self._keep(order, outcome.done, out)
+        if outcome.stopped or outcome.failure is None:
+            raise AttemptStopped("The stage was stopped.")
+        return outcome, None
+
+    def _run_stage(
+        self,
+        running: _Running,
+        work: inputs.AnyWork,
+        out: Path,
+        *,
+        stage_log: Path,
+        deadline: float | None,
+        segments: SegmentUpload | None = None,
+    ) -> child.Outcome:
+        """Run one stage program to its end.
+
+        Raises:
+            AttemptStopped, AttemptFailed: it was ended from here, and had nothing more to say.
+        """
+        order = running.order
+        self._tell_phase(running, "starting")
         heard_at = time.monotonic()
         process = child.start(
             work,
@@ -228,20 +267,15 @@ class Supervisor:
             if segments is not None:
                 segments.salvage()
         outcome = process.outcome()
-        if outcome.done is not None:
-            self._tell(running, phase="keeping the results")
-            return outcome, self._keep(order, outcome.done, out)
-        if ended_because is not None:
+        if ended_because is not None and outcome.done is None:
             raise ended_because
-        if outcome.stopped or outcome.failure is None:
-            raise AttemptStopped("The stage was stopped.")
-        return outcome, None
+        return outcome
 
     def _take(self, running: _Running, event: dict[str, Any], segments: SegmentUpload | None) -> None:
         """One event of the stage. A stage counts what it has sealed, after saying so: by then it is uploaded here."""
         match event.get("event"):
             case "phase":
-                self._tell(running, phase=str(event.get("phase", "")))
+                self._tell_phase(running, str(event.get("phase", "")))
             case "progress":
                 self._tell(running, done=int(event.get("done", 0)), total=int(event.get("total", 0)))
             case "sealed" if segments is not None:
@@ -315,6 +349,9 @@ class Supervisor:
     def _tell(self, running: _Running, **changes: Any) -> None:
         with self._lock:
             running.progress = running.progress.model_copy(update=changes)
+
+    def _tell_phase(self, running: _Running, phase: str) -> None:
+        self._tell(running, phase=f"{phase} ({running.note})" if running.note else phase)
 
     def _tail(self, running: _Running, stage_log: Path) -> str:
         return running.redact(child.log_tail(stage_log))

@@ -6,8 +6,8 @@ import pytest
 from orchestrator import db, jobs
 from orchestrator.budgets import Budgets, Tally, pause_before_retry
 from orchestrator.errors import NotFound, WrongState
-from orchestrator.lifecycle import EvaluationState
-from orchestrator.wire import FailureKind, Progress, Stage
+from orchestrator.lifecycle import EvaluationState, JobState
+from orchestrator.wire import FailureKind, Progress, Stage, Unanswered
 from tests.orchestrator.yard import LEASE, Yard
 
 
@@ -134,6 +134,27 @@ def test_an_infer_that_fails_for_good_fails_what_was_not_answered_and_keeps_what
         EvaluationState.FINISHED,
         "No score for MMLU, so there is no average. It needs 90 GiB.",
     )
+
+
+def test_a_request_that_no_engine_answers_fails_its_benchmark_alone_and_says_why(yard: Yard) -> None:
+    evaluation = yard.submit()
+    infer = yard.infer_order()
+    sentence = "Request 0123 (task arc, document 17) kills the engine. There is no score for ARC."
+    unanswered = (Unanswered(requests=("0123",), benchmarks=("ARC",), sentence=sentence),)
+    yard.complete(infer, unanswered=unanswered)
+    yard.finish()
+    score = yard.job(evaluation, Stage.SCORE, "ARC")
+    assert (score.state, score.failure, score.sentence) == (JobState.FAILED, FailureKind.ENGINE, sentence)
+    assert yard.states(evaluation)["score MMLU"] == "completed"
+    row = yard.evaluation(evaluation)
+    assert (row.state, row.average) == (EvaluationState.FINISHED, None)
+    assert row.sentence == f"No score for ARC, so there is no average. {sentence}"
+
+    yard.retry(evaluation)
+    assert yard.states(evaluation)["score ARC"] == "blocked"
+    yard.finish()
+    assert yard.states(evaluation)["score ARC"] == "completed"
+    assert yard.evaluation(evaluation).average is not None
 
 
 def test_a_released_attempt_costs_nothing_and_the_job_is_queued_at_once(yard: Yard) -> None:

@@ -192,22 +192,37 @@ def test_progress_counts_a_response_only_when_it_is_in_the_store(bench: Bench):
     assert seen > 0
 
 
-def test_a_killed_engine_is_a_failure_of_the_engine_and_loses_nothing_sealed(bench: Bench):
-    running = bench.start(bench.order("a1", settings=slow(0.2)))
+def test_a_killed_engine_is_started_again_within_the_attempt_and_loses_nothing_sealed(bench: Bench):
+    running = bench.start(bench.order("a1", settings=slow(0.1)))
     wait_until(lambda: bench.answered(), "some responses are sealed")
     for pid in bench.stage_pids():
         os.kill(pid, signal.SIGKILL)
-    running.join()
+    phases = set()
+    while running.is_alive():
+        phases |= {progress.phase for progress in bench.supervisor.progress().values()}
+    done = bench.hub.updates[-1].done
+    assert isinstance(done, InferDone)
+    assert (done.computed, done.reused, len(done.restarts)) == (40, 0, 1)
+    assert any("SIGKILL" in phase for phase in phases)
+    assert len(set(bench.answered())) == 40
+    assert len(bench.answered()) <= 40 + 4
+
+
+def test_an_engine_that_dies_of_itself_again_and_again_is_a_failure_and_keeps_what_it_sealed(bench: Bench):
+    bench.supervisor.run(bench.order("a1", settings={"crash_after": 0, "batch": 4}))
     update = bench.hub.updates[-1]
     assert (update.event, update.failure) == ("failed", FailureKind.ENGINE)
     assert "SIGKILL" in update.sentence
-    assert bench.answered()
+    assert update.sentence.endswith("It was started again 2 times.")
 
 
-def test_an_engine_that_dies_of_itself_keeps_what_it_sealed(bench: Bench):
-    bench.supervisor.run(bench.order("a1", settings={"crash_after": 30, "delay_seconds": 0.02, "batch": 4}))
-    assert bench.hub.updates[-1].failure is FailureKind.ENGINE
-    assert 0 < len(bench.answered()) <= 30
+def test_a_request_that_kills_the_engine_is_reported_and_the_rest_is_in_the_store(bench: Bench):
+    culprit = bench.requests[7].id
+    bench.supervisor.run(bench.order("a1", settings={"dies_at": culprit, "batch": 4}))
+    done = bench.hub.updates[-1].done
+    assert isinstance(done, InferDone)
+    assert [(one.requests, one.benchmarks) for one in done.unanswered] == [((culprit,), ("ARC",))]
+    assert set(bench.answered()) == {request.id for request in bench.requests} - {culprit}
 
 
 def test_a_stage_that_takes_too_long_is_stopped_and_says_so(bench: Bench):

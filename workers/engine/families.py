@@ -17,7 +17,7 @@ def make_engine(work: InferWork, need: Need) -> Engine:
         case EngineFamily.SCRIPTED:
             from workers.engine.scripted import ScriptedEngine
 
-            return ScriptedEngine(work.settings)
+            return ScriptedEngine(work.settings, footprint=work.footprint)
         case EngineFamily.TRANSFORMERS:
             from workers.engine.transformers import TransformersEngine
 

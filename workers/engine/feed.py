@@ -1,19 +1,32 @@
 """Keeps an engine fed: the next group goes in as earlier requests finish, and answers go straight to the sealer.
 
-There are no batches to drain. Whatever ends the loop, what finished before is sealed.
+There are no batches to drain. Whatever ends the loop, what finished before is sealed, and what the engine held then is
+noted: it may be what killed it.
 """
 
 from collections.abc import Callable, Iterator
 
 from orchestrator.wire import FailureKind
 from workers.engine.engine import Engine
+from workers.engine.in_flight import InFlight
 from workers.engine.sealer import Sealer
 from workers.sheets import Generate, Request
 from workers.stage import StageFailure
 
 
-def feed(engine: Engine, groups: Iterator[list[Request]], sealer: Sealer, *, stopping: Callable[[], bool]) -> bool:
+def feed(
+    engine: Engine,
+    groups: Iterator[list[Request]],
+    sealer: Sealer,
+    *,
+    in_flight: InFlight,
+    step_ended: Callable[[], None],
+    stopping: Callable[[], bool],
+    alone: bool = False,
+) -> bool:
     """Answer all groups and seal the answers; returns False when it was asked to stop before the end.
+
+    `alone` gives the engine one group at a time: if it dies, it died of that one.
 
     Raises:
         StageFailure: the engine or the model failed; finished answers are sealed before it is raised.
@@ -21,17 +34,21 @@ def feed(engine: Engine, groups: Iterator[list[Request]], sealer: Sealer, *, sto
     more = True
     try:
         while not stopping():
-            while more and engine.wants_more():
+            while more and (not engine.busy() if alone else engine.wants_more()):
                 group = next(groups, None)
                 if group is None:
                     more = False
                 else:
+                    in_flight.add(request.id for request in group)
                     engine.submit(group)
             if not engine.busy():
                 if more:
                     continue
                 return True
-            sealer.add(engine.step())
+            responses = engine.step()
+            step_ended()
+            in_flight.remove(response.id for response in responses)
+            sealer.add(responses)
             sealer.tick()
         return False
     finally:

@@ -10,8 +10,8 @@ import zstandard
 from workers import segments
 
 
-def answered(paths: Iterable[Path], identity: str) -> Iterator[str]:
-    """Hashes of the requests that these segments answer for this identity digest.
+def answered(paths: Iterable[Path], identity: str) -> Iterator[tuple[str, list[str]]]:
+    """For each segment of this identity digest the attempt that wrote it and the hashes of what it answers.
 
     A segment that is damaged, missing or of another identity counts as absent: its requests are computed again.
     """
@@ -24,7 +24,7 @@ def answered(paths: Iterable[Path], identity: str) -> Iterator[str]:
         if header.identity != identity:
             _warn(f"Segment {path.name} is set aside: another model identity ({header.identity}) answered it.")
             continue
-        yield from (response.id for response in responses)
+        yield header.attempt, [response.id for response in responses]
 
 
 def _warn(sentence: str) -> None:

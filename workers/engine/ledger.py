@@ -40,6 +40,11 @@ class Ledger:
     def is_open(self, request: str) -> bool:
         return request in self._open
 
+    def waiting(self, request: str) -> list[str]:
+        """The benchmarks that wait for this request."""
+        bits = self._open.get(request, 0)
+        return [name for position, name in enumerate(self._names) if bits >> position & 1]
+
     @property
     def open(self) -> int:
         return len(self._open)

@@ -1,9 +1,10 @@
 """The scripted engine: answers from the request's hash, at once, without weights. For tests of all but inference.
 
-Its answers mean nothing and are always the same. It can be slow (`delay_seconds` for each request), die in the middle
-(`crash_after` responses, by SIGKILL) or answer one request with NaN (`nan_at`), so that flow tests can be rough.
+Its answers mean nothing and are always the same. So that tests can be rough it can be slow (`delay_seconds` for each
+request) and fail in every way that an engine fails: `DEFAULTS` lists them.
 """
 
+import ctypes
 import os
 import signal
 import time
@@ -17,13 +18,26 @@ from workers.sheets import Loglikelihood, Request
 
 TEXTS = (" A", " B", " (C)", " the answer is 4", " 7\n#### 7", " yes", " no", " Paris, in France")
 
-DEFAULTS: dict[str, Any] = {"delay_seconds": 0.0, "batch": 256, "crash_after": None, "nan_at": None}
+FOR_EVER = 1_000_000
+
+DEFAULTS: dict[str, Any] = {
+    "delay_seconds": 0.0,
+    "batch": 256,  # requests at a time; half as many for each level of the footprint
+    "oom_above": None,  # more requests at a time than these run out of memory
+    "crash_after": None,  # killed by SIGKILL after so many answers
+    "nan_at": None,  # the answer of this number is NaN
+    "dies_at": None,  # hash prefix of requests that kill it by SIGSEGV
+    "raises_at": None,  # hash prefix of requests that make it raise
+    "hangs_at": None,  # hash prefix of requests that it never ends
+    "freezes_at": None,  # the same, and the interpreter stands still
+}
 
 
 class ScriptedEngine:
-    def __init__(self, settings: dict[str, Any]) -> None:
+    def __init__(self, settings: dict[str, Any], *, footprint: int = 0) -> None:
         refuse_unknown_settings(settings, tuple(DEFAULTS))
         self.settings = DEFAULTS | settings
+        self.settings["batch"] = max(1, int(self.settings["batch"]) >> footprint)
         self.tokens_computed = 0
         self.tokens_reused = 0
         self._waiting: deque[Request] = deque()
@@ -46,6 +60,8 @@ class ScriptedEngine:
         delay = float(self.settings["delay_seconds"])
         size = max(1, min(int(self.settings["batch"]), int(0.2 / delay))) if delay else int(self.settings["batch"])
         batch = [self._waiting.popleft() for _ in range(min(size, len(self._waiting)))]
+        if self.settings["oom_above"] is not None and len(batch) > int(self.settings["oom_above"]):
+            raise MemoryError("out of memory, as the script says")
         if delay:
             time.sleep(delay * len(batch))
         return [self._answer(request) for request in batch]
@@ -56,12 +72,26 @@ class ScriptedEngine:
     def _answer(self, request: Request) -> Response:
         if self._answered == self.settings["crash_after"]:
             os.kill(os.getpid(), signal.SIGKILL)
+        self._fail_at(request)
         position, self._answered = self._answered, self._answered + 1
         self.tokens_computed += request.length
         response = answer(request)
         if position == self.settings["nan_at"] and isinstance(response, Scored):
             return Scored(response.id, float("nan"), response.greedy)
         return response
+
+    def _fail_at(self, request: Request) -> None:
+        if self._scripted("dies_at", request):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if self._scripted("raises_at", request):
+            raise RuntimeError("this request cannot be computed, as the script says")
+        if self._scripted("hangs_at", request):
+            time.sleep(FOR_EVER)
+        if self._scripted("freezes_at", request):
+            ctypes.PyDLL(None).sleep(FOR_EVER)  # unlike CDLL it keeps the interpreter's lock
+
+    def _scripted(self, name: str, request: Request) -> bool:
+        return self.settings[name] is not None and request.id.startswith(self.settings[name])
 
 
 def answer(request: Request) -> Response:
