@@ -117,7 +117,7 @@ def show_board(
         smallest=min,
         largest=max,
         raw=show == "raw",
-        under_way=_under_way(queue, chosen.name),
+        under_way=_under_way(queue, chosen.name, anywhere=not board.ranked),
         query=urlencode(_for_api(given, chosen.name)),
     )
 
@@ -222,7 +222,7 @@ def show_api(request: Request) -> Response:
         for path, methods in schema["paths"].items()
         for method, operation in methods.items()
     ]
-    return render("api.html", operations=operations)
+    return render("api.html", operations=operations, base=str(request.base_url).rstrip("/"))
 
 
 def _submit(hub: Hub, given: dict[str, str]) -> Response:
@@ -278,13 +278,13 @@ def _first_suite(suites: Mapping[str, Suite]) -> str:
     return min(suites, key=lambda name: (name != "demo", len(suites[name].benchmarks), name), default="")
 
 
-def _under_way(queue: QueueRecord, suite: str) -> str:
-    """What comes for this board, else what the workers are at meanwhile; empty when there is nothing."""
+def _under_way(queue: QueueRecord, suite: str, *, anywhere: bool) -> str:
+    """What comes for this board, else, with `anywhere`, what the workers are at meanwhile; empty for nothing."""
     here = words.under_way(
         sum(1 for row in queue.running if row.suite == suite), sum(1 for row in queue.waiting if row.suite == suite)
     )
-    if here:
-        return f"{here} for this board"
+    if here or not anywhere:
+        return f"{here} for this board" if here else ""
     elsewhere = words.under_way(len(queue.running), len(queue.waiting))
     return f"{elsewhere} for other boards" if elsewhere else ""
 

@@ -94,6 +94,11 @@ class BenchmarkRecord(BaseModel):
     provenance: dict[str, Any] = {}
     has_samples: bool = False
 
+    @property
+    def reason(self) -> tuple[str, str]:
+        """Sentence and log of why there is no score: those of one evaluation are often the same."""
+        return self.sentence, self.log_tail
+
 
 class JobRecord(BaseModel):
     id: int

@@ -36,14 +36,14 @@ def ago(at: datetime | None, now: datetime) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`42 s`, `12 min`, `3.5 h`, `4 days`."""
+    """`42 s`, `12 min`, `3.5 h`, `25 h`, `4 days`."""
     seconds = max(0.0, seconds)
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 90 * 60:
         return f"{seconds / 60:.0f} min"
     if seconds < 36 * 3600:
-        return f"{seconds / 3600:.3g} h"
+        return f"{seconds / 3600:.2g} h"
     return f"{seconds / 86400:.0f} days"
 
 

@@ -213,6 +213,8 @@ def test_a_failed_evaluation_says_why_what_next_and_shows_the_log(hub: Hub, clie
     assert "torch.OutOfMemoryError <b>" in found
     assert "Retry what failed" in found
     assert "The weights need 20 GB" in page(client, "/queue").text
+    assert found.count("The weights need 20 GB and the device has 8 GB.") <= 3
+    assert "Why Letters, Stories, Sums have no score (out of memory)" in found
 
 
 def test_a_finished_evaluation_links_every_score_to_its_evidence(hub: Hub, client: TestClient) -> None:
