@@ -1,9 +1,8 @@
 """vLLM through its Python engine, in this process: what lm-eval's `vllm` back end computes, with the work shared.
 
 One request answers all one-token continuations of a context. Longer continuations read their context from the prefix
-cache, and an answer counts only if every scored row was computed for it: where the cache reached into the
-continuation, vLLM leaves rows unset without a word, and the request is sent again without reading the cache.
-Safetensors only, never remote code.
+cache, where a request before them computes it without scoring any row of it; which rows may be believed then is
+`vllm_rows`'s matter. Safetensors only, never remote code.
 """
 
 import math
@@ -18,6 +17,7 @@ from orchestrator.wire import FailureKind, InferWork
 from workers import model_code
 from workers.engine.engine import Need
 from workers.engine.info import engine_info
+from workers.engine.vllm_rows import Siblings, read_continuation, read_one_token, score
 from workers.engine.vllm_settings import derive
 from workers.engine.weights import check_weights, read_config
 from workers.segments import Generated, Response, Scored
@@ -40,14 +40,13 @@ class _OneToken:
 
 @dataclass(frozen=True)
 class _Warm:
-    """Computes the whole blocks of a context, for the continuations that wait for it."""
-
-    requests: list[Loglikelihood]
+    """Computes the whole blocks of a context, for the continuations that are sent right behind it."""
 
 
 @dataclass(frozen=True)
 class _Continuation:
     request: Loglikelihood
+    siblings: Siblings
     reads_cache: bool
 
 
@@ -154,17 +153,18 @@ class VllmEngine:
         self.tokens_computed += len(output.prompt_token_ids) - cached + len(output.outputs[0].token_ids)
         match sent:
             case _OneToken(requests):
-                return _read_one_token(requests, output)
-            case _Warm(requests):
-                for request in requests:
-                    self._send_continuation(request, reads_cache=True)
+                return [*read_one_token(requests, output)]
+            case _Warm():
                 return []
-            case _Continuation(request, reads_cache):
-                scored = _read_continuation(request, output, cached=cached)
-                if scored is None and reads_cache:
-                    self._send_continuation(request, reads_cache=False)
+            case _Continuation(request, siblings, reads_cache):
+                tokens = read_continuation(request, output.prompt_logprobs, cached=cached, siblings=siblings)
+                if tokens is None and reads_cache:
+                    self._send_continuation(request, siblings, reads_cache=False)
                     return []
-                return [scored or Scored(request.id, math.nan, False)]
+                if tokens is None:
+                    return [Scored(request.id, math.nan, False)]
+                siblings.remember(request.continuation, tokens)
+                return [score(request, tokens)]
             case _Generation(request):
                 self._generating -= 1
                 completion = output.outputs[0]
@@ -177,18 +177,22 @@ class VllmEngine:
         self._send(_OneToken(requests), requests[0].context, self._scoring(logprob_token_ids=ids))
 
     def _send_longer(self, requests: list[Loglikelihood]) -> None:
-        """Continuations of one context: its whole blocks are computed first, once, without scoring any row of them."""
+        """Continuations of one context: its whole blocks are computed first, once, without scoring any row of them.
+
+        The engine takes requests in order, so the blocks are in its cache when it comes to the continuations, be it in
+        the same step; sent later, they might find them gone.
+        """
         context = requests[0].context
         whole = (len(context) - 1) // self._block * self._block
         if whole:
-            self._send(_Warm(requests), context[:whole], self._scoring())
-        else:
-            for request in requests:
-                self._send_continuation(request, reads_cache=False)
+            self._send(_Warm(), context[:whole], self._scoring())
+        siblings = Siblings(len(requests))
+        for request in requests:
+            self._send_continuation(request, siblings, reads_cache=bool(whole))
 
-    def _send_continuation(self, request: Loglikelihood, *, reads_cache: bool) -> None:
+    def _send_continuation(self, request: Loglikelihood, siblings: Siblings, *, reads_cache: bool) -> None:
         parameters = self._scoring(prompt_logprobs=1, skip_reading_prefix_cache=not reads_cache)
-        self._send(_Continuation(request, reads_cache), request.context + request.continuation, parameters)
+        self._send(_Continuation(request, siblings, reads_cache), request.context + request.continuation, parameters)
 
     def _scoring(self, **options: Any) -> Any:
         from vllm import SamplingParams
@@ -245,35 +249,3 @@ def _contexts(requests: Sequence[Loglikelihood]) -> list[list[Loglikelihood]]:
     for request in requests:
         found.setdefault(tuple(request.context), []).append(request)
     return list(found.values())
-
-
-def _read_one_token(requests: list[Loglikelihood], output: Any) -> list[Response]:
-    """Greedy is what is no less likely than the token the engine chose: on a tie lm-eval counts the asked one too."""
-    completion = output.outputs[0]
-    row = completion.logprobs[0]
-    best = row[completion.token_ids[0]].logprob
-    scored: list[Response] = []
-    for request in requests:
-        logprob = row[request.continuation[0]].logprob
-        scored.append(Scored(request.id, logprob, logprob >= best))
-    return scored
-
-
-def _read_continuation(request: Loglikelihood, output: Any, *, cached: int) -> Scored | None:
-    """Sum over the last rows, counted from the end: some runners return only the rows they computed.
-
-    None when the cache reached past the context or a row is no log-probability: then nothing of it may be believed.
-    """
-    if cached > len(request.context) - 1:
-        return None
-    rows = output.prompt_logprobs[-len(request.continuation) :]
-    total, greedy = 0.0, True
-    for token, row in zip(request.continuation, rows, strict=True):
-        if not row or token not in row:
-            return None
-        logprob = row[token].logprob
-        if not math.isfinite(logprob):
-            return None
-        total += logprob
-        greedy = greedy and logprob >= max(entry.logprob for entry in row.values())
-    return Scored(request.id, total, greedy)
