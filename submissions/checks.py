@@ -227,6 +227,11 @@ def check_precision(case: Case) -> Fault | None:
             f"The weights of {whole.name} are quantised with {shown(method)} already and cannot become {asked}. "
             "Choose precision 'auto'."
         )
+    if asked is Precision.EIGHT_BIT and case.engine is EngineFamily.VLLM and not method:
+        return _precision(
+            f"vLLM loads 8-bit weights only where the repository holds them, and those of {whole.name} are not "
+            "quantised. Choose '4bit', 'bfloat16' or 'auto'."
+        )
     if asked in FLOATING and method == "bitsandbytes":
         return _precision(f"The weights of {whole.name} are quantised with bitsandbytes. Choose precision 'auto'.")
     stored_in = whole.weight_precision or whole.config_precision

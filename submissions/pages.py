@@ -52,6 +52,7 @@ def _environment() -> Environment:
         "moment": words.moment,
         "percent": words.percent,
         "event": words.event,
+        "job_state": words.job_state,
         "path": lambda part: quote(str(part), safe=""),
         "pretty": lambda value: json.dumps(value, indent=2, ensure_ascii=False, default=str),
     }

@@ -56,6 +56,11 @@ def state(name: str, is_waiting: bool) -> str:
     return "waiting" if is_waiting and name != "queued" else name
 
 
+def job_state(name: str) -> str:
+    """A job's state as people see it: why it waits, for a worker or for another job, is said elsewhere."""
+    return "waiting" if name in ("blocked", "queued") else name
+
+
 def under_way(running: int, waiting: int) -> str:
     """`2 evaluations are running and 1 waits`; empty when there is none."""
     if not running and not waiting:

@@ -192,7 +192,7 @@ def _answer_detail(record: dict[str, Any], *, page: str) -> None:
         [
             (
                 benchmark["name"],
-                benchmark["state"],
+                words.job_state(benchmark["state"]),
                 words.score(benchmark["value"]),
                 words.score(benchmark["stderr"]),
                 words.score(benchmark["raw"]),

@@ -156,7 +156,7 @@ def test_a_precision_must_be_what_the_weights_can_be_loaded_as(
     ("asked", "quantization", "has_gpu", "engine", "is_fine"),
     [
         (Precision.FOUR_BIT, None, False, EngineFamily.VLLM, False),
-        (Precision.EIGHT_BIT, None, False, EngineFamily.VLLM, False),
+        (None, {"quant_method": "bitsandbytes", "load_in_8bit": True}, False, EngineFamily.VLLM, False),
         (None, {"quant_method": "bitsandbytes", "load_in_4bit": True}, False, EngineFamily.VLLM, False),
         (Precision.FOUR_BIT, None, True, EngineFamily.VLLM, True),
         (Precision.FOUR_BIT, None, None, EngineFamily.VLLM, True),
@@ -175,6 +175,13 @@ def test_bitsandbytes_is_refused_where_no_worker_has_a_gpu(
     found = find_faults(case)
     assert (found == []) is is_fine
     assert all(fault.field == "precision" and "worker with a GPU" in fault.sentence for fault in found)
+
+
+def test_vllm_is_asked_for_8_bits_only_where_the_weights_are_stored_so() -> None:
+    (fault,) = find_faults(Case(model=made_up(), precision=Precision.EIGHT_BIT, has_gpu=False))
+    assert "only where the repository holds them" in fault.sentence
+    other = Case(model=made_up(), precision=Precision.EIGHT_BIT, engine=EngineFamily.TRANSFORMERS)
+    assert find_faults(other) == []
 
 
 @pytest.mark.parametrize(

@@ -231,7 +231,9 @@ def test_status_lists_and_shows(hub: Hub, evalyard: Command) -> None:
     assert "1 of 4 requests answered" in listed
     waiting = next(line for line in listed.splitlines() if "acme/three" in line)
     assert re.search(r"demo +waiting +– +No vllm engine worker is connected", waiting)
-    assert "waiting: No vllm engine worker is connected" in evalyard("status", "3").out
+    third = evalyard("status", "3").out
+    assert "waiting: No vllm engine worker is connected" in third
+    assert re.search(r"Letters +waiting +–", third)
     assert re.search(r"acme/three +demo +waiting", evalyard("queue").out)
     detail = evalyard("status", "1")
     assert (detail.code, "Finished evaluation 1: average 60.00." in detail.out) == (0, True)
