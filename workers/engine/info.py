@@ -1,10 +1,15 @@
-"""What computes on this host: engine family, version, device. Read from package records and the kernel only.
+"""What computes on this host: engine family, version, device. Read from package records, the kernel and the driver.
 
 It must never import torch or an engine: a worker says what it is in every heartbeat, and that has to cost nothing.
 """
 
+import csv
+import functools
 import os
 import platform
+import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
@@ -46,7 +51,7 @@ def engine_info(family: EngineFamily) -> EngineInfo:
             device_type="cuda" if gpus else "cpu",
             device=gpus[0] if gpus else cpu_name(),
             device_count=len(gpus) or 1,
-            memory_bytes=None if gpus else _memory_bytes(),
+            memory_bytes=gpu_memory_bytes() if gpus else _memory_bytes(),
         )
     names = " or ".join(PACKAGES[family])
     raise EngineMissing(
@@ -81,6 +86,31 @@ def gpu_names() -> list[str]:
                 names.append(line.partition(":")[2].strip())
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return names[: len(visible.split(","))] if visible else names
+
+
+@functools.cache
+def gpu_memory_bytes() -> int | None:
+    """Memory of the smallest GPU that this process may use, by `nvidia-smi`; None where that does not tell.
+
+    Asked once: every heartbeat wants to know, and it takes a second.
+    """
+    command = ["nvidia-smi", "--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits"]
+    with suppress(OSError, subprocess.SubprocessError):
+        told = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+        return smallest_memory(told, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    return None
+
+
+def smallest_memory(told: str, visible: str | None) -> int | None:
+    """The least memory in `nvidia-smi`'s lines of index, UUID and MiB, among the visible GPUs where those are named."""
+    memory: dict[str, int] = {}
+    for row in csv.reader(told.splitlines(), skipinitialspace=True):
+        if len(row) == 3 and row[2].strip().isdigit():
+            memory[row[0].strip()] = memory[row[1].strip()] = int(row[2]) << 20
+    named: Sequence[str] = [name.strip() for name in visible.split(",")] if visible else ()
+    if any(name.startswith("MIG-") for name in named):
+        return None  # a part of a GPU, which is not listed
+    return min((memory[name] for name in named if name in memory), default=min(memory.values(), default=None))
 
 
 def _built_for_gpus(package: str) -> bool:

@@ -6,13 +6,16 @@ continuations of a context) share one forward pass, as lm-eval's logits cache do
 
 from collections import deque
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.wire import FailureKind, InferWork, Precision
 from workers import model_code
+from workers.engine import lora
+from workers.engine.adapter import find_adapter
 from workers.engine.engine import refuse_unknown_settings
+from workers.engine.sizes import quantization
 from workers.engine.weights import check_weights, read_config
+from workers.model_folders import tokenizer_folder, whole_folder
 from workers.segments import Generated, Response, Scored
 from workers.sheets import Generate, Loglikelihood, Request
 from workers.stage import StageFailure
@@ -34,18 +37,22 @@ class TransformersEngine:
         self._device = "cpu"
 
     def start(self) -> None:
-        if self._work.model_folder is None:
+        work = self._work
+        if work.model_folder is None:
             raise StageFailure(FailureKind.WEIGHTS, "The work names no model folder. Give `model_folder`.")
-        folder = Path(self._work.model_folder)
+        folder = whole_folder(work.model, work.model_folder)
         config = read_config(folder)
         check_weights(folder)
         if (folder / "adapter_config.json").is_file():
             # With peft installed transformers would apply it, and open a pickled one; vLLM never looks at it.
             raise StageFailure(
                 FailureKind.WEIGHTS,
-                f"Model {self._work.model.name} has an adapter beside its weights, and it is not plain which of them "
-                "counts. Remove adapter_config.json, or submit the merged weights alone.",
+                f"Model {work.model.base_name or work.model.name} has an adapter beside its weights, and it is not "
+                "plain which of them counts. Remove adapter_config.json, or submit the merged weights alone.",
             )
+        adapter = find_adapter(work)
+        if adapter is not None:
+            lora.require_peft(work.model)
         options = self._precision_options(config)
         model_code.forbid()
 
@@ -57,7 +64,9 @@ class TransformersEngine:
         if self.settings["attn_implementation"]:
             options["attn_implementation"] = self.settings["attn_implementation"]
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        self._tokenizer = transformers.AutoTokenizer.from_pretrained(
+            tokenizer_folder(work.model, work.model_folder), trust_remote_code=False
+        )
         self._model, loaded = transformers.AutoModelForCausalLM.from_pretrained(
             folder,
             trust_remote_code=False,
@@ -72,6 +81,8 @@ class TransformersEngine:
                 f"The weights of {self._work.model.name} lack {len(missing)} tensors that its config asks for, among "
                 f"them {missing[0]}. Upload the complete weights.",
             )
+        if adapter is not None:
+            self._model = lora.wrap(self._model, work.model, adapter)
         self._model.eval()
         self.settings |= {
             "attn_implementation": getattr(self._model.config, "_attn_implementation", None),
@@ -177,7 +188,7 @@ class TransformersEngine:
         if precision in (Precision.BFLOAT16, Precision.FLOAT16, Precision.FLOAT32):
             return {"dtype": precision.value}
         if precision is Precision.GPTQ:
-            if config.get("quantization_config", {}).get("quant_method") != "gptq":
+            if quantization(config).get("quant_method") != "gptq":
                 raise StageFailure(
                     FailureKind.PRECISION,
                     f"Model {self._work.model.name} is not quantised with GPTQ. Choose the precision of its weights.",

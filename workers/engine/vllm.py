@@ -10,16 +10,19 @@ import os
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from orchestrator.wire import FailureKind, InferWork
 from workers import model_code
+from workers.engine import lora
+from workers.engine.adapter import find_adapter
 from workers.engine.engine import Need
 from workers.engine.info import engine_info
+from workers.engine.quantisation import refuse_unsupported
 from workers.engine.vllm_rows import Siblings, read_continuation, read_one_token, score
 from workers.engine.vllm_settings import derive
 from workers.engine.weights import check_weights, read_config
+from workers.model_folders import tokenizer_folder, whole_folder
 from workers.segments import Generated, Response, Scored
 from workers.sheets import Generate, Loglikelihood, Request
 from workers.stage import StageFailure
@@ -71,29 +74,40 @@ class VllmEngine:
         self._generating = 0
         self._most_generating = 0
         self._block = 0
+        self._lora: Any = None
+        """What each request is sent with: the adapter, as vLLM names it."""
 
     def start(self) -> None:
-        if self._work.model_folder is None:
+        work = self._work
+        if work.model_folder is None:
             raise StageFailure(FailureKind.WEIGHTS, "The work names no model folder. Give `model_folder`.")
-        folder = Path(self._work.model_folder)
+        folder = whole_folder(work.model, work.model_folder)
         config = read_config(folder)
         weight_bytes = check_weights(folder)
+        adapter = find_adapter(work)
         settings = derive(
-            self._work, self._need, config=config, info=engine_info(self._work.engine), weight_bytes=weight_bytes
+            work,
+            self._need,
+            config=config,
+            info=engine_info(work.engine),
+            weight_bytes=weight_bytes,
+            adapter=adapter,
         )
         os.environ.update(settings.environment)
         model_code.forbid()
 
         import vllm
 
+        refuse_unsupported(work.model, config, dtype=settings.arguments["dtype"])
         engine = vllm.LLM(
             model=str(folder),
-            tokenizer=str(folder),
-            load_format="safetensors",
+            tokenizer=str(tokenizer_folder(work.model, work.model_folder)),
             trust_remote_code=False,
             **settings.arguments,
         )
         self._engine = engine.llm_engine
+        if adapter is not None:
+            self._lora = lora.load(self._engine, work.model, adapter)
         cache = self._engine.vllm_config.cache_config
         scheduler = self._engine.vllm_config.scheduler_config
         self._block = int(cache.block_size)
@@ -239,7 +253,7 @@ class VllmEngine:
                 "the sheet again with the model's context limit.",
             )
         name = str(self._number)
-        self._engine.add_request(name, tokens_input(prompt), parameters)
+        self._engine.add_request(name, tokens_input(prompt), parameters, lora_request=self._lora)
         self._sent[name] = sent
 
 

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.wire import EngineInfo, FailureKind, InferWork, Model, Precision
+from workers.engine.adapter import MERGE, Adapter
 from workers.engine.engine import Need
+from workers.engine.sizes import (
+    GIB,
+    USUAL_SHARE,
+    cache_bytes_per_token,
+    head_size,
+    quantization,
+    stored_dtype,
+    tensor_parallel_size,
+)
 from workers.engine.weights import text_config
 from workers.stage import StageFailure
 
@@ -20,12 +30,21 @@ CPU_BLOCK = 32
 CPU_SEQUENCES = 64
 """Requests computed together on a CPU: more only costs memory there."""
 
-USUAL_SEQUENCES, USUAL_TOKENS, USUAL_SHARE = 256, 8192, 0.9
-"""Requests and tokens at a time and share of a GPU from which a smaller footprint starts where none is set."""
+BITSANDBYTES = {"quantization": "bitsandbytes", "load_format": "bitsandbytes"}
+"""It has a loader of its own, which reads safetensors where there are any; that there are is checked before."""
+
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""Ranks for which vLLM keeps room."""
+
+CPU_LORA_BYTES, CPU_LORA_TOKENS = 1 << 30, 4096
+"""On a CPU vLLM copies an adapter's matrix for each token of a step: the memory for that, and the most tokens."""
+
+USUAL_SEQUENCES, USUAL_TOKENS = 256, 8192
+"""Requests and tokens at a time from which a smaller footprint starts where none is set."""
 
 SHARE_STEP = 0.05
 
-MIB, GIB = 1 << 20, 1 << 30
+MIB = 1 << 20
 
 CONTEXT_DEPENDENT = ("longrope", "su", "dynamic")
 """Rotary scalings that change with the engine's context length, which then must be the model's own."""
@@ -33,7 +52,8 @@ CONTEXT_DEPENDENT = ("longrope", "su", "dynamic")
 FORBIDDEN = {
     "model", "tokenizer", "trust_remote_code", "load_format", "dtype", "quantization", "hf_overrides",
     "revision", "code_revision", "tokenizer_revision", "tokenizer_mode", "hf_config_path", "config_format",
-    "generation_config", "override_generation_config", "kv_cache_dtype", "quantization_config", "enable_lora",
+    "generation_config", "override_generation_config", "kv_cache_dtype", "quantization_config",
+    "enable_lora", "max_loras", "max_lora_rank", "lora_dtype", "lora_target_modules", "default_mm_loras",
     "logits_processors", "logprobs_mode", "speculative_config", "model_loader_extra_config", "worker_cls",
     "worker_extension_cls", "hf_token",
 }  # fmt: skip
@@ -49,8 +69,16 @@ class VllmSettings:
     """Set before vLLM is imported."""
 
 
-def derive(work: InferWork, need: Need, *, config: dict[str, Any], info: EngineInfo, weight_bytes: int) -> VllmSettings:
-    """Arguments and environment for this work.
+def derive(
+    work: InferWork,
+    need: Need,
+    *,
+    config: dict[str, Any],
+    info: EngineInfo,
+    weight_bytes: int,
+    adapter: Adapter | None = None,
+) -> VllmSettings:
+    """Arguments and environment for this work; `config` and `weight_bytes` are the base model's for an adapter.
 
     Raises:
         StageFailure: the model cannot run on this device at this precision, or a setting is not allowed.
@@ -68,10 +96,11 @@ def derive(work: InferWork, need: Need, *, config: dict[str, Any], info: EngineI
         if precision.get("quantization") == "bitsandbytes":
             raise StageFailure(
                 FailureKind.PRECISION,
-                "8bit and 4bit need bitsandbytes, which vLLM has for GPUs alone, and this worker computes on a CPU. "
-                "Choose bfloat16, float16 or float32.",
+                "8bit and 4bit need bitsandbytes, which needs a GPU, and this worker computes on a CPU. Choose "
+                "bfloat16, float16 or float32.",
             )
     arguments: dict[str, Any] = {
+        "load_format": "safetensors",
         **precision,
         "max_model_len": context_length(work, need, config),
         "enable_prefix_caching": True,
@@ -84,8 +113,16 @@ def derive(work: InferWork, need: Need, *, config: dict[str, Any], info: EngineI
         # A model that computes NaN must fail, not generate the first token of its vocabulary.
         "VLLM_RAISE_ON_LOGIT_NANS": "1",
     }
-    tensor_parallel = int(work.settings.get("tensor_parallel_size", 1))
-    if tensor_parallel == 1:
+    if "tensor_parallel_size" not in work.settings:
+        arguments["tensor_parallel_size"] = tensor_parallel_size(
+            work.model,
+            config,
+            info=info,
+            weight_bytes=weight_bytes,
+            context=arguments["max_model_len"],
+            share=float(work.settings.get("gpu_memory_utilization", USUAL_SHARE)),
+        )
+    if (arguments | work.settings)["tensor_parallel_size"] == 1:
         # One device: the engine lives in this process, which is a process of its own anyway.
         environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     if on_cpu:
@@ -97,14 +134,38 @@ def derive(work: InferWork, need: Need, *, config: dict[str, Any], info: EngineI
         }
         # Without it the first scored row waits up to half a minute for a compiler.
         environment["TORCHDYNAMO_DISABLE"] = "1"
-    elif info.memory_bytes and weight_bytes > 0.9 * info.memory_bytes * tensor_parallel:
-        raise StageFailure(
-            FailureKind.OUT_OF_MEMORY,
-            f"Model {work.model.name} has {weight_bytes / GIB:.0f} GiB of weights, more than {info.device} holds. It "
-            "needs a worker with more or larger GPUs.",
-            lasting=True,
-        )
+    if adapter is not None:
+        arguments |= lora_arguments(work.model, adapter, on_cpu=on_cpu)
     return VllmSettings(smaller(arguments | work.settings, work.footprint, on_cpu=on_cpu), environment)
+
+
+def lora_arguments(model: Model, adapter: Adapter, *, on_cpu: bool) -> dict[str, Any]:
+    """How vLLM is told to keep room for one adapter, in the modules that it changes and no others.
+
+    Left to itself vLLM would wrap the output layer, too, and fail where it scores several rows of a prompt.
+    """
+    if "lm_head" in adapter.modules:
+        raise StageFailure(
+            FailureKind.ARCHITECTURE,
+            f"The adapter {model.name} changes the output layer (lm_head), which vLLM does not apply where it scores a "
+            f"prompt. {MERGE}",
+        )
+    rank = next((rank for rank in LORA_RANKS if rank >= adapter.rank), None)
+    if rank is None:
+        raise StageFailure(
+            FailureKind.ARCHITECTURE,
+            f"The adapter {model.name} has rank {adapter.rank}, and vLLM applies ranks up to {LORA_RANKS[-1]}. {MERGE}",
+        )
+    arguments: dict[str, Any] = {
+        "enable_lora": True,
+        "max_loras": 1,
+        "max_lora_rank": rank,
+        "lora_target_modules": list(adapter.modules),
+    }
+    if on_cpu:
+        tokens = CPU_LORA_BYTES // (4 * rank * adapter.widest)
+        arguments["max_num_batched_tokens"] = min(CPU_LORA_TOKENS, max(CPU_SEQUENCES, tokens))
+    return arguments
 
 
 def smaller(arguments: dict[str, Any], footprint: int, *, on_cpu: bool) -> dict[str, Any]:
@@ -129,7 +190,7 @@ def smaller(arguments: dict[str, Any], footprint: int, *, on_cpu: bool) -> dict[
 
 def precision_arguments(model: Model, config: dict[str, Any]) -> dict[str, Any]:
     """dtype and quantisation for vLLM; a checkpoint that is quantised already keeps its own scheme."""
-    quantised = (config.get("quantization_config") or {}).get("quant_method")
+    quantised = quantization(config).get("quant_method")
     match model.precision:
         case Precision.BFLOAT16 | Precision.FLOAT16 | Precision.FLOAT32:
             return {"dtype": model.precision.value}
@@ -139,9 +200,9 @@ def precision_arguments(model: Model, config: dict[str, Any]) -> dict[str, Any]:
                     FailureKind.PRECISION,
                     f"Model {model.name} is not quantised with GPTQ. Choose the precision of its weights.",
                 )
-            return {"dtype": "float16"}
+            return {"dtype": computing_dtype(config)}
         case Precision.FOUR_BIT:
-            return {"dtype": "bfloat16", "quantization": "bitsandbytes"}
+            return BITSANDBYTES | {"dtype": computing_dtype(config)}
         case Precision.EIGHT_BIT:
             if quantised != "bitsandbytes":
                 raise StageFailure(
@@ -149,7 +210,13 @@ def precision_arguments(model: Model, config: dict[str, Any]) -> dict[str, Any]:
                     f"vLLM loads 8-bit weights only where the repository holds them; {model.name} does not. Choose "
                     "bfloat16, or 4bit.",
                 )
-            return {"dtype": "bfloat16", "quantization": "bitsandbytes"}
+            return BITSANDBYTES | {"dtype": computing_dtype(config)}
+
+
+def computing_dtype(config: dict[str, Any]) -> str:
+    """What quantised weights are computed in: the config's 16-bit type, as the model identity names it."""
+    stored = stored_dtype(config)
+    return stored if stored in ("bfloat16", "float16") else "float16"
 
 
 def context_length(work: InferWork, need: Need, config: dict[str, Any]) -> int | None:
@@ -167,15 +234,6 @@ def _context_dependent(config: dict[str, Any]) -> bool:
     return any(kind.get("rope_type", kind.get("type")) in CONTEXT_DEPENDENT for kind in kinds)
 
 
-def head_size(config: dict[str, Any]) -> int | None:
-    """Width of an attention head, or None where the config does not tell."""
-    text = text_config(config)
-    if isinstance(size := text.get("head_dim"), int):
-        return size
-    hidden, heads = text.get("hidden_size"), text.get("num_attention_heads")
-    return hidden // heads if isinstance(hidden, int) and isinstance(heads, int) and heads else None
-
-
 def _refuse_odd_heads(model: Model, config: dict[str, Any]) -> None:
     size = head_size(config)
     latent = "kv_lora_rank" in text_config(config)
@@ -189,11 +247,6 @@ def _refuse_odd_heads(model: Model, config: dict[str, Any]) -> None:
 
 def _cpu_cache_bytes(work: InferWork, length: int | None, *, config: dict[str, Any], info: EngineInfo) -> int:
     """Room for several of the longest requests, within an eighth of the machine's memory."""
-    text = text_config(config)
-    layers = int(text.get("num_hidden_layers") or 32)
-    heads = int(text.get("num_key_value_heads") or text.get("num_attention_heads") or 32)
-    width = 4 if work.model.precision is Precision.FLOAT32 else 2
-    token = 2 * layers * heads * (head_size(config) or 128) * width
-    one = token * ((length or 4096) + CPU_BLOCK)
+    one = cache_bytes_per_token(work.model, config) * ((length or 4096) + CPU_BLOCK)
     most = max(2 * one, (info.memory_bytes or 16 * GIB) // 8)
     return min(max(16 * one, 256 * MIB), most)

@@ -63,32 +63,39 @@ def check_weights(folder: Path) -> int:
     Raises:
         StageFailure: no safetensors, a file of the index is missing, or a file is cut off or damaged.
     """
-    index = folder / "model.safetensors.index.json"
-    promised = _indexed(index) if index.is_file() else {}
-    files = sorted({folder / name for name in promised.values()}) or sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise StageFailure(
-            FailureKind.WEIGHTS,
-            f"The model folder {folder.name} has no safetensors weights, and no other format is loaded. Convert them "
-            "with save_pretrained(safe_serialization=True).",
-        )
+    promised, files = _weight_files(folder)
     tensors: dict[str, str] = {}
     for file in files:
-        if not file.is_file():
-            raise StageFailure(
-                FailureKind.WEIGHTS, f"Weights file {file.name} is named in the index but missing. Upload it."
-            )
-        try:
-            tensors |= dict.fromkeys(_tensors(file), file.name)
-        except _Damaged as fault:
-            raise StageFailure(
-                FailureKind.WEIGHTS, f"Weights file {file.name} is damaged: {fault}. Upload the file again."
-            ) from fault
+        tensors |= dict.fromkeys(read_shapes(file), file.name)
     for name in missing_tensors(promised, tensors, config=read_config(folder)):
         raise StageFailure(
             FailureKind.WEIGHTS, f"The weights of {folder.name} lack the tensor {name}. Upload the complete weights."
         )
     return sum(file.stat().st_size for file in files)
+
+
+def read_all_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of all the folder's weights by name."""
+    _, files = _weight_files(folder)
+    return {name: shape for file in files for name, shape in read_shapes(file).items()}
+
+
+def read_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of a safetensors file's tensors by name, from its header alone.
+
+    Raises:
+        StageFailure: there is no such file, or it is cut off or damaged.
+    """
+    if not file.is_file():
+        raise StageFailure(
+            FailureKind.WEIGHTS, f"Weights file {file.name} is named in the index but missing. Upload it."
+        )
+    try:
+        return _shapes(file)
+    except _Damaged as fault:
+        raise StageFailure(
+            FailureKind.WEIGHTS, f"Weights file {file.name} is damaged: {fault}. Upload the file again."
+        ) from fault
 
 
 def missing_tensors(promised: Mapping[str, str], tensors: Mapping[str, str], *, config: dict[str, Any]) -> list[str]:
@@ -107,6 +114,20 @@ def missing_tensors(promised: Mapping[str, str], tensors: Mapping[str, str], *, 
     return sorted(set(missing))
 
 
+def _weight_files(folder: Path) -> tuple[dict[str, str], list[Path]]:
+    """What the index promises, by tensor, and the files that hold the weights."""
+    index = folder / "model.safetensors.index.json"
+    promised = _indexed(index) if index.is_file() else {}
+    files = sorted({folder / name for name in promised.values()}) or sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise StageFailure(
+            FailureKind.WEIGHTS,
+            f"The model folder {folder.name} has no safetensors weights, and no other format is loaded. Convert them "
+            "with save_pretrained(safe_serialization=True).",
+        )
+    return promised, files
+
+
 def _indexed(index: Path) -> dict[str, str]:
     """Tensor name to file name, as the index has them."""
     try:
@@ -121,8 +142,8 @@ def _indexed(index: Path) -> dict[str, str]:
     return promised
 
 
-def _tensors(file: Path) -> list[str]:
-    """Names of a safetensors file's tensors; raises _Damaged when header and length do not fit."""
+def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """Raises _Damaged when header and length do not fit."""
     size = file.stat().st_size
     with file.open("rb") as data:
         prefix = data.read(8)
@@ -133,10 +154,12 @@ def _tensors(file: Path) -> list[str]:
             raise _Damaged("its header is cut off or is no safetensors header")
         try:
             header = json.loads(data.read(length))
-            ends = {name: entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"}
+            entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+            end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+            shapes = {name: tuple(map(int, entry["shape"])) for name, entry in entries.items()}
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
             raise _Damaged("its header is no safetensors header") from error
-    expected = 8 + length + max(ends.values(), default=0)
+    expected = 8 + length + end
     if size != expected:
         raise _Damaged(f"it has {size} bytes where its header says {expected}")
-    return list(ends)
+    return shapes

@@ -1,9 +1,12 @@
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator.wire import EngineFamily, EngineInfo, FailureKind, Model, Precision
 from tests.workers.engine.factories import IDENTITY, infer_work
+from workers.engine.adapter import Adapter
 from workers.engine.engine import Need
 from workers.engine.vllm_settings import VllmSettings, derive
 from workers.stage import StageFailure
@@ -17,6 +20,7 @@ LLAMA: dict[str, Any] = {
     "num_hidden_layers": 16,
     "max_position_embeddings": 4096,
 }
+LORA = Adapter(Path("/lora"), rank=12, widest=8192, modules=("q_proj", "v_proj"))
 
 
 def settings(
@@ -29,6 +33,7 @@ def settings(
     given: dict[str, Any] | None = None,
     identity: dict[str, Any] | None = None,
     footprint: int = 0,
+    adapter: Adapter | None = None,
 ) -> VllmSettings:
     work = infer_work(
         {},
@@ -38,7 +43,14 @@ def settings(
         identity=IDENTITY if identity is None else identity,
         footprint=footprint,
     )
-    return derive(work, Need(100, longest), config=LLAMA | (config or {}), info=info, weight_bytes=weight_bytes)
+    return derive(
+        work,
+        Need(100, longest),
+        config=LLAMA | (config or {}),
+        info=info,
+        weight_bytes=weight_bytes,
+        adapter=adapter,
+    )
 
 
 def refused(**facts: Any) -> StageFailure:
@@ -92,7 +104,7 @@ def test_the_operator_s_settings_win_but_cannot_change_the_answers() -> None:
         (Precision.BFLOAT16, {"dtype": "bfloat16"}),
         (Precision.FLOAT16, {"dtype": "float16"}),
         (Precision.FLOAT32, {"dtype": "float32"}),
-        (Precision.FOUR_BIT, {"dtype": "bfloat16", "quantization": "bitsandbytes"}),
+        (Precision.FOUR_BIT, {"dtype": "float16", "quantization": "bitsandbytes", "load_format": "bitsandbytes"}),
     ],
 )
 def test_a_precision_becomes_the_engine_s_arguments(precision: Precision, arguments: dict[str, str]) -> None:
@@ -108,6 +120,13 @@ def test_gptq_needs_weights_that_are_quantised_so() -> None:
     assert refused(precision=Precision.GPTQ).kind is FailureKind.PRECISION
     quantised = settings(precision=Precision.GPTQ, config={"quantization_config": {"quant_method": "gptq"}})
     assert quantised.arguments["dtype"] == "float16"
+
+
+def test_quantised_weights_are_computed_in_the_type_that_the_identity_names() -> None:
+    gptq = {"quantization_config": {"quant_method": "gptq"}}
+    for named, dtype in (("bfloat16", "bfloat16"), ("torch.float16", "float16"), ("float32", "float16")):
+        for config in ({"dtype": named}, {"torch_dtype": named}):
+            assert settings(precision=Precision.GPTQ, config=gptq | config).arguments["dtype"] == dtype
 
 
 def test_eight_bits_are_not_made_on_the_fly() -> None:
@@ -143,3 +162,33 @@ def test_on_a_cpu_a_smaller_footprint_has_a_smaller_cache_too() -> None:
 def test_weights_larger_than_the_device_are_refused_for_good() -> None:
     failure = refused(info=GPU, weight_bytes=100 << 30)
     assert (failure.kind, failure.lasting) == (FailureKind.OUT_OF_MEMORY, True)
+
+
+@pytest.mark.parametrize(("rank", "room"), [(1, 8), (8, 8), (12, 16), (300, 320), (512, 512)])
+def test_room_for_an_adapter_is_kept_in_the_modules_that_it_changes(rank: int, room: int) -> None:
+    arguments = settings(info=GPU, adapter=replace(LORA, rank=rank)).arguments
+    assert (arguments["enable_lora"], arguments["max_lora_rank"]) == (True, room)
+    assert arguments["lora_target_modules"] == ["q_proj", "v_proj"]
+    assert "max_num_batched_tokens" not in arguments
+    assert "enable_lora" not in settings(info=GPU).arguments
+
+
+def test_an_adapter_that_vllm_would_apply_wrongly_is_refused_with_the_way_out() -> None:
+    for adapter in (replace(LORA, modules=("lm_head",)), replace(LORA, rank=513)):
+        failure = refused(adapter=adapter)
+        assert failure.kind is FailureKind.ARCHITECTURE
+        assert "Merge it into its base model" in failure.sentence
+
+
+@pytest.mark.parametrize(("widest", "tokens"), [(640, 4096), (8192, 2048), (65_536, 256), (10_000_000, 64)])
+def test_on_a_cpu_a_step_is_no_longer_than_the_copies_of_the_adapter_have_room(widest: int, tokens: int) -> None:
+    assert settings(adapter=replace(LORA, widest=widest)).arguments["max_num_batched_tokens"] == tokens
+
+
+def test_several_gpus_are_taken_as_the_weights_need_them_and_as_the_operator_says() -> None:
+    four = GPU.model_copy(update={"device_count": 4})
+    assert settings(info=four).arguments["tensor_parallel_size"] == 1
+    split = settings(info=four, weight_bytes=100 << 30)
+    assert split.arguments["tensor_parallel_size"] == 2
+    assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in split.environment
+    assert settings(info=four, given={"tensor_parallel_size": 4}).arguments["tensor_parallel_size"] == 4
