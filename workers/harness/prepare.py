@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.wire import FailureKind, PrepareDone, PrepareWork
 from workers import stage
-from workers.harness import freeze, session
+from workers.harness import first_prompt, freeze, session
 from workers.sheets import Document, Instance, SheetInfo, folder_digest, write_info, write_lines
 from workers.stage import StageFailure
 
@@ -59,11 +59,21 @@ def build(work: PrepareWork, out: Path, opened: session.Session) -> SheetInfo:
         lm = recorder.RecordingLM(
             rules.make(files),
             writer,
-            chat_template=work.chat_template,
             progress=lambda done, total: stage.emit("progress", done=done, total=total),
         )
         tasks, state = _record(work, opened, manager, lm)
+        _refuse_missing_template(work, lm)
     return _write(work, out, files=files, lm=lm, writer=writer, tasks=tasks, state=state, used=opened.datasets.used)
+
+
+def _refuse_missing_template(work: PrepareWork, lm: "RecordingLM") -> None:
+    """Raise where a template was asked for and no prompt of the benchmark was made with it."""
+    if work.chat_template and lm.first_prompts and not lm.rendered:
+        raise StageFailure(
+            FailureKind.CHAT_TEMPLATE,
+            f"Benchmark {work.benchmark.name} leaves the chat template out that was asked for: its tasks make their "
+            "prompts without it. Run it without chat template.",
+        )
 
 
 def _record(
@@ -221,6 +231,7 @@ def _provenance(
     truncated: int,
 ) -> dict[str, Any]:
     template = files.chat_template if work.chat_template else None
+    bos = files.tokenizer.bos_token_id
     return {
         "harness": "lm_eval " + importlib.metadata.version("lm_eval"),
         "packages": {name: importlib.metadata.version(name) for name in ("transformers", "tokenizers", "datasets")},
@@ -236,7 +247,13 @@ def _provenance(
         "seeds": work.seeds.model_dump(),
         "limit": work.limit,
         "gen_kwargs": dict(work.benchmark.gen_kwargs),
-        "first_prompt": lm.first_prompt,
+        "first_prompts": {kind: prompt.describe(bos) for kind, prompt in lm.first_prompts.items()},
+        "warnings": first_prompt.find_oddities(
+            lm.first_prompts.values(),
+            bos=bos,
+            bos_is_added=first_prompt.adds_bos(files.tokenizer),
+            rendered=lm.rendered if work.chat_template else None,
+        ),
         "truncated": truncated,
         "tasks": {name: _task_provenance(task, documents[name], used) for name, task in tasks.items()},
     }

@@ -11,10 +11,9 @@ import msgspec
 import zstandard
 from lm_eval.api.model import LM
 
-from orchestrator.wire import FailureKind
+from workers.harness.first_prompt import FirstPrompt
 from workers.harness.rules import Encoded, Rules
 from workers.sheets import Generate, Loglikelihood, Request, generate_id
-from workers.stage import StageFailure
 
 CHUNK = 512
 """Instances encoded together: enough to keep a tokenizer's threads busy, little enough to hold in memory."""
@@ -58,17 +57,17 @@ class RequestWriter:
 class RecordingLM(LM):  # type: ignore[misc]  # lm-eval has no types for mypy
     """What lm-eval sees as the model while a sheet is made."""
 
-    def __init__(
-        self, rules: Rules, writer: RequestWriter, *, chat_template: bool, progress: Callable[[int, int], None]
-    ) -> None:
+    def __init__(self, rules: Rules, writer: RequestWriter, *, progress: Callable[[int, int], None]) -> None:
         super().__init__()
         self.rules = rules
         self.tokenizer = rules.tokenizer
         self.answers: dict[int, list[list[str]]] = {}
         """By `id()` of an instance: for each repeat the hashes of the requests that answer it."""
-        self.first_prompt: dict[str, Any] | None = None
+        self.first_prompts: dict[str, FirstPrompt] = {}
+        """By kind of request."""
+        self.rendered: set[int] = set()
+        """Hashes of the texts that the chat template made."""
         self._writer = writer
-        self._chat_template = chat_template
         self._progress = progress
 
     @property
@@ -79,7 +78,9 @@ class RecordingLM(LM):  # type: ignore[misc]  # lm-eval has no types for mypy
         return self.rules.files.chat_template if chat_template else None
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        return self.rules.apply_chat_template(chat_history, add_generation_prompt)
+        text = self.rules.apply_chat_template(chat_history, add_generation_prompt)
+        self.rendered.add(hash(text))
+        return text
 
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
         for chunk in self._chunks(requests):
@@ -88,7 +89,7 @@ class RecordingLM(LM):  # type: ignore[misc]  # lm-eval has no types for mypy
             for instance, (_, context, continuation) in zip(chunk, pairs, strict=True):
                 encoded = self.rules.split(context, continuation)
                 if encoded is not None:
-                    self._check_first(encoded.request)
+                    self._keep_first("loglikelihood", instance.args[0], encoded)
                 self._note(instance, [encoded] if encoded else [])
         return [(0.0, False)] * len(requests)
 
@@ -106,7 +107,7 @@ class RecordingLM(LM):  # type: ignore[misc]  # lm-eval has no types for mypy
             prompts = self.rules.encode_prompts([instance.args[0] for instance in chunk])
             for instance, prompt in zip(chunk, prompts, strict=True):
                 encoded = self.rules.generation(prompt, instance.args[1], task=instance.task_name)
-                self._check_first(encoded.request)
+                self._keep_first("generate_until", instance.args[0], encoded)
                 repeat = len(self.answers.get(id(instance), []))
                 self._note(instance, [Encoded(_seeded(encoded.request, repeat), encoded.truncated)])
         return [""] * len(requests)
@@ -123,25 +124,11 @@ class RecordingLM(LM):  # type: ignore[misc]  # lm-eval has no types for mypy
         hashes = [self._writer.add(part.request, truncated=part.truncated) for part in encoded]
         self.answers.setdefault(id(instance), []).append(hashes)
 
-    def _check_first(self, request: Request) -> None:
-        """Look at the first prompt before a long run: a doubled BOS once made a whole board wrong."""
-        if self.first_prompt is not None:
-            return
-        ids = request.prompt if isinstance(request, Generate) else request.context
-        bos = self.tokenizer.bos_token_id
-        leading = 0
-        while bos is not None and leading < len(ids) and ids[leading] == bos:
-            leading += 1
-        self.first_prompt = {"tokens": len(ids), "leading_bos": leading, "ids": ids[:8]}
-        if leading > 1:
-            where = "chat template" if self._chat_template else "tokenizer"
-            kind = FailureKind.CHAT_TEMPLATE if self._chat_template else FailureKind.TOKENIZER
-            raise StageFailure(
-                kind,
-                f"The first prompt begins with {leading} beginning-of-sequence tokens; the model's {where} adds one "
-                f"too "
-                "many. Mend it in the model repository and submit again.",
-            )
+    def _keep_first(self, kind: str, text: str, encoded: Encoded) -> None:
+        if kind not in self.first_prompts and text:
+            request = encoded.request
+            ids = request.prompt if isinstance(request, Generate) else request.context
+            self.first_prompts[kind] = FirstPrompt(kind, text, ids, encoded.truncated)
 
 
 def _texts(context: str, continuation: str) -> tuple[str, ...]:

@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.tiny import build_tiny_model
-from tests.workers.harness.conftest import Harness
+from tests.workers.harness.conftest import SHIPPED, Harness
 from workers.segments import Generated, Scored
 from workers.sheets import Generate, read_documents, read_instances, read_requests
 
@@ -106,14 +107,43 @@ def test_a_template_that_is_asked_for_and_not_there_gets_a_sentence(harness: Har
     assert failed.last["failure"] == "chat_template"
 
 
-def test_a_template_that_doubles_the_bos_is_refused(harness: Harness, tmp_path: Path) -> None:
+def test_a_template_that_doubles_the_bos_is_sent_as_lm_eval_sends_it_and_told(harness: Harness, tmp_path: Path) -> None:
     model = build_tiny_model(tmp_path / "double", chat_template=True)
     settings = json.loads((model / "tokenizer_config.json").read_text())
     settings["chat_template"] = "{{ bos_token }}" + settings["chat_template"]
     (model / "tokenizer_config.json").write_text(json.dumps(settings))
-    failed = harness.prepare(model, ["demo_sums"], "sheet", chat_template=True, limit=2)
-    assert failed.last["failure"] == "chat_template"
-    assert "begins with 2" in failed.last["sentence"]
+    done = harness.prepare(model, ["demo_sums"], "sheet", chat_template=True, limit=2).done
+    assert done["provenance"]["first_prompts"]["generate_until"]["leading_bos"] == 2
+    (warning,) = done["provenance"]["warnings"]
+    assert warning.startswith("The first prompt begins with 2 beginning-of-sequence tokens")
+    assert [request.prompt[:2] for request in read_requests(harness.folder / "sheet")] == [[0, 0]] * 2
+
+
+def test_a_task_that_leaves_the_asked_template_out_gets_a_sentence(
+    harness: Harness, tiny: Path, tmp_path: Path
+) -> None:
+    task = yaml.safe_load((SHIPPED / "demo" / "demo_sums.yaml").read_text())
+    lines = yaml.safe_dump(task | {"task": "t_plain", "class": "PLAIN"}).replace("PLAIN", "!function plain.Plain")
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    (folder / "t_plain.yaml").write_text(lines)
+    (folder / "plain.py").write_text(PLAIN)
+    failed = harness.prepare(tiny, ["t_plain"], "sheet", chat_template=True, limit=2, task_folders=[str(folder)])
+    assert failed.last["failure"] == "chat_template", failed.log[-2000:]
+    assert "leaves the chat template out" in failed.last["sentence"]
+
+
+PLAIN = """
+from lm_eval.api.task import ConfigurableTask
+
+
+class Plain(ConfigurableTask):
+    def __init__(self, config):
+        super().__init__(config={key: value for key, value in config.items() if key != "class"})
+
+    def fewshot_context(self, doc, *args, **kwargs):
+        return self.doc_to_text(doc)
+"""
 
 
 def test_a_model_with_its_own_code_is_refused(harness: Harness, tmp_path: Path) -> None:
