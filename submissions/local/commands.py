@@ -10,46 +10,28 @@ import typer
 from orchestrator import artifacts
 from orchestrator.errors import Refused
 from orchestrator.settings import read_settings
-from orchestrator.wire import EngineFamily
 from submissions.cli.output import answer, answer_json, chat
-from submissions.cli.submit import PRECISIONS, one_of
+from submissions.local import parity
 from submissions.local import plan as plans
 from submissions.local import report as reports
+from submissions.local.options import (
+    ContextOption,
+    EngineOption,
+    JsonOption,
+    LimitOption,
+    ModelArgument,
+    PrecisionOption,
+    RevisionOption,
+    SettingsOption,
+    ShotsOption,
+    SuiteOption,
+    TasksOption,
+    TemplateOption,
+)
 from workers import pipeline
 from workers.output import write_output
 
 commands = typer.Typer()
-
-ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A Hub id (org/name) or a local folder.")]
-SuiteOption = Annotated[str | None, typer.Option("--suite", "-s", help="A suite: see `evalyard suites`.")]
-TasksOption = Annotated[
-    str | None, typer.Option("--tasks", "-t", help="lm-eval tasks or groups, separated by commas.", metavar="T[,T…]")
-]
-ShotsOption = Annotated[
-    int | None, typer.Option("--num-fewshot", min=0, help="Examples in each prompt; for --tasks only.")
-]
-LimitOption = Annotated[
-    int | None, typer.Option("--limit", min=1, help="Documents for each lm-eval task: a trial, not to be compared.")
-]
-RevisionOption = Annotated[str | None, typer.Option(help="Branch, tag or commit.")]
-EngineOption = Annotated[EngineFamily | None, typer.Option("--engine", help="What computes; vllm by default.")]
-PrecisionOption = Annotated[
-    str,
-    typer.Option(
-        metavar="|".join(PRECISIONS),
-        help="What to load the weights as; auto takes what they were saved in.",
-        callback=one_of(PRECISIONS),
-    ),
-]
-TemplateOption = Annotated[
-    bool | None,
-    typer.Option("--chat-template/--no-chat-template", help="Apply the model's chat template; the suite's default."),
-]
-ContextOption = Annotated[int | None, typer.Option(min=2, help="Tokens; the model's own limit by default.")]
-SettingsOption = Annotated[
-    str, typer.Option("--engine-settings", metavar="JSON", help="Engine settings, e.g. '{\"max_num_seqs\": 32}'.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable, on standard output.")]
 
 
 @commands.command()
@@ -103,10 +85,12 @@ def evaluate(
     written = write_output(output, accepted.model.name, results, now=datetime.now()) if output and results else None
     seconds = time.monotonic() - started
     report = reports.values_of(chosen, run)
+    notes = plans.read_notes(plan.folder)
     if as_json:
-        answer_json(reports.as_json_record(accepted, run, report, seconds, written))
+        answer_json(reports.as_json_record(accepted, run, report, seconds=seconds, written=written, notes=notes))
     else:
         reports.print_report(accepted, run, report, seconds)
+        reports.print_notes(notes)
         if written:
             chat(f"Results and samples: {written.parent}")
     if any(outcome.done is None for outcome in run.benchmarks):
@@ -144,6 +128,7 @@ def prepare(
         done, failed = pipeline.prepare_all(plan, meter)
     for name, one in done.items():
         answer(f"{name}: {one.requests} requests of {one.documents} documents")
+    reports.print_notes(plans.read_notes(output))
     reports.print_failures(failed)
     chat(f"Next: evalyard infer {output} --output RESPONSES")
     if failed:
@@ -230,3 +215,6 @@ def score(
     reports.print_failures(outcomes)
     if len(results) < len(outcomes):
         raise typer.Exit(1)
+
+
+commands.registered_commands += parity.commands.registered_commands

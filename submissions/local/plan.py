@@ -19,7 +19,7 @@ from submissions.cli.submit import model_address
 from submissions.intake import Accepted, examine
 from submissions.problems import fault_of
 from submissions.request import SubmissionRequest
-from workers import pipeline
+from workers import pipeline, sheets
 from workers.engine.info import EngineMissing, device_type
 from workers.weights import ModelUnavailable, Weights
 
@@ -129,6 +129,20 @@ def read_sheets(folder: Path) -> dict[str, PrepareWork]:
     if not found:
         raise Refused(f"There are no sheets in {folder}. Make them: evalyard prepare MODEL --suite S --output {folder}")
     return found
+
+
+def read_notes(folder: Path) -> list[str]:
+    """What a person should know of the sheets below a folder: requests that were cut, and odd first prompts."""
+    notes = []
+    for file in sorted((folder / "sheets").glob("*/sheet.json")):
+        info = sheets.read_info(file.parent)
+        if info.truncated:
+            notes.append(
+                f"{info.benchmark}: {info.truncated:,} of {info.requests:,} requests were cut to the context limit of "
+                f"{info.plan['context_limit']:,} tokens, as lm-eval cuts them."
+            )
+        notes += [f"{info.benchmark}: {warning}" for warning in info.provenance.get("warnings", [])]
+    return notes
 
 
 def refuse_present(folder: Path) -> None:

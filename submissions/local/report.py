@@ -19,7 +19,7 @@ from submissions.intake import Accepted
 from submissions.local.plan import TASKS
 from workers import pipeline
 
-UNITS = {"prepare": "requests", "infer": "requests", "score": "benchmark"}
+UNITS = {"prepare": "requests", "infer": "requests", "score": "benchmark", "lm-eval": "requests"}
 """What each stage's progress counts."""
 
 LINE_SECONDS = 10.0
@@ -114,6 +114,11 @@ def print_report(
         chat(f"With --limit {accepted.limit} this is a trial: do not compare it with full scores.")
 
 
+def print_notes(notes: Sequence[str]) -> None:
+    for note in notes:
+        chat(note)
+
+
 def print_scores(outcomes: Sequence[pipeline.BenchmarkOutcome]) -> None:
     columns = [
         ("Task", "left"),
@@ -152,8 +157,10 @@ def as_json_record(
     accepted: Accepted,
     run: pipeline.RunOutcome,
     values: dict[str, suites.BenchmarkValue],
+    *,
     seconds: float,
     written: Path | None,
+    notes: Sequence[str],
 ) -> dict[str, Any]:
     return {
         "model": accepted.model.name,
@@ -169,6 +176,7 @@ def as_json_record(
         "inference": run.infer.model_dump(mode="json") if run.infer else None,
         "seconds": seconds,
         "results_file": str(written) if written else None,
+        "notes": list(notes),
     }
 
 
