@@ -1,9 +1,10 @@
-"""The broker: messages between the hub and its workers, and the notes that ask a worker to stop an attempt.
+"""The broker: messages between the hub and its workers, and notes: to stop an attempt, and what may come next.
 
 It carries and never decides: a message that is lost, late or doubled is made harmless by leases and fences in the
 database, so nothing here waits for a result, and a receiver must handle every message twice without harm.
 """
 
+import json
 import re
 import threading
 from typing import Any, NamedTuple, TypeVar
@@ -27,12 +28,15 @@ HEARTBEAT_TASK = "evalyard.heartbeat"
 KEY_PREFIX = "evalyard:"
 """Before every key, so that a Valkey or Redis may be shared with other programs."""
 
+FORECAST_SECONDS = 600
+"""How long a forecast is kept for its worker; the hub repeats it in time."""
+
 STOP_SECONDS = 600
 """How long a note to stop is kept; the hub repeats it at each heartbeat that still lists the attempt."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
-MessageT = TypeVar("MessageT", wire.Order, wire.Update, wire.Heartbeat)
+MessageT = TypeVar("MessageT", wire.Order, wire.Update, wire.Heartbeat, wire.Forecast)
 
 
 class BrokerError(Exception):
@@ -173,6 +177,36 @@ def stop_requested(app: Celery, attempt: str) -> str | None:
     return note.decode(errors="replace") if isinstance(note, bytes) else note
 
 
+def leave_forecast(app: Celery, worker: str, forecast: wire.Forecast) -> None:
+    """Leave a note of what a worker is likely to be ordered next, in place of the one before.
+
+    No message, because a queue is read only when a slot is free, and by then it is too late to fetch ahead.
+    """
+    try:
+        _notes(app).set(_forecast_key(worker), forecast.model_dump_json(), ex=FORECAST_SECONDS)
+    except redis.RedisError as error:
+        raise BrokerLost(f"The broker at {redacted(str(app.conf.broker_url))} cannot be reached: {error}") from error
+
+
+def read_forecast(app: Celery, worker: str) -> wire.Forecast | None:
+    """What a worker is likely to be ordered next; None when nobody can say.
+
+    Raises:
+        UnreadableMessage: another version, or not such a note.
+    """
+    try:
+        note = _notes(app).get(_forecast_key(worker))
+    except redis.RedisError:
+        return None
+    if note is None:
+        return None
+    try:
+        payload = json.loads(note)
+    except ValueError:
+        payload = None
+    return read(wire.Forecast, payload)
+
+
 def waiting_messages(app: Celery, queue: str) -> int | None:
     """How many messages wait in a queue, or None when the broker is away."""
     notes = _notes(app)
@@ -212,12 +246,16 @@ def _send(app: Celery, task: str, message: BaseModel, *, queue: str, retry: bool
         raise BrokerLost(f"The broker at {redacted(str(app.conf.broker_url))} cannot be reached: {error}") from error
 
 
+def _forecast_key(worker: str) -> str:
+    return f"{KEY_PREFIX}next:{worker}"
+
+
 def _stop_key(attempt: str) -> str:
     return f"{KEY_PREFIX}stop:{attempt}"
 
 
 class MemoryNotes:
-    """Stop notes of the `memory://` broker, which lives in one process and serves tests."""
+    """Notes of the `memory://` broker, which lives in one process and serves tests."""
 
     def __init__(self) -> None:
         self._notes: dict[str, str] = {}

@@ -21,6 +21,7 @@ from sqlalchemy.exc import OperationalError
 from orchestrator import broker, db
 from orchestrator.dispatch import Dispatcher
 from orchestrator.errors import EvalyardError, SettingsError
+from orchestrator.forecasts import Forecaster
 from orchestrator.reaper import Listening, forget_workers, reap
 from orchestrator.scheduler import Policy
 from orchestrator.settings import HubSettings, read_settings
@@ -40,6 +41,7 @@ class Ticker:
 
     hub: Hub
     dispatcher: Dispatcher
+    forecaster: Forecaster
     listening: Listening
     tick_seconds: float
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -79,8 +81,9 @@ class Ticker:
             log.exception("tick_failed")
 
     def tick(self, now: datetime) -> None:
-        """Give out jobs, then give up attempts whose lease ended while the hub was listening."""
+        """Give out jobs, say what may come next, then give up attempts whose lease ended while the hub listened."""
         self.dispatcher.dispatch(now)
+        self.forecaster.look(now)
         if not broker.answers(self.hub.app):
             self.listening.interrupted(now)
         self.end_if_deaf(now)
@@ -115,15 +118,25 @@ def make_ticker(settings: HubSettings, *, now: datetime) -> Ticker:
     app = broker.make_app(settings.broker_url, name="evalyard-control")
     hub = Hub(app=app, engine=engine, suites=suites, lease=timedelta(seconds=settings.lease_seconds))
     register(hub)
+    policy = Policy(silent_after=timedelta(seconds=settings.lease_seconds / 2))
     dispatcher = Dispatcher(
         engine=engine,
         suites=suites,
         send=lambda worker, order: broker.send_order(app, worker, order),
         lease_seconds=settings.lease_seconds,
-        policy=Policy(silent_after=timedelta(seconds=settings.lease_seconds / 2)),
+        policy=policy,
         suites_folder=settings.suites,
     )
-    return Ticker(hub=hub, dispatcher=dispatcher, listening=Listening(now), tick_seconds=settings.tick_seconds)
+    forecaster = Forecaster(
+        engine, tell=lambda worker, forecast: broker.leave_forecast(app, worker, forecast), policy=policy
+    )
+    return Ticker(
+        hub=hub,
+        dispatcher=dispatcher,
+        forecaster=forecaster,
+        listening=Listening(now),
+        tick_seconds=settings.tick_seconds,
+    )
 
 
 def run(settings: HubSettings) -> int:

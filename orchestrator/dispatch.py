@@ -21,11 +21,11 @@ from orchestrator import arrows, db, evaluations, jobs
 from orchestrator.broker import BrokerLost
 from orchestrator.errors import EvalyardError
 from orchestrator.lifecycle import JobState
-from orchestrator.orders import NoOrder, write_order
+from orchestrator.orders import NoOrder, weights_revision, write_order
 from orchestrator.results import Unscorable
 from orchestrator.scheduler import Assignment, Policy, QueuedJob, WorkerView, plan, reasons
 from orchestrator.suites import Suite
-from orchestrator.tables import Attempt, Evaluation, Job, Worker
+from orchestrator.tables import Attempt, Evaluation, Job, Submission, Worker
 from orchestrator.wire import FailureKind, Order, Stage
 
 log = logging.getLogger(__name__)
@@ -133,8 +133,12 @@ def load_queued(session: Session, *, now: datetime | None = None) -> list[Queued
             Job.not_before,
             Job.identity,
             Evaluation.engine,
+            Submission.revision,
+            Submission.base_revision,
+            Submission.weight_type,
         )  # type: ignore[call-overload]  # sqlmodel types selects of up to four columns
         .join(Evaluation, col(Evaluation.id) == Job.evaluation_id)
+        .join(Submission, col(Submission.id) == Evaluation.submission_id)
         .where(Job.state == JobState.QUEUED)
     )
     if now is not None:
@@ -149,6 +153,7 @@ def load_queued(session: Session, *, now: datetime | None = None) -> list[Queued
             priority=row.priority,
             not_before=row.not_before,
             device_type=row.identity.get("device_type") if row.stage is Stage.INFER else None,
+            weights=weights_revision(row) if row.stage is Stage.INFER else "",
         )
         for row in session.exec(statement)
     ]
@@ -175,6 +180,7 @@ def load_workers(session: Session) -> list[WorkerView]:
             device_type=row.device_type,
             stopping=row.stopping,
             holding=tuple(holding[row.name]),
+            weights=tuple(row.weights or ()),
         )
         for row in session.exec(select(Worker))
     ]

@@ -107,6 +107,7 @@ def _note_worker(session: Session, heartbeat: Heartbeat, *, now: datetime) -> bo
     worker.engine_version = engine.version if engine else None
     worker.device_type = engine.device_type if engine else None
     worker.device = engine.device if engine else None
+    worker.weights = list(heartbeat.weights)
     worker.last_heartbeat = now
     worker.reported_at = heartbeat.at
     session.add(worker)

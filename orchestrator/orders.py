@@ -132,6 +132,13 @@ def describe_model(submission: Submission) -> Model:
     )
 
 
+def weights_revision(submission: Submission) -> str:
+    """The commit of the model's large files: an adapter's are its base's."""
+    if submission.weight_type == "adapter" and submission.base_revision:
+        return submission.base_revision
+    return submission.revision
+
+
 def full_identity(jobs: Sequence[Job], *, engine: EngineFamily, device_type: str) -> dict[str, Any]:
     """The model's part, as every prepared benchmark found it, with what will answer.
 

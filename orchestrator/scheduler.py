@@ -1,13 +1,14 @@
 """Decides which queued job goes to which worker, and says why the others wait. Pure: reads no clock and no rows.
 
 Higher priority first, then the older evaluation, then the earlier stage. Only live workers of the fitting kind and
-engine family count, and never more jobs than a worker has free slots.
+engine family count, and never more jobs than a worker has free slots. Of several free workers, a job goes to one that
+has its weights, the one that used them last before all: that decides where a job runs, and never when.
 """
 
 import heapq
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
@@ -26,6 +27,8 @@ class QueuedJob:
     not_before: datetime | None = None
     device_type: str | None = None
     """Where earlier attempts answered: their responses are known only there, so it waits for such a worker a while."""
+    weights: str = ""
+    """Commit of the weights that it loads; only infer does."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class WorkerView:
     stopping: bool = False
     holding: tuple[int, ...] = ()
     """Evaluations whose jobs it holds now, one entry for each job."""
+    weights: tuple[str, ...] = ()
+    """Commits whose weights lie on its host, those used last first."""
 
     @property
     def free_slots(self) -> int:
@@ -69,41 +74,78 @@ class Pool(NamedTuple):
         return f"{self.engine.value} engine worker" if self.engine else f"{self.kind} worker"
 
 
-@dataclass
 class _Free:
-    """The free slots of one pool, taken from the worker that has most of them."""
+    """The free slots of one pool. `wanted`: weights of the jobs that they may go to."""
 
-    heap: list[tuple[int, str, WorkerView]] = field(default_factory=list)
+    def __init__(self, wanted: frozenset[str]) -> None:
+        self._wanted = wanted
+        self._slots: dict[str, int] = {}
+        self._order: list[tuple[_Preference, WorkerView]] = []
+        """A heap, the preferred worker first; entries that a worker left behind by losing a slot are passed over."""
+        self._having: dict[str, list[WorkerView]] = defaultdict(list)
 
-    def add(self, worker: WorkerView, slots: int) -> None:
-        if slots > 0:
-            heapq.heappush(self.heap, (-slots, worker.name, worker))
+    def add(self, worker: WorkerView) -> None:
+        if worker.free_slots:
+            self._set(worker, worker.free_slots)
+            for commit in self._wanted.intersection(worker.weights):
+                self._having[commit].append(worker)
 
-    def take(self, device_type: str | None, *, only: bool) -> WorkerView | None:
-        """A worker, of that device type if one is free; with `only`, of no other."""
-        fitting = [entry for entry in self.heap if entry[2].device_type == device_type] if device_type else []
-        if fitting:
-            slots, _, worker = min(fitting, key=lambda entry: entry[:2])
-            self.heap.remove((slots, worker.name, worker))
-            heapq.heapify(self.heap)
-        elif only or not self.heap:
-            return None
-        else:
-            slots, _, worker = heapq.heappop(self.heap)
-        self.add(worker, -slots - 1)
-        return worker
+    def take(self, job: QueuedJob, *, only: bool) -> WorkerView | None:
+        """A worker, of the job's device type if one is free; with `only`, of no other."""
+        taken = None
+        if job.device_type:
+            fitting = {
+                one.name: one for _, one in self._order if one.device_type == job.device_type and self._left(one)
+            }
+            taken = self._best(fitting.values(), job)
+        if taken is None and not only:
+            taken = self._best(filter(self._left, self._having[job.weights]), job) or self._first()
+        if taken is not None:
+            self._set(taken, self._slots[taken.name] - 1)
+        return taken
+
+    def _best(self, workers: Iterable[WorkerView], job: QueuedJob) -> WorkerView | None:
+        return min(workers, key=lambda one: (_distance(one, job), self._preference(one)), default=None)
+
+    def _first(self) -> WorkerView | None:
+        while self._order:
+            preference, worker = self._order[0]
+            if preference == self._preference(worker) and self._left(worker):
+                return worker
+            heapq.heappop(self._order)
+        return None
+
+    def _set(self, worker: WorkerView, slots: int) -> None:
+        self._slots[worker.name] = slots
+        if slots:
+            heapq.heappush(self._order, (self._preference(worker), worker))
+
+    def _left(self, worker: WorkerView) -> int:
+        return self._slots[worker.name]
+
+    def _preference(self, worker: WorkerView) -> "_Preference":
+        """Smaller is better for a job whose weights it lacks: it keeps nothing that another job wants, it is empty."""
+        return (not self._wanted.isdisjoint(worker.weights), -self._slots[worker.name], worker.name)
+
+
+_Preference = tuple[bool, int, str]
+
+
+def _distance(worker: WorkerView, job: QueuedJob) -> int:
+    """How far the worker is from computing: 0 when it used the job's weights last, 1 when it has them, else 2."""
+    if not job.weights or job.weights not in worker.weights:
+        return 2
+    return 0 if worker.weights[0] == job.weights else 1
 
 
 def plan(queued: Iterable[QueuedJob], workers: Iterable[WorkerView], policy: Policy, now: datetime) -> list[Assignment]:
     """Which jobs to give to which workers now, the most urgent first."""
-    free: dict[Pool, _Free] = defaultdict(_Free)
     slots: dict[Pool, int] = defaultdict(int)
     known = list(workers)
     expected = _expected(known, policy, now)
-    for worker in known:
-        if is_live(worker, policy, now):
-            free[pool_of(worker)].add(worker, worker.free_slots)
-            slots[pool_of(worker)] += worker.free_slots
+    live = [worker for worker in known if is_live(worker, policy, now)]
+    for worker in live:
+        slots[pool_of(worker)] += worker.free_slots
     waiting: dict[tuple[Pool, str | None], list[QueuedJob]] = defaultdict(list)
     for job in queued:
         pool = pool_for(job)
@@ -116,12 +158,27 @@ def plan(queued: Iterable[QueuedJob], workers: Iterable[WorkerView], policy: Pol
         for (pool, bound), jobs in waiting.items()
         for job in heapq.nsmallest(slots[pool], jobs, key=urgency)
     ]
+    wanted = frozenset(job.weights for *_, job in first if job.weights)
+    free: dict[Pool, _Free] = defaultdict(lambda: _Free(wanted))
+    for worker in live:
+        free[pool_of(worker)].add(worker)
     chosen = []
     for _, pool, bound, job in sorted(first, key=lambda entry: entry[0]):
-        taken = free[pool].take(job.device_type, only=bound is not None)
+        taken = free[pool].take(job, only=bound is not None)
         if taken is not None:
             chosen.append(Assignment(job, taken))
     return chosen
+
+
+def forecast(
+    queued: Iterable[QueuedJob], workers: Iterable[WorkerView], policy: Policy, now: datetime
+) -> dict[str, list[QueuedJob]]:
+    """Which of these jobs each live engine worker is likely to get next: the plan, if all its slots were free."""
+    engines = [replace(one, holding=()) for one in workers if one.kind == "engine" and is_live(one, policy, now)]
+    found: dict[str, list[QueuedJob]] = {worker.name: [] for worker in engines}
+    for job, worker in plan([job for job in queued if job.stage is Stage.INFER], engines, policy, now):
+        found[worker.name].append(job)
+    return found
 
 
 def reasons(

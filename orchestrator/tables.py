@@ -178,6 +178,8 @@ class Worker(SQLModel, table=True):
     reported_at: datetime = _time()
     """By the worker's clock: orders its messages."""
     first_seen: datetime = _time()
+    weights: list[str] | None = Field(default=None, sa_column=Column(JSON, nullable=True))
+    """Commits whose downloaded weights lie on its host, those used last first."""
 
 
 class Score(SQLModel, table=True):

@@ -1,8 +1,9 @@
 """What crosses between the hub and its workers: small, frozen, versioned messages, always JSON.
 
-`Order` goes out; `Update` and `Heartbeat` come back. The part of an order that a stage program needs is its
-`Work`; the same record, with artifact keys replaced by local paths, is the file that `python -m workers.….prepare`,
-`infer` and `score` read, so a stage can be run by hand. This module imports nothing of Evalyard.
+`Order` and `Forecast` go out; `Update` and `Heartbeat` come back. The part of an order that a stage program needs is
+its `Work`; the same record, with artifact keys replaced by local paths, is the file that
+`python -m workers.….prepare`, `infer` and `score` read, so a stage can be run by hand. This module imports nothing of
+Evalyard.
 """
 
 import hashlib
@@ -327,6 +328,16 @@ class Heartbeat(Frozen):
     engine: EngineInfo | None = None
     running: dict[str, Progress] = {}
     stopping: bool = False
+    weights: tuple[str, ...] = ()
+    """Commits whose downloaded weights lie on its host, those used last first; no more than the first few."""
+
+
+class Forecast(Frozen):
+    """What a worker is likely to be ordered next. A note that may be lost, and no promise."""
+
+    version: int = VERSION
+    models: tuple[Model, ...] = ()
+    """Models of the Hub, the next one first."""
 
 
 def canonical_json(value: Any) -> bytes:

@@ -34,7 +34,7 @@ class HubStub:
     """When set, every request is answered with this: the Hub in trouble."""
     requests: list[str] = field(default_factory=list)
     fetched: list[str] = field(default_factory=list)
-    """Files whose bytes were sent, as `org/name/file`."""
+    """Files that were sent whole, as `org/name/file`."""
     open: threading.Event = field(default_factory=threading.Event)
     """While it is not set, weights are held back: a download that takes its time."""
 
@@ -141,7 +141,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         body = (folder / file).read_bytes()
         headers = {"X-Repo-Commit": sha_of(name), "ETag": f'"{hashlib.sha256(body).hexdigest()}"'}
-        if self.command == "GET":
+        if self.command == "GET" and "Range" not in self.headers:
             self.hub.fetched.append(f"{name}/{file}")
             if file.endswith(".safetensors"):
                 self.hub.open.wait(60)

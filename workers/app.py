@@ -21,6 +21,7 @@ from workers import tasks
 from workers.engine.info import EngineMissing, engine_info
 from workers.heartbeat import HeartbeatThread
 from workers.hub_cache import HubCache
+from workers.prefetch import Prefetcher
 from workers.settings import WorkerSettings, WorkerSettingsError, read_worker_settings
 from workers.supervisor import Supervisor
 from workers.weights import Weights
@@ -58,16 +59,24 @@ def _work(settings: WorkerSettings, engine: EngineInfo | None, store: artifacts.
     supervisor = Supervisor(settings, hub=tasks.BrokerHub(app), store=store, weights=weights)
     tasks.register(app, supervisor, weights)
     heartbeat = HeartbeatThread(
-        app, supervisor, settings, engine=engine, on_deaf=lambda: os.kill(os.getpid(), signal.SIGTERM)
+        app, supervisor, settings, engine=engine, weights=weights, on_deaf=lambda: os.kill(os.getpid(), signal.SIGTERM)
+    )
+    prefetcher = Prefetcher(
+        weights,
+        look=lambda: broker.read_forecast(app, settings.name),
+        pause_seconds=settings.worker_heartbeat_seconds,
     )
     log.info("worker %s (%s) with %d slots starts", settings.name, settings.worker_kind, settings.worker_slots)
 
     def give_back(**_: Any) -> None:
+        prefetcher.stopping.set()
         supervisor.stopping.set()
         supervisor.changed.set()
 
     def announce(**_: Any) -> None:
         heartbeat.start()
+        if engine is not None:
+            prefetcher.start()
 
     # Celery keeps only weak references to receivers unless told otherwise.
     signals.worker_shutting_down.connect(give_back, weak=False)

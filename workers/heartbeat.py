@@ -16,6 +16,7 @@ from orchestrator import broker
 from orchestrator.wire import EngineInfo, Heartbeat
 from workers.settings import WorkerSettings
 from workers.supervisor import Supervisor
+from workers.weights import Weights
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +25,9 @@ LEAST_PAUSE = 0.3
 
 MOST_WAITING = 20_000
 """Messages for the hub beyond which no heartbeat is added: it is away, and would have to read them all."""
+
+MOST_WEIGHTS = 50
+"""Models on the disk that a heartbeat lists."""
 
 DEAF_SECONDS = 30.0
 """An order that waits this long while a slot is free was not read: the consumer lost its connection unnoticed."""
@@ -37,6 +41,7 @@ class HeartbeatThread(threading.Thread):
         settings: WorkerSettings,
         *,
         engine: EngineInfo | None,
+        weights: Weights,
         on_deaf: Callable[[], None],
     ) -> None:
         super().__init__(name="heartbeat", daemon=True)
@@ -45,6 +50,7 @@ class HeartbeatThread(threading.Thread):
         self._supervisor = supervisor
         self._settings = settings
         self._engine = engine
+        self._weights = weights
         self._on_deaf = on_deaf
         self._waiting_since: float | None = None
         self._end = threading.Event()
@@ -88,6 +94,7 @@ class HeartbeatThread(threading.Thread):
                     engine=self._engine,
                     running=running,
                     stopping=self._supervisor.stopping.is_set(),
+                    weights=self._weights.on_disk(MOST_WEIGHTS) if self._engine else (),
                 ),
             )
         except broker.BrokerLost as error:

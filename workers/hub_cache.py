@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,9 @@ from workers.downloads import (
 
 log = logging.getLogger(__name__)
 
+SPARED_SECONDS = 300.0
+"""What was used or expected since then does not go out for a model that nobody waits for yet."""
+
 MOST_KEPT_FREE = 20 * 10**9
 
 
@@ -55,11 +59,11 @@ class Use:
         self._mark = mark
         self._file = mark.open("ab")
         fcntl.flock(self._file, fcntl.LOCK_SH)
-        os.utime(mark)
+        _touch(mark)
 
     def close(self) -> None:
         if not self._file.closed:
-            os.utime(self._mark)
+            _touch(self._mark)
             self._file.close()
 
 
@@ -77,22 +81,26 @@ class HubCache:
         self._lock = folder / "lock"
         self._limit = limit
 
-    def fetch(self, wanted: Wanted, *, token: str | None, threads: int = THREADS) -> tuple[Path, Use]:
+    def fetch(self, wanted: Wanted, *, token: str | None, ahead: bool = False) -> tuple[Path, Use]:
         """The snapshot, and its use: the caller closes that when it needs the files no more.
+
+        `ahead`: nobody waits for it yet, so one file comes after the other, and nothing goes out that someone used or
+        expected a few minutes ago: workers that fetch ahead would else delete each other's.
 
         Raises:
             ModelUnavailable: it cannot be had; NoRoom: not now.
         """
         use = self._use(wanted.revision)
+        threads = 1 if ahead else THREADS
         try:
             found = self._whole(wanted) or in_the_users_cache(wanted, token=token)
             if found is None:
-                asked = self._make_room_for(wanted, token)
+                asked = self._make_room_for(wanted, token, ahead=ahead)
                 try:
                     found = download(wanted, token=token, cache=self.hub, threads=threads)
                 except DiskFull:
                     log.warning("the disk is full: making room for %s once more", wanted.name)
-                    self._make_room_for(wanted, token, disk_is_full=True)
+                    self._make_room_for(wanted, token, ahead=ahead, disk_is_full=True)
                     found = download(wanted, token=token, cache=self.hub, threads=threads)
                 if not asked:
                     return found, use  # the Hub is away, and nobody knows whether that is all
@@ -116,11 +124,14 @@ class HubCache:
                 continue  # deleted in this moment
         return [commit for _, commit in sorted(found, reverse=True)[:most]]
 
+    def has_weights(self, revision: str) -> bool:
+        return bool(_read(self._mark(revision)).get("weights"))
+
     def touch(self, revision: str) -> None:
         """Let a revision that is here count as used now, because it soon will be."""
         mark = self._mark(revision)
         if mark.is_file():
-            os.utime(mark)
+            _touch(mark)
 
     def _whole(self, wanted: Wanted) -> Path | None:
         """The snapshot, if a download of it ended well here: half of one looks the same to who asks the folder."""
@@ -133,7 +144,7 @@ class HubCache:
         with self._alone():
             return Use(self._mark(revision))
 
-    def _make_room_for(self, wanted: Wanted, token: str | None, *, disk_is_full: bool = False) -> bool:
+    def _make_room_for(self, wanted: Wanted, token: str | None, *, ahead: bool, disk_is_full: bool = False) -> bool:
         """Let go what was used longest ago, until what is missing of the snapshot fits; False when the Hub is away.
 
         Raises:
@@ -141,14 +152,14 @@ class HubCache:
         """
         while missing := missing_bytes(wanted, token=token, cache=self.hub):
             with self._alone():
-                deleted = self._make_room(wanted, missing, disk_is_full=disk_is_full)
+                deleted = self._make_room(wanted, missing, ahead=ahead, disk_is_full=disk_is_full)
             disk_is_full = False
             # Revisions share files: one that went out may have held what this one was thought to have.
             if wanted.name not in deleted:
                 break
         return missing is not None
 
-    def _make_room(self, wanted: Wanted, missing: int, *, disk_is_full: bool) -> set[str]:
+    def _make_room(self, wanted: Wanted, missing: int, *, ahead: bool, disk_is_full: bool) -> set[str]:
         """One round of it; returns the repositories that lost a revision."""
         held = self._held()
         kept = self._scan()
@@ -160,6 +171,8 @@ class HubCache:
         coming = sum(max(0, facts.get("bytes", 0) - sizes.get(commit, 0)) for commit, facts in others.items())
         room = 0 if disk_is_full else self._room(kept, coming)
         candidates = sorted(self._evictable(kept, {*held, wanted.revision}), key=lambda one: one.used_at)
+        if ahead:
+            candidates = [one for one in candidates if one.used_at < time.time() - SPARED_SECONDS]
         # What may share files with the wanted revision goes out last of all.
         candidates.sort(key=lambda one: one.repo.repo_id == wanted.name)
         freed = kept.delete_revisions(*(one.revision.commit_hash for one in candidates)).expected_freed_size
@@ -263,6 +276,11 @@ class HubCache:
         with self._lock.open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _touch(mark: Path) -> None:
+    now = time.time_ns()  # the system's own idea of now is that of its last tick
+    os.utime(mark, ns=(now, now))
 
 
 def _read(mark: Path) -> dict[str, Any]:

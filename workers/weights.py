@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from orchestrator.artifacts import file_sha256, model_folder_digest
 from orchestrator.wire import FailureKind, Model
-from workers.downloads import THREADS, WEIGHTS, Wanted, download
+from workers.downloads import WEIGHTS, Wanted, download
 from workers.downloads import ModelUnavailable as ModelUnavailable
 from workers.hub_cache import HubCache, Use
 
@@ -32,7 +32,7 @@ class LocalModel:
 class _How(NamedTuple):
     weights: bool
     attempt: str | None
-    threads: int
+    ahead: bool
 
 
 class Weights:
@@ -64,13 +64,15 @@ class Weights:
             for use in ended:
                 use.close()
 
-    def resolve(self, model: Model, *, weights: bool, attempt: str | None = None, threads: int = THREADS) -> LocalModel:
+    def resolve(self, model: Model, *, weights: bool, attempt: str | None = None, ahead: bool = False) -> LocalModel:
         """The model in a local folder, with its weights or without; downloaded files stay for `used_by(attempt)`.
+
+        `ahead`: nobody waits for it yet, so it may take its time and finds room only beside what was used lately.
 
         Raises:
             ModelUnavailable: changed, missing, gated, incomplete, too large, or the Hub is away.
         """
-        how = _How(weights, attempt, threads)
+        how = _How(weights, attempt, ahead)
         base_folder = model.base_folder
         if model.weight_type == "adapter" and model.base_name and model.base_revision:
             base = self._find(model.base_name, model.base_revision, model.base_folder, how=how)
@@ -81,6 +83,12 @@ class Weights:
     def on_disk(self, most: int) -> tuple[str, ...]:
         """Commits whose downloaded weights are here, those used last first."""
         return tuple(self._cache.weights(most)) if self._cache else ()
+
+    def has(self, model: Model) -> bool:
+        """Whether all that the model needs was downloaded and is here still."""
+        parts = ((model.revision, model.folder), (model.base_revision, model.base_folder))
+        needed = [revision for revision, folder in parts if revision and not is_local(revision, folder)]
+        return self._cache is not None and all(map(self._cache.has_weights, needed))
 
     def expect(self, models: Iterable[Model]) -> None:
         """Let downloads of models that are wanted soon go out last."""
@@ -100,8 +108,8 @@ class Weights:
 
     def _fetch(self, wanted: Wanted, how: "_How") -> Path:
         if self._cache is None:
-            return download(wanted, token=self._token, threads=how.threads)
-        found, use = self._cache.fetch(wanted, token=self._token, threads=how.threads)
+            return download(wanted, token=self._token)
+        found, use = self._cache.fetch(wanted, token=self._token, ahead=how.ahead)
         with self._lock:
             uses = self._uses.get(how.attempt or "")
             if uses is not None:

@@ -1,5 +1,6 @@
 """A whole Evalyard of real processes on a database of either kind, whose parts a test may kill and start again."""
 
+import json
 import os
 import signal
 import subprocess
@@ -50,6 +51,26 @@ tasks = ["demo_sums"]
 parts = [{ task = "demo_sums", metric = "exact_match" }]
 """
 
+SHARING = """
+name = "sharing"
+version = "1"
+title = "Sharing"
+description = "Shares a benchmark with the other suite."
+harness = "lm_eval 0.4.13"
+
+[[benchmarks]]
+name = "Choice"
+description = "The other suite's letter choice, under another name."
+tasks = ["demo_letters"]
+parts = [{ task = "demo_letters", metric = "acc", baseline = 0.25 }]
+
+[[benchmarks]]
+name = "Stories"
+description = "Continuation."
+tasks = ["demo_stories"]
+parts = [{ task = "demo_stories", metric = "acc", baseline = 0.25 }]
+"""
+
 PROGRAMS = {
     "control": ("-m", "orchestrator.control"),
     "harness": ("-m", "workers.app", "harness", "--name", "harness-1", "--slots", "2"),
@@ -63,11 +84,13 @@ class Fleet:
     database_url: str
     broker: Valkey
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    engine_settings: dict[str, Any] = field(default_factory=lambda: {"delay_seconds": DELAY_SECONDS, "batch": 4})
 
     def __post_init__(self) -> None:
         suites = self.folder / "suites"
         suites.mkdir(parents=True)
         (suites / "flow.toml").write_text(SUITE)
+        (suites / "sharing.toml").write_text(SHARING)
         self.settings = HubSettings(
             data=self.folder,
             database_url=self.database_url,
@@ -94,9 +117,10 @@ class Fleet:
         }
         worker = {
             "EVALYARD_WORKER_SCRATCH": str(self.folder / "scratch"),
+            "EVALYARD_WORKER_WEIGHTS": str(self.folder / "weights"),
             "EVALYARD_WORKER_HEARTBEAT_SECONDS": "1",
             "EVALYARD_WORKER_SEAL_SECONDS": str(SEAL_SECONDS),
-            "EVALYARD_WORKER_ENGINE_SETTINGS": f'{{"delay_seconds": {DELAY_SECONDS}, "batch": 4}}',
+            "EVALYARD_WORKER_ENGINE_SETTINGS": json.dumps(self.engine_settings),
         }
         common = {
             "EVALYARD_BROKER_URL": self.broker.url,
@@ -145,8 +169,8 @@ class Fleet:
 
     # What is true
 
-    def submit(self, model: Path, *, limit: int | None = None) -> int:
-        request = SubmissionRequest(model=str(model), precision="float32", suite="flow", limit=limit)
+    def submit(self, model: Path | str, *, limit: int | None = None, suite: str = "flow") -> int:
+        request = SubmissionRequest(model=str(model), precision="float32", suite=suite, limit=limit)
         with db.session(self.engine) as session:
             evaluation = submit(session, self.settings, suites=self.suites, request=request).evaluation
             assert evaluation.id is not None
@@ -202,6 +226,17 @@ class Fleet:
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.log()}") from None
         return self.evaluation(evaluation)
+
+    def wait_for_sheet(self, evaluation: int, benchmark: str) -> Path:
+        """The sheet folder of a benchmark, once it is prepared."""
+        prepared = select(Job).where(
+            Job.evaluation_id == evaluation,
+            Job.stage == Stage.PREPARE,
+            Job.benchmark == benchmark,
+            Job.state == JobState.COMPLETED,
+        )
+        wait_until(lambda: self.rows(prepared), f"{benchmark} is prepared", seconds=120)
+        return self.store.fetch_folder(self.rows(prepared)[0].result["sheet"], self.folder)
 
     def wait_for_middle(self, evaluation: int, *, more_than: int = 0) -> int:
         """Until more responses are sealed than given and inference goes on; returns how many are sealed."""

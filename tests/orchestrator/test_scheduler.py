@@ -10,6 +10,7 @@ from orchestrator.scheduler import (
     Policy,
     QueuedJob,
     WorkerView,
+    forecast,
     is_live,
     ordinal,
     plan,
@@ -103,6 +104,43 @@ def test_an_infer_job_waits_a_while_for_the_kind_of_device_that_has_its_response
     assert pairs([job(1, device_type="cuda")], [idle, gone]) == [(1, "engine-1")]
 
 
+def test_of_several_free_workers_a_job_goes_to_one_that_has_its_weights() -> None:
+    queued = [job(1, weights="aaa"), job(2, weights="bbb")]
+    workers = [worker("engine-1"), worker("engine-2", weights=("ccc", "aaa")), worker("engine-3", weights=("aaa",))]
+    # engine-3 used them last; the second job keeps away from engine-2, which another job of the model may want.
+    assert pairs(queued, workers) == [(1, "engine-3"), (2, "engine-1")]
+    assert pairs([job(1, weights="aaa"), job(2, weights="aaa")], workers) == [(1, "engine-3"), (2, "engine-2")]
+
+
+def test_weights_on_a_disk_make_no_job_wait_and_let_none_overtake() -> None:
+    queued = [job(1, weights="aaa"), job(2, weights="bbb"), job(3, weights="aaa")]
+    busy = worker("engine-1", weights=("aaa",), holding=(9,))
+    assert pairs(queued, [busy, worker("engine-2", weights=("bbb",))]) == [(1, "engine-2")]
+
+
+def test_responses_on_a_kind_of_device_count_more_than_weights_on_a_disk() -> None:
+    workers = [worker("engine-1", weights=("aaa",)), worker("engine-2", device_type="cuda")]
+    assert pairs([job(1, weights="aaa", device_type="cuda")], workers) == [(1, "engine-2")]
+
+
+def test_a_forecast_names_what_each_engine_worker_gets_when_its_slots_are_free() -> None:
+    queued = [
+        job(1, weights="aaa"),
+        job(2, weights="bbb"),
+        job(3, weights="ccc"),
+        job(4, stage=Stage.PREPARE),
+        job(5, engine=EngineFamily.SCRIPTED),
+    ]
+    workers = [
+        worker("engine-1", holding=(9,)),
+        worker("engine-2", holding=(8,), weights=("aaa",)),
+        worker("engine-3", stopping=True),
+        worker("harness-1"),
+    ]
+    found = forecast(queued, workers, POLICY, NOW)
+    assert {name: [job.id for job in jobs] for name, jobs in found.items()} == {"engine-1": [2], "engine-2": [1]}
+
+
 def test_a_heartbeat_from_before_the_hubs_clock_was_set_back_is_no_sign_of_life() -> None:
     assert pairs([job(1)], [worker(last_heartbeat=NOW + timedelta(hours=1))]) == []
 
@@ -151,6 +189,7 @@ job_lists = st.lists(
         priority=st.integers(-2, 2),
         not_before=st.none() | moments,
         device_type=st.sampled_from([None, "cpu", "cuda"]),
+        weights=st.sampled_from(["", "aaa", "bbb", "ccc"]),
     ),
     max_size=40,
     unique_by=lambda job: job.id,
@@ -167,6 +206,7 @@ worker_lists = st.lists(
         device_type=st.sampled_from([None, "cpu", "cuda"]),
         stopping=st.booleans(),
         holding=st.lists(st.integers(1, 50), max_size=5).map(tuple),
+        weights=st.lists(st.sampled_from(["aaa", "bbb", "ccc"]), max_size=3, unique=True).map(tuple),
     ),
     max_size=8,
     unique_by=lambda worker: worker.name,
@@ -223,8 +263,11 @@ def test_every_queued_job_has_a_reason_and_those_chosen_are_next(
 
 
 def test_a_large_yard_is_planned_in_well_under_a_second() -> None:
-    queued = [job(id, created_at=NOW - timedelta(seconds=id % 977), priority=id % 3) for id in range(100_000)]
-    workers = [worker(f"engine-{number}") for number in range(1000)]
+    queued = [
+        job(id, created_at=NOW - timedelta(seconds=id % 977), priority=id % 3, weights=str(id % 1009))
+        for id in range(100_000)
+    ]
+    workers = [worker(f"engine-{number}", weights=(str(number), str(number + 7))) for number in range(1000)]
     start = perf_counter()
     assert len(plan(queued, workers, POLICY, NOW)) == 1000
     # The bound on an idle machine is 0.3 s; a busy one gets slack.

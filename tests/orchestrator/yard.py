@@ -64,11 +64,11 @@ class Yard:
 
     # What people do
 
-    def submit(self, suite: str = "small", **fields: Any) -> int:
+    def submit(self, suite: str = "small", *, revision: str = "c0ffee", **fields: Any) -> int:
         self.keys += 1
         with db.session(self.engine) as session:
             submission = Submission(
-                model="org/m", revision="c0ffee", precision=Precision.FLOAT32, submitted_at=self.now
+                model="org/m", revision=revision, precision=Precision.FLOAT32, submitted_at=self.now
             )
             session.add(submission)
             session.flush()

@@ -25,6 +25,7 @@ def start_worker(folder: Path, server: Valkey) -> subprocess.Popen[str]:
             "EVALYARD_ARTIFACTS_URL": (folder / "store").as_uri(),
             "EVALYARD_ENGINE": "scripted",
             "EVALYARD_WORKER_SCRATCH": str(folder / "scratch"),
+            "EVALYARD_WORKER_WEIGHTS": str(folder / "weights"),
             "PYTHONPATH": str(Path(__file__).parents[2]),
         },
         stderr=subprocess.PIPE,
