@@ -1,5 +1,6 @@
 """What follows when an infer stage dies: the decision by itself, then with real stages and an engine that fails."""
 
+import random
 import signal
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from orchestrator.wire import EngineFamily, FailureKind, InferDone, InferWork, S
 from tests.workers.engine.factories import generate, infer_work, letter_choice, responses_in, score, write_sheet
 from workers import child, segments
 from workers.child import Outcome
+from workers.engine import scripted
 from workers.recovery import MOST_SET_ASIDE, Ending, Tries, answer_all, next_try
 from workers.sheets import Request
 
@@ -207,3 +209,39 @@ def test_an_engine_that_is_killed_from_outside_goes_on_and_nothing_is_suspected(
     answered = answer(work, tmp_path / "out")
     assert (answered.starts, answered.done.computed, answered.done.unanswered) == (2, 41, ())
     assert len(responses_in(tmp_path / "out")) == 41
+
+
+KILLS, SEAL_SECONDS, DELAY_SECONDS, BATCH = 10, 0.2, 0.001, 20
+
+
+def test_ten_kills_at_random_moments_compute_little_twice_and_change_no_answer(tmp_path: Path) -> None:
+    asked = [request for document in range(600) for request in letter_choice(document)]
+    sheet, journal, out = write_sheet(tmp_path / "a", asked), tmp_path / "journal", tmp_path / "out"
+    settings = {"delay_seconds": DELAY_SECONDS, "batch": BATCH, "journal": str(journal)}
+    work = infer_work({"A": sheet}, settings=settings, seal_seconds=SEAL_SECONDS)
+    draw = random.Random(11)
+    kills = 0
+
+    def run(work: InferWork) -> Outcome:
+        nonlocal kills
+        process = child.start(work, out, log=tmp_path / "log")
+        if kills < KILLS:
+            # One kill in five comes while it starts, the others while it answers.
+            answering = draw.random() < 0.2
+            while not answering and process.running():
+                answering = any(event["event"] == "sealed" for event in process.events(timeout=10))
+            process.events(timeout=draw.random() * SEAL_SECONDS)
+            process.kill()
+            kills += 1
+        return process.outcome()
+
+    outcome = answer_all(work, out, run=run, tell=lambda sentence: None)
+
+    assert isinstance(outcome.done, InferDone), outcome.sentence
+    assert (kills, len(outcome.done.restarts)) == (KILLS, KILLS)
+    assert (outcome.done.computed, outcome.done.unanswered) == (len(asked), ())
+    sealed = {response.id: response for response in responses_in(out)}
+    assert sealed == {request.id: scripted.answer(request) for request in asked}
+    twice = len(journal.read_text().split()) - len(asked)
+    print(f"{KILLS} kills: {twice} of {len(asked)} requests computed twice")
+    assert twice <= 0.01 * len(asked) + KILLS * (SEAL_SECONDS / DELAY_SECONDS + 2 * BATCH)

@@ -156,6 +156,7 @@ def _turns(
             slice_index=work.slice_index,
             slice_count=work.slice_count,
             wants_generations=wants_generations,
+            take=ledger.take,
         )
 
     crowd = groups(lambda request: request not in held)

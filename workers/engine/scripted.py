@@ -10,6 +10,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from workers.engine.engine import refuse_unknown_settings
@@ -30,6 +31,7 @@ DEFAULTS: dict[str, Any] = {
     "raises_at": None,  # hash prefix of requests that make it raise
     "hangs_at": None,  # hash prefix of requests that it never ends
     "freezes_at": None,  # the same, and the interpreter stands still
+    "journal": None,  # file to which the hash of each answer is appended, whatever becomes of it
 }
 
 
@@ -64,7 +66,11 @@ class ScriptedEngine:
             raise MemoryError("out of memory, as the script says")
         if delay:
             time.sleep(delay * len(batch))
-        return [self._answer(request) for request in batch]
+        responses = [self._answer(request) for request in batch]
+        if self.settings["journal"]:
+            with Path(self.settings["journal"]).open("a", encoding="ascii") as journal:
+                journal.writelines(f"{response.id}\n" for response in responses)
+        return responses
 
     def busy(self) -> bool:
         return bool(self._waiting)

@@ -60,17 +60,20 @@ def open_groups(
     slice_index: int = 0,
     slice_count: int = 1,
     wants_generations: Callable[[], bool] = lambda: True,
+    take: Callable[[str], bool] | None = None,
 ) -> Iterator[list[Request]]:
     """Groups of distinct requests that are open, of one slice.
 
+    `take` notes that a request is taken and says whether it was not before; without it a set is kept here, which grows
+    with the sheets.
     `wants_generations` is asked before each group: while it is true and a sheet of generations is left, the next group
     comes from there, otherwise from the other sheets; when one kind has run out the other follows.
     """
-    taken: set[str] = set()
+    take = take or _taking()
 
     def read(chosen: Sequence[Path]) -> Iterator[list[Request]]:
         for sheet in chosen:
-            yield from _groups(sheet, is_open, taken, slice_index=slice_index, slice_count=slice_count)
+            yield from _groups(sheet, is_open, take, slice_index=slice_index, slice_count=slice_count)
 
     generating = [sheet for sheet in sheets if _generates(sheet)]
     generations = read(generating)
@@ -83,24 +86,34 @@ def open_groups(
         yield group
 
 
+def _taking() -> Callable[[str], bool]:
+    taken: set[str] = set()
+
+    def take(request: str) -> bool:
+        before = len(taken)
+        taken.add(request)
+        return len(taken) > before
+
+    return take
+
+
 def _generates(sheet: Path) -> bool:
     """Whether the sheet's requests are generations, by its first one: few benchmarks have both kinds."""
     return any(isinstance(_requests.decode(line), Generate) for line in islice(_lines(sheet), 1))
 
 
 def _groups(
-    sheet: Path, is_open: Callable[[str], bool], taken: set[str], *, slice_index: int, slice_count: int
+    sheet: Path, is_open: Callable[[str], bool], take: Callable[[str], bool], *, slice_index: int, slice_count: int
 ) -> Iterator[list[Request]]:
     """One sheet's groups. Requests that share a context stand close together in a sheet; the window is far wider."""
     groups: OrderedDict[bytes, list[bytes]] = OrderedDict()
     waiting = 0
     for line in _lines(sheet):
         request = _requests.decode(line)
-        if request.id in taken or not is_open(request.id):
+        if not is_open(request.id):
             continue
         key = group_key(request)
-        if in_slice(key, index=slice_index, count=slice_count):
-            taken.add(request.id)
+        if in_slice(key, index=slice_index, count=slice_count) and take(request.id):
             groups.setdefault(key, []).append(line)
             waiting += 1
         while waiting > WINDOW:

@@ -28,9 +28,18 @@ def test_a_benchmark_is_done_exactly_when_its_every_request_is_sealed(
     assert ledger.open == len(wanted_by_any - sealed)
 
 
+def test_a_request_is_taken_once_and_still_waits_to_be_sealed() -> None:
+    ledger = Ledger(["A", "B"])
+    ledger.ask(1, ["0a"])
+    assert [ledger.take("0a"), ledger.take("0a"), ledger.take("0b")] == [True, False, False]
+    assert (ledger.is_open("0a"), ledger.waiting("0a"), ledger.benchmarks_done) == (True, ["B"], ["A"])
+    assert ledger.seal(["0a"]) == 1
+    assert (ledger.is_open("0a"), ledger.take("0a"), ledger.benchmarks_done) == (False, False, ["A", "B"])
+
+
 def test_a_request_asked_twice_by_one_benchmark_counts_once() -> None:
     ledger = Ledger(["A"])
-    ledger.ask(0, ["x", "x"])
+    ledger.ask(0, ["0a", "0a"])
     assert ledger.total == 1
-    ledger.seal(["x"])
+    ledger.seal(["0a"])
     assert ledger.benchmarks_done == ["A"]
