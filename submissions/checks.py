@@ -8,12 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from orchestrator.wire import EngineFamily, FailureKind, Precision
+from submissions import adapters
 from submissions.facts import PICKLES, TOKENIZER_FILES, ModelFacts
 from submissions.faults import Fault
 from submissions.hub import shown
 
-APPLY_ADAPTERS = (EngineFamily.SCRIPTED,)
-"""Engine families that evaluate an adapter on its base model."""
 BITSANDBYTES = (Precision.EIGHT_BIT, Precision.FOUR_BIT)
 FLOATING = (Precision.BFLOAT16, Precision.FLOAT16, Precision.FLOAT32)
 NOT_GENERATIVE = (
@@ -51,9 +50,19 @@ class Case:
         return self.model.adapter_config is not None and (self.is_adapter or self.model.config is None)
 
     @property
+    def objection(self) -> str | None:
+        """What stands against applying the adapter, whatever its base is."""
+        return adapters.objection(self.model.adapter_config or {}, self.engine) if self.holds_adapter else None
+
+    @property
     def whole(self) -> ModelFacts | None:
-        """The model whose config and tokenizer count: an adapter's base, else the model itself."""
+        """The model whose config counts: an adapter's base, else the model itself."""
         return self.base if self.is_adapter else self.model
+
+    @property
+    def speaker(self) -> ModelFacts | None:
+        """The model whose tokenizer and chat template count: an adapter that was saved with one brings its own."""
+        return self.model if self.is_adapter and self.model.has_tokenizer else self.whole
 
     @property
     def whole_field(self) -> str:
@@ -89,7 +98,7 @@ def check_adapter_kind(case: Case) -> Fault | None:
             f"{case.model.name} is not an adapter that can be read: {why}. Submit it with weight type 'original'.",
             FailureKind.CONFIG,
         )
-    if case.holds_adapter and not case.is_adapter and case.engine in APPLY_ADAPTERS:
+    if case.holds_adapter and not case.is_adapter and case.objection is None:
         named = (case.model.adapter_config or {}).get("base_model_name_or_path")
         base = f" and base model {shown(str(named))}" if named else " and its base model"
         return Fault("weight_type", f"{case.model.name} is an adapter. Submit it with weight type 'adapter'{base}.")
@@ -97,19 +106,21 @@ def check_adapter_kind(case: Case) -> Fault | None:
 
 
 def check_adapter_base(case: Case) -> Fault | None:
-    if case.is_adapter and case.holds_adapter and case.base is None and case.engine in APPLY_ADAPTERS:
-        return Fault("base_model", f"{case.model.name} is submitted as an adapter. Name its base model.")
-    return None
+    if not case.is_adapter or not case.holds_adapter or case.base is not None or case.objection is not None:
+        return None
+    named = (case.model.adapter_config or {}).get("base_model_name_or_path")
+    which = f" Its config names '{shown(str(named))}', which is no Hub id." if named else ""
+    return Fault("base_model", f"{case.model.name} is submitted as an adapter.{which} Name its base model.")
 
 
-def check_adapter_engine(case: Case) -> Fault | None:
+def check_adapter_applied(case: Case) -> Fault | None:
     """Said here, before anybody waits for an engine that cannot apply it or goes looking for its base model."""
-    if not case.holds_adapter or case.engine in APPLY_ADAPTERS:
+    if case.objection is None:
         return None
     return Fault(
         "weight_type",
-        f"{case.model.name} is an adapter, and adapters are not evaluated yet. Merge it into its base model and submit "
-        "the result.",
+        f"{case.model.name} {case.objection}. Merge it into its base model (PEFT's merge_and_unload) and submit the "
+        "result.",
         FailureKind.ARCHITECTURE,
     )
 
@@ -174,31 +185,37 @@ def check_generative(case: Case) -> Fault | None:
 
 
 def check_tokenizer(case: Case) -> Fault | None:
-    whole = case.whole
-    if whole is None or whole.config is None:
+    owner = case.speaker
+    if owner is None or case.whole is None or case.whole.config is None:
         return None
-    if why := whole.unreadable.get("tokenizer_config.json"):
-        return Fault(
-            case.whole_field, f"{whole.name}: {why}. Mend it and submit the new commit.", FailureKind.TOKENIZER
-        )
-    if any(name in whole.files for name in TOKENIZER_FILES):
+    field = "model" if owner is case.model else case.whole_field
+    if why := owner.unreadable.get("tokenizer_config.json"):
+        return Fault(field, f"{owner.name}: {why}. Mend it and submit the new commit.", FailureKind.TOKENIZER)
+    if any(name in owner.files for name in TOKENIZER_FILES):
         return None
-    custom = (whole.tokenizer_config or {}).get("auto_map")
+    custom = (owner.tokenizer_config or {}).get("auto_map")
     if isinstance(custom, dict) and "AutoTokenizer" in custom:
         return Fault(
-            case.whole_field,
-            f"The tokenizer of {whole.name} only loads with the repository's own Python code, and Evalyard runs "
+            field,
+            f"The tokenizer of {owner.name} only loads with the repository's own Python code, and Evalyard runs "
             "no code of a model. Add a tokenizer.json and submit the new commit.",
             FailureKind.REMOTE_CODE,
         )
     return Fault(
-        case.whole_field,
-        f"{whole.name} has no tokenizer files. Add them (tokenizer.save_pretrained) and submit the new commit.",
+        field,
+        f"{owner.name} has no tokenizer files. Add them (tokenizer.save_pretrained) and submit the new commit.",
         FailureKind.TOKENIZER,
     )
 
 
 def check_model_weights(case: Case) -> Fault | None:
+    if case.is_adapter and case.holds_adapter and adapters.WEIGHTS not in case.model.files:
+        return Fault(
+            "model",
+            f"{case.model.name} has no {adapters.WEIGHTS}. Pickled ones (.bin) are never opened because they can run "
+            "code: convert them (save_pretrained does) and submit the new commit.",
+            FailureKind.WEIGHTS,
+        )
     return _check_weights(case.model, field="model")
 
 
@@ -259,13 +276,14 @@ def check_gpu(case: Case) -> Fault | None:
 
 
 def check_chat_template(case: Case) -> Fault | None:
-    if not case.chat_template or case.model.has_chat_template or (case.base and case.base.has_chat_template):
+    owner = case.speaker
+    if not case.chat_template or owner is None or owner.has_chat_template:
         return None
     if case.whole is None or case.whole.config is None:
         return None
     return Fault(
         "chat_template",
-        f"{case.model.name} has no chat template, in tokenizer_config.json or in chat_template.jinja. "
+        f"{owner.name} has no chat template, in tokenizer_config.json or in chat_template.jinja. "
         "Submit it without one (--no-chat-template), or add it and submit the new commit.",
         FailureKind.CHAT_TEMPLATE,
     )
@@ -274,7 +292,7 @@ def check_chat_template(case: Case) -> Fault | None:
 CHECKS: tuple[Check, ...] = (
     check_adapter_kind,
     check_adapter_base,
-    check_adapter_engine,
+    check_adapter_applied,
     check_config,
     check_remote_code,
     check_generative,

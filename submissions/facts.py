@@ -23,6 +23,8 @@ TOKENIZER_FILES = (
     "tokenizer.model.v3",
 )
 """Any of these makes a tokenizer for some class of transformers."""
+VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json")
+"""Those of them that the stages look for beside an adapter."""
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 PACKED = frozenset({"I32", "U8", "U32", "I8"})
 """Dtypes that hold several quantised weights in one element, or one in eight bits."""
@@ -77,6 +79,11 @@ class ModelFacts:
     def architectures(self) -> tuple[str, ...]:
         named = (self.config or {}).get("architectures")
         return tuple(shown(str(name)) for name in named[:8]) if isinstance(named, list) else ()
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether its tokenizer loads without config.json: what an adapter needs to be asked in its own words."""
+        return self.tokenizer_config is not None and any(name in self.files for name in VOCABULARIES)
 
     @property
     def quantization(self) -> Record:

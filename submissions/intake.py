@@ -19,7 +19,8 @@ from orchestrator.settings import HubSettings
 from orchestrator.suites import Suite, UnknownSuite, find_suite
 from orchestrator.tables import Evaluation, Submission, Worker
 from orchestrator.wire import EngineFamily, Precision, canonical_json
-from submissions.checks import APPLY_ADAPTERS, Case, find_faults, resolve_precision
+from submissions.adapters import objection
+from submissions.checks import Case, find_faults, resolve_precision
 from submissions.facts import ModelFacts, read_facts
 from submissions.faults import Fault, SubmissionRefused
 from submissions.hub import HUB_NAME, open_model
@@ -234,15 +235,16 @@ def _read_base(
         if request.base_model:
             faults.append(Fault("base_model", "A base model goes with weight type 'adapter' only. Leave it out."))
         return None
-    if settings.engine not in APPLY_ADAPTERS or (model is not None and model.adapter_config is None):
+    config = (model.adapter_config if model is not None else None) or {}
+    if model is not None and (not config or objection(config, settings.engine)):
         return None  # it is refused whatever the base is
-    name = request.base_model
-    if not name and model is not None:
-        named = (model.adapter_config or {}).get("base_model_name_or_path")
-        name = named if isinstance(named, str) and HUB_NAME.fullmatch(named) else None
-    if not name:
+    if request.base_model:
+        return _read(settings, request.base_model, request.base_revision, field="base_model", faults=faults)
+    named, revision = config.get("base_model_name_or_path"), request.base_revision or config.get("revision")
+    if not isinstance(named, str) or not HUB_NAME.fullmatch(named):
         return None
-    return _read(settings, name, request.base_revision, field="base_model", faults=faults)
+    revision = revision if isinstance(revision, str) else None
+    return _read(settings, named, revision, field="base_model", faults=faults)
 
 
 def _as_submission(accepted: Accepted, *, now: datetime, submitter: str) -> Submission:
@@ -255,7 +257,7 @@ def _as_submission(accepted: Accepted, *, now: datetime, submitter: str) -> Subm
         "weight_bytes": sum(part.weight_bytes for part in (model, base) if part is not None),
         "stored_as": dict(model.weights.elements),
         "quantization": whole.quantization_method or None,
-        "has_chat_template": model.has_chat_template,
+        "has_chat_template": (model if base is None or model.has_tokenizer else base).has_chat_template,
         "context_limit": _context_limit(whole),
     }
     if model.folder is None and model.name != accepted.asked_name:

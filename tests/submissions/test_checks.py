@@ -235,16 +235,56 @@ def test_an_adapter_needs_its_base_and_is_submitted_as_one(model: Path, tmp_path
     assert "Submit it with weight type 'adapter' and base model acme/base" in as_original.sentence
 
 
-@pytest.mark.parametrize("engine", [EngineFamily.VLLM, EngineFamily.TRANSFORMERS])
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"peft_type": "IA3"}, "only LoRA is applied"),
+        ({"use_dora": True}, "DoRA"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"trainable_token_indices": [1]}, "rows of the embeddings"),
+        ({"bias": "lora_only"}, "bias='lora_only'"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights='pissa'"),
+        ({"r": 1024}, "rank 1024"),
+    ],
+)
 @pytest.mark.parametrize("weight_type", ["adapter", "original"])
-def test_an_adapter_is_refused_with_one_reason_where_no_engine_applies_it(
-    engine: EngineFamily, weight_type: str, model: Path, tmp_path: Path
+def test_an_adapter_that_no_engine_applies_is_refused_with_one_reason(
+    config: dict[str, Any], words: str, weight_type: str, model: Path, tmp_path: Path
 ) -> None:
-    adapter = facts_of(make_adapter(tmp_path / "adapter"))
+    adapter = facts_of(make_adapter(tmp_path / "adapter", **config))
     for base in (None, facts_of(model)):
-        (fault,) = find_faults(Case(model=adapter, base=base, weight_type=weight_type, engine=engine))
+        (fault,) = find_faults(Case(model=adapter, base=base, weight_type=weight_type))
         assert (fault.field, fault.kind) == ("weight_type", FailureKind.ARCHITECTURE)
+        assert words in fault.sentence
         assert "Merge it into its base model" in fault.sentence
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"use_rslora": True}, {"init_lora_weights": "gaussian"}, {"modules_to_save": None}, {"rank_pattern": {"x": 8}}],
+)
+def test_a_plain_lora_adapter_is_accepted_by_every_engine(config: dict[str, Any], model: Path, tmp_path: Path) -> None:
+    adapter = make_adapter(tmp_path / "adapter", **config)
+    for engine in EngineFamily:
+        assert faults(adapter, base=facts_of(model), weight_type="adapter", engine=engine) == []
+
+
+def test_an_adapter_s_own_tokenizer_is_the_one_that_counts(model: Path, tmp_path: Path) -> None:
+    adapter = make_adapter(tmp_path / "adapter")
+    edit(model / "tokenizer_config.json", chat_template="{{ messages }}")
+    asked = {"weight_type": "adapter", "chat_template": True}
+    assert faults(adapter, base=facts_of(model), **asked) == []
+    shutil.copy(model / "tokenizer.json", adapter)
+    (adapter / "tokenizer_config.json").write_text("{}")
+    assert faults(adapter, base=facts_of(model), **asked) == [("chat_template", FailureKind.CHAT_TEMPLATE)]
+    (adapter / "chat_template.jinja").write_text("{{ messages }}")
+    assert faults(adapter, base=facts_of(model), **asked) == []
+
+
+def test_an_adapter_comes_as_safetensors(model: Path, tmp_path: Path) -> None:
+    adapter = make_adapter(tmp_path / "adapter")
+    (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
+    assert faults(adapter, base=facts_of(model), weight_type="adapter") == [("model", FailureKind.WEIGHTS)]
 
 
 def test_a_whole_model_submitted_as_an_adapter_is_told_so_and_nothing_else(model: Path) -> None:

@@ -236,11 +236,30 @@ def test_an_adapters_base_is_read_from_its_config(hub: Hub, hf_hub: HubStub, mod
     assert [(fault.field, fault.kind) for fault in refused.value.faults] == [("base_model", None)]
 
 
+def test_an_adapter_says_which_commit_of_its_base_it_was_trained_on(
+    hub: Hub, hf_hub: HubStub, model: Path, tmp_path: Path
+) -> None:
+    hf_hub.add("acme/base", model)
+    adapter = make_adapter(tmp_path / "adapter", base_model_name_or_path="acme/base", revision="v7")
+    ((field, sentence),) = refusal(hub, model=str(adapter), weight_type="adapter")
+    assert (field, "no revision 'v7'" in sentence) == ("base_model", True)
+    asked = {"model": str(adapter), "weight_type": "adapter", "base_model": "acme/base"}
+    assert take(hub, **asked).submission.base_revision == sha_of("acme/base")
+
+
+def test_a_base_that_is_no_hub_id_is_named_by_the_submitter(hub: Hub, model: Path, tmp_path: Path) -> None:
+    adapter = make_adapter(tmp_path / "adapter", base_model_name_or_path="/home/somebody/base")
+    ((field, sentence),) = refusal(hub, model=str(adapter), weight_type="adapter")
+    assert (field, "'/home/somebody/base', which is no Hub id" in sentence) == ("base_model", True)
+    taken = take(hub, model=str(adapter), weight_type="adapter", base_model=str(model)).submission
+    assert (taken.base_folder, str(taken.base_revision)[:7]) == (str(model), "sha256-")
+
+
 def test_no_base_is_looked_for_where_the_adapter_is_refused_anyway(tmp_path: Path, hf_hub: HubStub) -> None:
-    adapter = make_adapter(tmp_path / "adapter", base_model_name_or_path="acme/gone")
+    adapter = make_adapter(tmp_path / "adapter", base_model_name_or_path="acme/gone", use_dora=True)
     hub = make_hub(tmp_path / "data", engine=EngineFamily.VLLM)
     ((field, sentence),) = refusal(hub, model=str(adapter), weight_type="adapter")
-    assert (field, "adapters are not evaluated yet" in sentence) == ("weight_type", True)
+    assert (field, "DoRA" in sentence) == ("weight_type", True)
     assert hf_hub.requests == []
 
 

@@ -1,0 +1,51 @@
+"""What an adapter's config says that no engine here applies, so that nobody waits for it. Pure; reads no file.
+
+The engine looks at the adapter's tensors as well, and has the last word.
+"""
+
+from typing import Any
+
+from orchestrator.wire import EngineFamily
+from submissions.hub import shown
+
+WEIGHTS = "adapter_model.safetensors"
+
+MOST_RANK = 512
+"""The largest rank that vLLM keeps room for."""
+
+UNAPPLIED = {
+    "modules_to_save": "brings whole modules beside its low-rank updates (modules_to_save)",
+    "trainable_token_indices": "changes rows of the embeddings (trainable_token_indices)",
+    "target_parameters": "changes parameters that are no modules (target_parameters)",
+    "use_dora": "is weight-decomposed (DoRA)",
+    "use_qalora": "pools its inputs (QALoRA)",
+    "use_bdlora": "is block-diagonal (BD-LoRA)",
+    "lora_bias": "has biases (lora_bias)",
+    "layer_replication": "repeats layers of its base model (layer_replication)",
+    "alora_invocation_tokens": "is switched on by tokens of the prompt (aLoRA)",
+    "megatron_config": "is made for Megatron modules",
+}
+"""Settings of PEFT's LoRA beside rank, scale and targets, when they are set to anything."""
+
+PLAIN_STARTS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
+"""Ways to begin training that leave the base model's weights as they are. The others (PiSSA, OLoRA, …) change them."""
+
+
+def objection(config: dict[str, Any], engine: EngineFamily) -> str | None:
+    """The end of a sentence that begins with the adapter's name; None when nothing in the config is against it."""
+    if (kind := config.get("peft_type")) != "LORA":
+        return f"is an adapter of kind '{shown(str(kind))}', and only LoRA is applied"
+    for name, what in UNAPPLIED.items():
+        if config.get(name):
+            return f"{what}, which is not applied"
+    if config.get("bias") not in (None, "none"):
+        return f"trains biases of its base model (bias='{shown(str(config['bias']))}'), which are not applied"
+    start = config.get("init_lora_weights")
+    if isinstance(start, str) and start.lower() not in PLAIN_STARTS:
+        return (
+            f"began with changed weights of its base model (init_lora_weights='{shown(start)}'), which no engine makes"
+        )
+    rank = config.get("r")
+    if engine is EngineFamily.VLLM and isinstance(rank, int) and rank > MOST_RANK:
+        return f"has rank {rank}, and vLLM applies ranks up to {MOST_RANK}"
+    return None
