@@ -172,7 +172,7 @@ def infer(
     )
     with reports.in_sentences(), reports.Meter() as meter:
         done = pipeline.infer_all(plan, meter)
-    answer(f"{done.computed} computed, {done.reused} known already, {done.seconds:.1f} s of engine time")
+    answer(reports.in_words(done))
     chat(f"Next: evalyard score {sheets_folder} {output} --output RESULTS")
 
 

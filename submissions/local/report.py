@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from orchestrator import suites
 from orchestrator.errors import Refused, next_step
 from orchestrator.suites import Suite
+from orchestrator.wire import InferDone
 from submissions.cli.output import answer_table, chat, complain
 from submissions.intake import Accepted
 from submissions.local.plan import TASKS
@@ -106,12 +107,17 @@ def print_report(
         print_scores(run.benchmarks)
     print_failures(run.benchmarks)
     if run.infer is not None:
-        chat(
-            f"{run.infer.computed:,} requests computed, {run.infer.reused:,} known already; "
-            f"{run.infer.seconds:.1f} s of engine time, {seconds:.1f} s in all."
-        )
+        chat(f"Requests: {in_words(run.infer)}; {seconds:.1f} s in all.")
     if accepted.limit is not None:
         chat(f"With --limit {accepted.limit} this is a trial: do not compare it with full scores.")
+
+
+def in_words(done: InferDone) -> str:
+    """What inference had to do."""
+    counts = f"{done.computed:,} computed, {done.reused:,} known already"
+    if not done.computed and not done.seconds and not done.restarts:
+        return f"{counts}: no engine was started"
+    return f"{counts}, {done.seconds:.1f} s of engine time"
 
 
 def print_notes(notes: Sequence[str]) -> None:

@@ -45,7 +45,8 @@ def test_evaluate_gives_scores_and_lm_evals_files_and_answers_nothing_twice(
     samples = next(Path(first["results_file"]).parent.glob("samples_demo_letters_*.jsonl"))
     assert len(samples.read_text().splitlines()) == 6
 
-    assert run(*command) == 0
+    # Settings that no engine takes: none is made.
+    assert run(*command, "--engine-settings", '{"no_such_setting": 1}') == 0
     second = json.loads(capsys.readouterr().out)
     assert (second["inference"]["computed"], second["inference"]["reused"]) == (0, 24)
     assert second["benchmarks"] == first["benchmarks"]
@@ -54,8 +55,12 @@ def test_evaluate_gives_scores_and_lm_evals_files_and_answers_nothing_twice(
 def test_the_stages_by_hand_give_what_evaluate_gives(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     sheets, responses = tmp_path / "sheets", tmp_path / "responses"
     assert run("prepare", model, "--tasks", "demo_letters", "--limit", 6, "--output", sheets) == 0
+    impossible = ("--engine-settings", '{"no_such_setting": 1}')
+    assert run("infer", sheets, "--output", responses, *impossible) == 1
     assert run("infer", sheets, "--output", responses) == 0
     capsys.readouterr()
+    assert run("infer", sheets, "--output", responses, *impossible) == 0
+    assert capsys.readouterr().out.strip() == "0 computed, 24 known already: no engine was started"
     assert run("score", sheets, responses, "--output", tmp_path / "results", "--json") == 0
     by_hand = json.loads(capsys.readouterr().out)
     assert run("evaluate", model, "--tasks", "demo_letters", "--limit", 6, "--json") == 0
@@ -71,7 +76,7 @@ def test_the_stages_by_hand_give_what_evaluate_gives(model: Path, tmp_path: Path
         (["evaluate", "MODEL", "--suite", "demo", "--engine-settings", "[1]"], 2, "must be a JSON object"),
         (["evaluate", "/no/such/folder", "--suite", "demo"], 1, "/no/such/folder"),
         (["evaluate", "MODEL", "--suite", "demo", "--precision", "fp8"], 2, "'fp8' is none of auto, bfloat16"),
-        (["evaluate", "MODEL", "--suite", "demo", "--limit", "2000000"], 1, "limit: input should be less than"),
+        (["evaluate", "MODEL", "--suite", "demo", "--limit", "2000000"], 1, "limit: 2000000 is too large; the most is"),
         (["infer", "EMPTY", "--output", "x"], 1, "There are no sheets"),
         (["score", "EMPTY", "EMPTY", "--output", "x"], 1, "There are no sheets"),
     ],
