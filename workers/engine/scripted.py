@@ -40,6 +40,7 @@ class ScriptedEngine:
         refuse_unknown_settings(settings, tuple(DEFAULTS))
         self.settings = DEFAULTS | settings
         self.settings["batch"] = max(1, int(self.settings["batch"]) >> footprint)
+        self._faults = [name for name in DEFAULTS if name.endswith("s_at") and self.settings[name] is not None]
         self.tokens_computed = 0
         self.tokens_reused = 0
         self._waiting: deque[Request] = deque()
@@ -78,7 +79,8 @@ class ScriptedEngine:
     def _answer(self, request: Request) -> Response:
         if self._answered == self.settings["crash_after"]:
             os.kill(os.getpid(), signal.SIGKILL)
-        self._fail_at(request)
+        if self._faults:
+            self._fail_at(request)
         position, self._answered = self._answered, self._answered + 1
         self.tokens_computed += request.length
         response = answer(request)
@@ -87,17 +89,17 @@ class ScriptedEngine:
         return response
 
     def _fail_at(self, request: Request) -> None:
-        if self._scripted("dies_at", request):
-            os.kill(os.getpid(), signal.SIGSEGV)
-        if self._scripted("raises_at", request):
-            raise RuntimeError("this request cannot be computed, as the script says")
-        if self._scripted("hangs_at", request):
-            time.sleep(FOR_EVER)
-        if self._scripted("freezes_at", request):
-            ctypes.PyDLL(None).sleep(FOR_EVER)  # unlike CDLL it keeps the interpreter's lock
-
-    def _scripted(self, name: str, request: Request) -> bool:
-        return self.settings[name] is not None and request.id.startswith(self.settings[name])
+        for fault in self._faults:
+            if not request.id.startswith(self.settings[fault]):
+                continue
+            if fault == "dies_at":
+                os.kill(os.getpid(), signal.SIGSEGV)
+            elif fault == "raises_at":
+                raise RuntimeError("this request cannot be computed, as the script says")
+            elif fault == "hangs_at":
+                time.sleep(FOR_EVER)
+            elif fault == "freezes_at":
+                ctypes.PyDLL(None).sleep(FOR_EVER)  # unlike CDLL it keeps the interpreter's lock
 
 
 def answer(request: Request) -> Response:
