@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from orchestrator.artifacts import slug
 from orchestrator.wire import Stage
@@ -56,11 +57,11 @@ def run(
             start_new_session=True,
         )
     child = Child(process, stage=Stage.INFER, log=log)
-    done = _listen(child, work, report)
-    if done is not None:
-        return done
-    outcome = child.outcome()
-    raise ReferenceFailed(f"lm-eval's {work.back_end} back end gave no results: {outcome.sentence}", log)
+    last = _listen(child, report)
+    if last.get("event") == "completed":
+        return ReferenceDone.model_validate(last["done"])
+    reason = last.get("sentence") or f"its process ended with exit code {child.outcome().exit_code} and no word."
+    raise ReferenceFailed(f"lm-eval's {work.back_end} back end gave no results: {reason}", log)
 
 
 def run_fresh(
@@ -69,32 +70,34 @@ def run_fresh(
     report: Report = lambda *_: None,
     *,
     environment: Mapping[str, str] | None = None,
+    python: str = sys.executable,
 ) -> dict[str, ReferenceDone | ReferenceFailed]:
     """Each benchmark of `work` in a process of its own, one after the other; one that fails does not stop the rest."""
     found: dict[str, ReferenceDone | ReferenceFailed] = {}
     for benchmark in work.benchmarks:
         alone = work.model_copy(update={"benchmarks": (benchmark,)})
         try:
-            found[benchmark.name] = run(alone, out / slug(benchmark.name), report, environment=environment)
+            found[benchmark.name] = run(
+                alone, out / slug(benchmark.name), report, environment=environment, python=python
+            )
         except ReferenceFailed as failed:
             found[benchmark.name] = failed
     return found
 
 
-def _listen(child: Child, work: ReferenceWork, report: Report) -> ReferenceDone | None:
-    done: ReferenceDone | None = None
+def _listen(child: Child, report: Report) -> dict[str, Any]:
+    """Pass progress on until the program ends; its last event, empty if it never spoke."""
+    last: dict[str, Any] = {}
     phase = ""
     try:
         while child.running():
-            for event in child.events(timeout=0.5):
-                if event["event"] == "phase":
-                    phase = event["phase"]
+            for last in child.events(timeout=0.5):
+                if last["event"] == "phase":
+                    phase = last["phase"]
                     report("lm-eval", phase, 0, 0)
-                elif event["event"] == "progress":
-                    report("lm-eval", phase, event["done"], event["total"])
-                elif event["event"] == "completed":
-                    done = ReferenceDone.model_validate(event["done"])
+                elif last["event"] == "progress":
+                    report("lm-eval", phase, last["done"], last["total"])
     except BaseException:
         child.kill()
         raise
-    return done
+    return last
