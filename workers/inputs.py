@@ -33,6 +33,7 @@ def fill_in(
                 "settings": {**settings.worker_engine_settings, **work.settings},
                 "attempt": order.attempt,
                 "seal_seconds": settings.worker_seal_seconds or work.seal_seconds,
+                "hang_seconds": settings.worker_hang_seconds or work.hang_seconds,
             }
         )
     folders = {"task_folders": (*work.task_folders, *(str(folder) for folder in settings.worker_task_folders))}

@@ -67,6 +67,9 @@ class WorkerSettings(BaseSettings):
     """How long a stage may take to seal and end once it is asked to."""
     worker_seal_seconds: float | None = Field(default=None, gt=0)
     """Pause between two segments; what the order says by default. Longer where the artifact store is slow."""
+    worker_hang_seconds: float | None = Field(default=None, gt=0)
+    """How long an engine may take for one step before it is ended and started again; what the order says (10 minutes)
+    by default."""
     worker_memory_bytes: int | None = Field(default=None, gt=0)
     """Address space of a harness stage; the host's memory by default."""
 

@@ -10,7 +10,7 @@ import typer
 from orchestrator import artifacts
 from orchestrator.errors import Refused
 from orchestrator.settings import read_settings
-from submissions.cli.output import answer, answer_json, chat
+from submissions.cli.output import answer, answer_json, chat, complain
 from submissions.local import parity
 from submissions.local import plan as plans
 from submissions.local import report as reports
@@ -173,7 +173,11 @@ def infer(
     with reports.in_sentences(), reports.Meter() as meter:
         done = pipeline.infer_all(plan, meter)
     answer(reports.in_words(done))
+    for one in done.unanswered:
+        complain(one.sentence)
     chat(f"Next: evalyard score {sheets_folder} {output} --output RESULTS")
+    if done.unanswered:
+        raise typer.Exit(1)
 
 
 @commands.command()
