@@ -14,6 +14,7 @@ import sys
 from typing import IO, Any
 
 from celery import signals
+from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from orchestrator import artifacts, broker
 from orchestrator.wire import EngineInfo
@@ -50,6 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _work(settings: WorkerSettings, engine: EngineInfo | None, store: artifacts.ArtifactStore, lock: IO[bytes]) -> int:
     app = broker.make_app(settings.broker_url, name="evalyard.worker")
+    disable_progress_bars()  # they are for terminals, and this is a log
     weights = Weights(
         mirror=settings.models,
         token=settings.hub_token.get_secret_value() if settings.hub_token else None,

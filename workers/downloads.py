@@ -67,7 +67,7 @@ def missing_bytes(wanted: Wanted, *, token: str | None, cache: Path | None = Non
             files = huggingface_hub.snapshot_download(**_arguments(wanted, cache), token=token, dry_run=True)
         except hub_errors.DryRunError:
             return None
-        return sum(int(file.file_size) for file in files if file.will_download)
+        return sum(int(file.file_size or 0) for file in files if file.will_download)
 
 
 def on_disk(wanted: Wanted, *, cache: Path | None = None) -> Path | None:

@@ -6,6 +6,7 @@ priority, and it gives up a model for which there is no room beside what is used
 
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -35,7 +36,8 @@ class Prefetcher(threading.Thread):
         self._not_before: dict[Model, float] = {}
 
     def run(self) -> None:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOW_PRIORITY)
+        if sys.platform == "linux":  # elsewhere a thread has no priority of its own by this call
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOW_PRIORITY)
         while not self.stopping.wait(self._pause_seconds):
             try:
                 self.fetch_next()

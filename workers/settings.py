@@ -7,11 +7,11 @@ import os
 import platform
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 import platformdirs
-from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator
+from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orchestrator.wire import EngineFamily
@@ -80,6 +80,15 @@ class WorkerSettings(BaseSettings):
             raise ValueError(f"worker name {name!r}: take letters, digits, dot, dash and underscore, at most 100")
         return name
 
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        if self.worker_weights.absolute().is_relative_to(self.scratch.absolute()):
+            raise ValueError(
+                f"EVALYARD_WORKER_WEIGHTS={self.worker_weights} lies in this worker's scratch folder {self.scratch}, "
+                "which is emptied at each start. Choose another folder, or another name for the worker."
+            )
+        return self
+
     @property
     def name(self) -> str:
         return self.worker_name or f"{host_name()}-{self.worker_kind}"
@@ -129,6 +138,8 @@ def host_name() -> str:
 
 def _sentence(detail: object) -> str:
     assert isinstance(detail, dict)
+    if not detail["loc"]:
+        return str(detail["ctx"]["error"])
     name = PREFIX + str(detail["loc"][0]).upper()
     if detail["type"] == "missing":
         return f"{name} is not set: give it the hub's value (docs/workers.md)."
