@@ -108,6 +108,7 @@ def print_report(
     print_failures(run.benchmarks)
     if run.infer is not None:
         chat(f"Requests: {in_words(run.infer)}; {seconds:.1f} s in all.")
+        print_notes(run.infer.restarts)
     if accepted.limit is not None:
         chat(f"With --limit {accepted.limit} this is a trial: do not compare it with full scores.")
 
