@@ -1,5 +1,6 @@
 """The infer stage as its supervisor sees it: a real child process with the scripted engine."""
 
+import math
 import random
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,11 @@ import pytest
 from orchestrator.wire import FailureKind, InferDone, InferWork
 from tests.workers.engine.factories import generate, infer_work, letter_choice, responses_in, score, write_sheet
 from workers import child, segments
+from workers.engine.ledger import Ledger
 from workers.engine.scripted import answer
+from workers.engine.sealer import Sealer
 from workers.sheets import Request
+from workers.stage import StageFailure
 
 Events = list[dict[str, Any]]
 
@@ -238,3 +242,24 @@ def test_each_segment_says_who_answered_and_how(tmp_path: Path) -> None:
     (path,) = (tmp_path / "out").glob("*.jsonl.zst")
     header, _ = segments.read(path)
     assert (header.attempt, header.engine["family"], header.settings["batch"]) == ("attempt-1", "scripted", 2)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_an_answer_that_is_no_finite_number_is_the_model_s_failure(tmp_path: Path, value: float) -> None:
+    ledger = Ledger(["A"])
+    sealer = Sealer(tmp_path, segments.Header("0", "1", {}), ledger, seconds=5, now=lambda: 0.0)
+    with pytest.raises(StageFailure) as caught:
+        sealer.add([segments.Scored("0a", value, False)])
+    assert caught.value.kind is FailureKind.INVALID_OUTPUT
+
+
+def test_a_model_whose_text_could_never_end_is_refused_before_the_engine_starts(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text('{"vocab_size": 200, "eos_token_id": 200}')
+    sheet = write_sheet(tmp_path / "a", [generate([1, 2])])
+
+    outcome, events = finish(infer_work({"A": sheet}, model_folder=str(model)), tmp_path / "out")
+
+    assert outcome.failure is FailureKind.CONFIG
+    assert [event["event"] for event in events] == ["progress", "failed"]
