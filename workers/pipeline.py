@@ -66,6 +66,7 @@ class Plan:
     context_limit: int | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     task_folders: tuple[str, ...] = ()
+    seal_seconds: float = 5.0
     parallel: int = 2
     """Harness processes at the same time; each takes a core and about 1 GB."""
 
@@ -192,6 +193,7 @@ class _Run:
             engine=plan.engine,
             sheets={name: str(self._sheet(name)) for name in benchmarks},
             settings=plan.settings,
+            seal_seconds=plan.seal_seconds,
             attempt=attempt,
         )
         phase = "starting"

@@ -77,6 +77,7 @@ def answer_all(
         outcome = run(work)
         following = next_try(work, Ending(outcome, left_in_flight(out)), tries)
         if following is None:
+            forget_in_flight(out)
             return _with_what_was_tried(outcome, work)
         tell(following.sentence)
         work, tries = following.work, following.tries
