@@ -22,6 +22,7 @@ from orchestrator.broker import BrokerLost
 from orchestrator.errors import EvalyardError
 from orchestrator.lifecycle import JobState
 from orchestrator.orders import NoOrder, weights_revision, write_order
+from orchestrator.overlaps import note_overlaps
 from orchestrator.results import Unscorable
 from orchestrator.scheduler import Assignment, Policy, QueuedJob, WorkerView, plan, reasons
 from orchestrator.suites import Suite
@@ -54,7 +55,8 @@ class Dispatcher:
             BrokerLost: the broker is away; nothing stays claimed for it.
         """
         with db.session(self.engine, read_only=True) as session:
-            chosen = plan(load_queued(session, now=now), load_workers(session), self.policy, now)
+            queued, workers = note_overlaps(session, load_queued(session, now=now), load_workers(session))
+            chosen = plan(queued, workers, self.policy, now)
         sent = 0
         for assignment in chosen:
             try:
@@ -133,9 +135,9 @@ def load_queued(session: Session, *, now: datetime | None = None) -> list[Queued
             Job.not_before,
             Job.identity,
             Evaluation.engine,
+            Submission.weight_type,
             Submission.revision,
             Submission.base_revision,
-            Submission.weight_type,
         )  # type: ignore[call-overload]  # sqlmodel types selects of up to four columns
         .join(Evaluation, col(Evaluation.id) == Job.evaluation_id)
         .join(Submission, col(Submission.id) == Evaluation.submission_id)
@@ -153,7 +155,9 @@ def load_queued(session: Session, *, now: datetime | None = None) -> list[Queued
             priority=row.priority,
             not_before=row.not_before,
             device_type=row.identity.get("device_type") if row.stage is Stage.INFER else None,
-            weights=weights_revision(row) if row.stage is Stage.INFER else "",
+            weights=weights_revision(row.weight_type, row.revision, row.base_revision)
+            if row.stage is Stage.INFER
+            else "",
         )
         for row in session.exec(statement)
     ]
@@ -188,7 +192,7 @@ def load_workers(session: Session) -> list[WorkerView]:
 
 def waiting_reasons(session: Session, now: datetime, *, policy: Policy = DEFAULT_POLICY) -> dict[int, str]:
     """Why each queued job waits, by job id: for the queue page and `evalyard status`."""
-    return reasons(load_queued(session), load_workers(session), policy, now)
+    return reasons(*note_overlaps(session, load_queued(session), load_workers(session)), policy, now)
 
 
 def _kind(kind: str) -> Literal["harness", "engine"]:

@@ -94,7 +94,7 @@ def load_coming(session: Session) -> list[tuple[QueuedJob, Model]]:
             priority=job.priority,
             not_before=job.not_before,
             device_type=job.identity.get("device_type"),
-            weights=weights_revision(submission),
+            weights=weights_revision(submission.weight_type, submission.revision, submission.base_revision),
         )
         found.append((coming, describe_model(submission)))
     return found

@@ -132,11 +132,9 @@ def describe_model(submission: Submission) -> Model:
     )
 
 
-def weights_revision(submission: Submission) -> str:
-    """The commit of the model's large files: an adapter's are its base's."""
-    if submission.weight_type == "adapter" and submission.base_revision:
-        return submission.base_revision
-    return submission.revision
+def weights_revision(weight_type: str, revision: str, base_revision: str | None) -> str:
+    """The commit of a submission's large files: an adapter's are its base's."""
+    return base_revision if weight_type == "adapter" and base_revision else revision
 
 
 def full_identity(jobs: Sequence[Job], *, engine: EngineFamily, device_type: str) -> dict[str, Any]:

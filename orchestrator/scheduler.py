@@ -2,7 +2,8 @@
 
 Higher priority first, then the older evaluation, then the earlier stage. Only live workers of the fitting kind and
 engine family count, and never more jobs than a worker has free slots. Of several free workers, a job goes to one that
-has its weights, the one that used them last before all: that decides where a job runs, and never when.
+has its weights, the one that used them last before all: that decides where a job runs, and never when. A job that asks
+what another is computing waits until that is answered, because a response is computed once.
 """
 
 import heapq
@@ -29,6 +30,8 @@ class QueuedJob:
     """Where earlier attempts answered: their responses are known only there, so it waits for such a worker a while."""
     weights: str = ""
     """Commit of the weights that it loads; only infer does."""
+    asks: frozenset[str] = frozenset()
+    """What it computes that others might compute, too; empty where that is not known or cannot be."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class WorkerView:
     """Evaluations whose jobs it holds now, one entry for each job."""
     weights: tuple[str, ...] = ()
     """Commits whose weights lie on its host, those used last first."""
+    answering: tuple[tuple[int, frozenset[str]], ...] = ()
+    """Evaluations that it computes now, with what they ask and is not answered yet."""
 
     @property
     def free_slots(self) -> int:
@@ -147,9 +152,11 @@ def plan(queued: Iterable[QueuedJob], workers: Iterable[WorkerView], policy: Pol
     for worker in live:
         slots[pool_of(worker)] += worker.free_slots
     waiting: dict[tuple[Pool, str | None], list[QueuedJob]] = defaultdict(list)
-    for job in queued:
+    ready = [job for job in queued if slots.get(pool_for(job)) and (job.not_before is None or job.not_before <= now)]
+    overlapping = _overlapping(ready, known)
+    for job in ready:
         pool = pool_for(job)
-        if slots.get(pool) and (job.not_before is None or job.not_before <= now):
+        if job.id not in overlapping:
             bound = job.device_type if (pool, job.device_type) in expected else None
             waiting[pool, bound].append(job)
     # No more of a kind can be chosen than there are slots: the rest of a long queue is never sorted.
@@ -191,6 +198,7 @@ def reasons(
     for worker in workers:
         if is_live(worker, policy, now):
             live[pool_of(worker)].append(worker)
+    overlapping = _overlapping([job for job in queued if job.not_before is None or job.not_before <= now], workers)
     found: dict[int, str] = {}
     ahead: dict[Pool, int] = defaultdict(int)
     for job in sorted(queued, key=urgency):
@@ -206,6 +214,8 @@ def reasons(
         found[job.id] = _reason(pool, live[pool], ahead[pool])
         if (pool, job.device_type) in expected and any(worker.free_slots for worker in live[pool]):
             found[job.id] = f"Waits for a worker on {job.device_type}, where its earlier responses were computed."
+        if job.id in overlapping and any(worker.free_slots for worker in live[pool]):
+            found[job.id] = f"Waits for evaluation {overlapping[job.id]}, which computes some of the same answers."
     return found
 
 
@@ -229,6 +239,19 @@ def _expected(workers: Iterable[WorkerView], policy: Policy, now: datetime) -> s
         for worker in workers
         if worker.device_type is not None and abs(now - worker.last_heartbeat) <= policy.device_patience
     }
+
+
+def _overlapping(jobs: Iterable[QueuedJob], workers: Iterable[WorkerView]) -> dict[int, int]:
+    """Jobs that ask what an evaluation on a worker, or a more urgent one of these, computes; with that evaluation."""
+    asked = {ask: evaluation for worker in workers for evaluation, asks in worker.answering for ask in asks}
+    found = {}
+    for job in sorted((job for job in jobs if job.asks), key=urgency):
+        other = next((asked[ask] for ask in sorted(job.asks) if asked.get(ask, job.evaluation) != job.evaluation), None)
+        if other is None:
+            asked |= dict.fromkeys(job.asks, job.evaluation)
+        else:
+            found[job.id] = other
+    return found
 
 
 def pool_of(worker: WorkerView) -> Pool:

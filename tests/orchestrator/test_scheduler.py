@@ -141,6 +141,27 @@ def test_a_forecast_names_what_each_engine_worker_gets_when_its_slots_are_free()
     assert {name: [job.id for job in jobs] for name, jobs in found.items()} == {"engine-1": [2], "engine-2": [1]}
 
 
+def test_a_job_waits_while_another_evaluation_computes_what_it_asks() -> None:
+    asks = frozenset({"mmlu", "arc"})
+    busy = worker("engine-1", holding=(7,), answering=((7, frozenset({"mmlu"})),))
+    queued = [job(1, asks=asks), job(2, asks=frozenset({"gsm8k"}))]
+    assert pairs(queued, [busy, worker("engine-2", slots=2)]) == [(2, "engine-2")]
+    assert reasons(queued, [busy, worker("engine-2", slots=2)], POLICY, NOW) == {
+        1: "Waits for evaluation 7, which computes some of the same answers.",
+        2: "Next: it starts in a moment.",
+    }
+    answered = replace(busy, answering=((7, frozenset()),))
+    assert [id for id, _ in pairs(queued, [answered, worker("engine-2", slots=2)])] == [1, 2]
+
+
+def test_of_jobs_that_ask_the_same_the_most_urgent_goes_first_and_slices_go_together() -> None:
+    same = frozenset({"mmlu"})
+    queued = [job(2, asks=same), job(1, asks=same), job(3, evaluation=1, asks=same)]
+    assert [id for id, _ in pairs(queued, [worker(slots=3)])] == [1, 3]
+    paused = replace(queued[1], not_before=NOW + timedelta(minutes=1))
+    assert [id for id, _ in pairs([queued[0], paused], [worker(slots=3)])] == [2]
+
+
 def test_a_heartbeat_from_before_the_hubs_clock_was_set_back_is_no_sign_of_life() -> None:
     assert pairs([job(1)], [worker(last_heartbeat=NOW + timedelta(hours=1))]) == []
 
