@@ -67,6 +67,7 @@ class Plan:
     settings: dict[str, Any] = field(default_factory=dict)
     task_folders: tuple[str, ...] = ()
     seal_seconds: float = 5.0
+    """Pause between two segments."""
     parallel: int = 2
     """Harness processes at the same time; each takes a core and about 1 GB."""
 
