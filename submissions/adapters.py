@@ -10,8 +10,8 @@ from submissions.hub import shown
 
 WEIGHTS = "adapter_model.safetensors"
 
-MOST_RANK = 512
-"""The largest rank that vLLM keeps room for."""
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM keeps room for."""
 
 UNAPPLIED = {
     "modules_to_save": "brings whole modules beside its low-rank updates (modules_to_save)",
@@ -45,7 +45,19 @@ def objection(config: dict[str, Any], engine: EngineFamily) -> str | None:
         return (
             f"began with changed weights of its base model (init_lora_weights='{shown(start)}'), which no engine makes"
         )
-    rank = config.get("r")
-    if engine is EngineFamily.VLLM and isinstance(rank, int) and rank > MOST_RANK:
-        return f"has rank {rank}, and vLLM applies ranks up to {MOST_RANK}"
+    rank = largest_rank(config)
+    if engine is EngineFamily.VLLM and rank > RANKS[-1]:
+        return f"has rank {rank}, and vLLM applies ranks up to {RANKS[-1]}"
     return None
+
+
+def largest_rank(config: dict[str, Any]) -> int:
+    """The largest rank that the config gives to any module."""
+    by_module = config.get("rank_pattern")
+    ranks = [config.get("r"), *(by_module.values() if isinstance(by_module, dict) else ())]
+    return max((rank for rank in ranks if isinstance(rank, int)), default=1)
+
+
+def room(rank: int) -> int:
+    """The smallest rank of vLLM's that holds this one."""
+    return next((size for size in RANKS if size >= rank), RANKS[-1])

@@ -19,7 +19,7 @@ from orchestrator.settings import HubSettings
 from orchestrator.suites import Suite, UnknownSuite, find_suite
 from orchestrator.tables import Evaluation, Submission, Worker
 from orchestrator.wire import EngineFamily, Precision, canonical_json
-from submissions.adapters import objection
+from submissions.adapters import largest_rank, objection
 from submissions.checks import Case, find_faults, resolve_precision
 from submissions.facts import ModelFacts, read_facts
 from submissions.faults import Fault, SubmissionRefused
@@ -260,6 +260,11 @@ def _as_submission(accepted: Accepted, *, now: datetime, submitter: str) -> Subm
         "has_chat_template": (model if base is None or model.has_tokenizer else base).has_chat_template,
         "context_limit": _context_limit(whole),
     }
+    if base is not None:
+        facts["adapter"] = {
+            "rank": largest_rank(model.adapter_config or {}),
+            "has_tokenizer": model.has_tokenizer,
+        }
     if model.folder is None and model.name != accepted.asked_name:
         facts["asked_name"] = accepted.asked_name
     return Submission(

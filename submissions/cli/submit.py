@@ -18,6 +18,8 @@ commands = typer.Typer()
 
 TYPES = tuple(kind.value for kind in ModelType)
 WEIGHT_TYPES = ("original", "adapter")
+WEIGHT_TYPE_HELP = "Whole weights, or a LoRA adapter that is applied to its base model."
+BASE_MODEL_HELP = "Of an adapter: a Hub id or a local folder; as its config names it when left out."
 
 
 def one_of(choices: tuple[str, ...]) -> Any:
@@ -53,11 +55,11 @@ def submit(
         str,
         typer.Option(
             metavar="|".join(WEIGHT_TYPES),
-            help="Whole weights, or a LoRA adapter (not evaluated yet).",
+            help=WEIGHT_TYPE_HELP,
             callback=one_of(WEIGHT_TYPES),
         ),
     ] = "original",
-    base_model: Annotated[str | None, typer.Option(help="Of an adapter; else as its config names it.")] = None,
+    base_model: Annotated[str | None, typer.Option(help=BASE_MODEL_HELP)] = None,
     type: Annotated[
         str,
         typer.Option("--type", metavar="|".join(TYPES), help="Shown on the board.", callback=one_of(TYPES)),

@@ -15,6 +15,7 @@ from submissions.local import parity
 from submissions.local import plan as plans
 from submissions.local import report as reports
 from submissions.local.options import (
+    BaseModelOption,
     ContextOption,
     EngineOption,
     JsonOption,
@@ -27,6 +28,7 @@ from submissions.local.options import (
     SuiteOption,
     TasksOption,
     TemplateOption,
+    WeightTypeOption,
 )
 from workers import pipeline
 from workers.output import write_output
@@ -47,6 +49,8 @@ def evaluate(
     engine: EngineOption = None,
     precision: PrecisionOption = "auto",
     revision: RevisionOption = None,
+    weight_type: WeightTypeOption = "original",
+    base_model: BaseModelOption = None,
     chat_template: TemplateOption = None,
     context_limit: ContextOption = None,
     engine_settings: SettingsOption = "{}",
@@ -60,12 +64,21 @@ def evaluate(
     \b
     evalyard evaluate org/name --suite open-llm-v1 --limit 20
     evalyard evaluate ./my-model --tasks arc_easy,gsm8k --num-fewshot 5 --output results/
+    evalyard evaluate ./my-lora --weight-type adapter --suite demo
     """
     started = time.monotonic()
     settings = read_settings(engine=engine)
     chosen = plans.choose_suite(settings, suite, tasks, num_fewshot)
     accepted = plans.check(
-        settings, chosen, model=model, revision=revision, precision=precision, chat_template=chat_template, limit=limit
+        settings,
+        chosen,
+        model=model,
+        revision=revision,
+        precision=precision,
+        chat_template=chat_template,
+        limit=limit,
+        weight_type=weight_type,
+        base_model=base_model,
     )
     if output:
         output.mkdir(parents=True, exist_ok=True)  # what cannot be written is better known before the work than after
@@ -108,6 +121,8 @@ def prepare(
     engine: EngineOption = None,
     precision: PrecisionOption = "auto",
     revision: RevisionOption = None,
+    weight_type: WeightTypeOption = "original",
+    base_model: BaseModelOption = None,
     chat_template: TemplateOption = None,
     context_limit: ContextOption = None,
 ) -> None:
@@ -120,7 +135,15 @@ def prepare(
     settings = read_settings(engine=engine)
     chosen = plans.choose_suite(settings, suite, tasks, num_fewshot)
     accepted = plans.check(
-        settings, chosen, model=model, revision=revision, precision=precision, chat_template=chat_template, limit=limit
+        settings,
+        chosen,
+        model=model,
+        revision=revision,
+        precision=precision,
+        chat_template=chat_template,
+        limit=limit,
+        weight_type=weight_type,
+        base_model=base_model,
     )
     plans.refuse_present(output)
     plan = plans.make_plan(settings, accepted, folder=output, context_limit=context_limit, engine_settings={})
@@ -160,9 +183,10 @@ def infer(
             f"The sheets in {sheets_folder} follow the rules '{first.rules}', and the engine {settings.engine} needs "
             f"'{settings.engine.rules}'. Prepare them again with --engine {settings.engine}."
         )
+    local = plans.fetch(settings, first.model, weights=True)
     plan = pipeline.Plan(
-        model=first.model,
-        model_folder=plans.fetch(settings, first.model, weights=True),
+        model=local.model,
+        model_folder=local.folder,
         benchmarks=tuple(work.benchmark for work in found.values()),
         engine=settings.engine,
         device_type=plans.find_device_type(settings.engine),
@@ -196,9 +220,10 @@ def score(
     settings = read_settings(engine=engine)
     found = plans.read_sheets(sheets_folder)
     first = next(iter(found.values()))
+    local = plans.fetch(settings, first.model, weights=False)
     plan = pipeline.Plan(
-        model=first.model,
-        model_folder=plans.fetch(settings, first.model, weights=False),
+        model=local.model,
+        model_folder=local.folder,
         benchmarks=tuple(work.benchmark for work in found.values()),
         engine=settings.engine,
         device_type=plans.find_device_type(settings.engine),

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.wire import EngineFamily
-from submissions.cli.submit import PRECISIONS, one_of
+from submissions.cli.submit import BASE_MODEL_HELP, PRECISIONS, WEIGHT_TYPE_HELP, WEIGHT_TYPES, one_of
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A Hub id (org/name) or a local folder.")]
 SuiteOption = Annotated[str | None, typer.Option("--suite", "-s", help="A suite: see `evalyard suites`.")]
@@ -28,6 +28,10 @@ PrecisionOption = Annotated[
         callback=one_of(PRECISIONS),
     ),
 ]
+WeightTypeOption = Annotated[
+    str, typer.Option(metavar="|".join(WEIGHT_TYPES), help=WEIGHT_TYPE_HELP, callback=one_of(WEIGHT_TYPES))
+]
+BaseModelOption = Annotated[str | None, typer.Option(help=BASE_MODEL_HELP)]
 TemplateOption = Annotated[
     bool | None,
     typer.Option("--chat-template/--no-chat-template", help="Apply the model's chat template; the suite's default."),

@@ -21,7 +21,7 @@ from submissions.problems import fault_of
 from submissions.request import SubmissionRequest
 from workers import pipeline, sheets
 from workers.engine.info import EngineMissing, device_type
-from workers.weights import ModelUnavailable, Weights
+from workers.weights import LocalModel, ModelUnavailable, Weights
 
 TASKS = "--tasks"
 """Name of the suite that `--tasks` makes up: one that no suite file may have."""
@@ -58,10 +58,14 @@ def check(
     precision: str,
     chat_template: bool | None,
     limit: int | None,
+    weight_type: str = "original",
+    base_model: str | None = None,
 ) -> Accepted:
     asked = {
         "model": model_address(model),
         "revision": revision,
+        "weight_type": weight_type,
+        "base_model": model_address(base_model) if base_model else None,
         "precision": precision,
         "chat_template": chat_template,
         "suite": suite.name,
@@ -82,11 +86,10 @@ def make_plan(
     context_limit: int | None,
     engine_settings: dict[str, Any],
 ) -> pipeline.Plan:
-    facts = accepted.model
-    model = Model(name=facts.name, revision=facts.revision, folder=facts.folder, precision=accepted.precision)
+    local = fetch(settings, describe_model(accepted), weights=True)
     return pipeline.Plan(
-        model=model,
-        model_folder=fetch(settings, model, weights=True),
+        model=local.model,
+        model_folder=local.folder,
         benchmarks=tuple(benchmark.as_wire() for benchmark in accepted.suite.benchmarks),
         engine=accepted.engine,
         device_type=find_device_type(accepted.engine),
@@ -102,12 +105,28 @@ def make_plan(
     )
 
 
-def fetch(settings: HubSettings, model: Model, *, weights: bool) -> Path:
+def describe_model(accepted: Accepted) -> Model:
+    """What was accepted, as the stages need it."""
+    facts, base = accepted.model, accepted.base
+    return Model(
+        name=facts.name,
+        revision=facts.revision,
+        folder=facts.folder,
+        precision=accepted.precision,
+        weight_type="adapter" if base is not None else "original",
+        base_name=base.name if base else None,
+        base_revision=base.revision if base else None,
+        base_folder=base.folder if base else None,
+    )
+
+
+def fetch(settings: HubSettings, model: Model, *, weights: bool) -> LocalModel:
+    """The model's files in local folders, an adapter's with those of its base."""
     token = settings.hub_token.get_secret_value() if settings.hub_token else None
     settings.data.mkdir(parents=True, exist_ok=True)
     fetcher = Weights(mirror=settings.models, token=token, digests=settings.data / "local" / "digests.json")
     try:
-        return fetcher.resolve(model, weights=weights).folder
+        return fetcher.resolve(model, weights=weights)
     except ModelUnavailable as error:
         raise Refused(error.sentence) from error
 

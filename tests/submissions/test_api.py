@@ -241,6 +241,30 @@ def test_reproduce_gives_the_command_for_each_benchmark(hub: Hub, client: TestCl
     assert found["install"] == "pip install 'lm-eval[hf]==0.4.13' transformers==0.32.0"
 
 
+@pytest.mark.parametrize(
+    ("engine", "applied"),
+    [
+        (EngineFamily.VLLM, "lora_local_path=acme/lora,max_lora_rank=32,tokenizer=acme/lora"),
+        (EngineFamily.TRANSFORMERS, "peft=acme/lora,tokenizer=acme/lora"),
+    ],
+)
+def test_reproduce_puts_an_adapter_on_its_base(
+    hub: Hub, client: TestClient, engine: EngineFamily, applied: str
+) -> None:
+    asked = {
+        "weight_type": "adapter",
+        "base_model": "acme/base",
+        "base_revision": "b" * 40,
+        "revision": "a" * 40,
+        "facts": {"adapter": {"rank": 24, "has_tokenizer": True}},
+    }
+    with hub.writing() as session:
+        add_evaluation(session, hub.suites["demo"], model="acme/lora", values=DEMO, **asked).engine = engine
+    found = client.get("/api/v1/evaluations/1/reproduce").json()
+    assert f"pretrained=acme/base,revision={'b' * 40},{applied}," in found["commands"][0]
+    assert any(f"hf download acme/lora --revision {'a' * 40}" in note for note in found["notes"])
+
+
 def test_reproduce_names_the_engines_package_for_its_device(hub: Hub, client: TestClient) -> None:
     with hub.writing() as session:
         add_evaluation(session, hub.suites["demo"], values=DEMO).engine = EngineFamily.VLLM

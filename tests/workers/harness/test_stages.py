@@ -1,13 +1,15 @@
 """The stage programs by hand, from files to files: what they refuse, and what they never lose."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.adapters import build_adapter
 from tests.tiny import build_tiny_model
-from tests.workers.harness.conftest import SHIPPED, Harness
+from tests.workers.harness.conftest import SHIPPED, Harness, model_record
 from workers.segments import Generated, Scored
 from workers.sheets import Generate, read_documents, read_instances, read_requests
 
@@ -155,3 +157,32 @@ def test_a_model_with_its_own_code_is_refused(harness: Harness, tmp_path: Path) 
     failed = harness.prepare(model, ["demo_sums"], "sheet", limit=2)
     assert failed.last["failure"] == "remote_code"
     assert "this ran" not in failed.log
+
+
+def test_an_adapter_is_prepared_with_its_own_tokenizer_and_the_config_of_its_base(
+    harness: Harness, tmp_path: Path
+) -> None:
+    base = build_tiny_model(tmp_path / "base", max_length=256)
+    adapter = build_adapter(tmp_path / "adapter", base)
+    talking = build_tiny_model(tmp_path / "talking", chat_template=True, max_length=512)
+    for name in ("tokenizer.json", "tokenizer_config.json", "config.json", "generation_config.json"):
+        shutil.copy(talking / name, adapter)
+    model = {
+        **model_record(),
+        "revision": "sha256-adapter",
+        "weight_type": "adapter",
+        "base_name": "acme/base",
+        "base_revision": "sha256-base",
+        "base_folder": str(base),
+    }
+    (base / "generation_config.json").unlink()
+    work = {"model_folder": str(adapter), "benchmark": {"name": "sums", "tasks": ["demo_sums"]}, "rules": "vllm"}
+    work |= {"model": model, "chat_template": True, "limit": 2}
+    done = harness.run("workers.harness.prepare", work, "sheet").done
+    identity = done["identity"]
+    assert (identity["adapter"], identity["base"]) == ("sha256-adapter", "sha256-base")
+    assert (identity["context_limit"], identity["generation_config"]) == (256, None)
+    assert done["provenance"]["chat_template_sha"] is not None
+    del model["base_folder"]
+    failed = harness.run("workers.harness.prepare", work, "other")
+    assert "Set model.base_folder" in failed.last["sentence"]
