@@ -219,7 +219,7 @@ class Supervisor:
             outcome = self._run_stage(running, work, out, stage_log=stage_log, deadline=deadline)
         if outcome.done is not None:
             self._tell(running, phase="keeping the results")
-            return outcome, self._keep(order, outcome.done, out)
+            return outcome, self._keep(running, outcome.done, out)
         if outcome.stopped or outcome.failure is None:
             raise AttemptStopped("The stage was stopped.")
         return outcome, None
@@ -295,15 +295,17 @@ class Supervisor:
             case _:
                 pass
 
-    def _keep(self, order: Order, done: Any, out: Path) -> Any:
-        """Upload the outputs of a finished stage; the record then names their key."""
+    def _keep(self, running: _Running, done: Any, out: Path) -> Any:
+        """Upload the outputs of a finished stage; the record then names their key, and no secret."""
+        order, redact = running.order, running.redact
         if isinstance(done, wire.PrepareDone):
             upload_folder(self._store, order.output, out)
             return done.model_copy(update={"sheet": order.output})
         if isinstance(done, wire.ScoreDone):
             upload_folder(self._store, order.output, out)
             return done.model_copy(update={"results": order.output})
-        return done
+        unanswered = tuple(one.model_copy(update={"sentence": redact(one.sentence)}) for one in done.unanswered)
+        return done.model_copy(update={"unanswered": unanswered, "restarts": tuple(map(redact, done.restarts))})
 
     def _check_stop(self, running: _Running) -> None:
         reason = self._reason_to_end(running, None)
