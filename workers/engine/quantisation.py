@@ -4,6 +4,7 @@ Asked after vLLM was imported and before it loads anything. What only a kernel k
 vLLM while it loads, as a failure of class `precision`.
 """
 
+import inspect
 from typing import Any
 
 from orchestrator.wire import FailureKind, Model, Precision
@@ -54,7 +55,7 @@ def refuse_unsupported(model: Model, config: dict[str, Any], *, dtype: str) -> N
         raise _refused(f"{how}, which vLLM {vllm.__version__} does not have{where}.{needs} {OTHER}")
     scheme = get_quantization_config(method)
     capability = current_platform.get_device_capability()
-    least = int(scheme.get_min_capability())
+    least = int(_ask(scheme, "get_min_capability"))
     if capability is not None and capability.to_int() < least:
         raise _refused(
             f"{how}, which takes a GPU of compute capability {least // 10}.{least % 10}; this worker's has "
@@ -62,9 +63,15 @@ def refuse_unsupported(model: Model, config: dict[str, Any], *, dtype: str) -> N
         )
     if current_platform.is_cpu() and _has_fp8(section) and not section.get("weight_block_size"):
         raise _refused(f"{how} to FP8, which vLLM computes on a CPU only in blocks (weight_block_size). {OTHER}")
-    dtypes = [str(dtype).removeprefix("torch.") for dtype in scheme.get_supported_act_dtypes()]
+    dtypes = [str(dtype).removeprefix("torch.") for dtype in _ask(scheme, "get_supported_act_dtypes")]
     if dtype not in dtypes:
         raise _refused(f"{how}, with which vLLM computes in {' or '.join(dtypes)}, not in {dtype}. Choose one of them.")
+
+
+def _ask(scheme: Any, name: str) -> Any:
+    """What a class of vLLM answers; some of them forgot to make these methods class methods."""
+    method = getattr(scheme, name)
+    return method() if inspect.ismethod(method) else method(scheme)
 
 
 def _has_fp8(section: dict[str, Any]) -> bool:
