@@ -264,7 +264,8 @@ class InferDone(Frozen):
     reused: int
     """Requests that were answered before this attempt."""
     seconds: float
-    """Engine time: from the first request fed to the last answered."""
+    """Engine time: from the first request fed to the last answered. This and the tokens are of the last engine only,
+    where others died before it."""
     total_seconds: float
     tokens_computed: int
     tokens_reused: int

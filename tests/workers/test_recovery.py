@@ -187,7 +187,7 @@ def test_a_request_that_kills_the_engine_is_found_with_its_context_and_every_oth
     assert answered.benchmarks_done == ["Well"]
     (unanswered,) = answered.done.unanswered
     assert (set(unanswered.requests), unanswered.benchmarks) == (culprits, ("Sick",))
-    assert unanswered.sentence.startswith(f"Request {unanswered.requests[0]} and 3 more of the same context kills")
+    assert unanswered.sentence.startswith(f"Request {unanswered.requests[0]} and 3 more of the same context kill the")
     assert "SIGSEGV" in unanswered.sentence
     assert "no score for Sick" in unanswered.sentence
     assert answered.said == list(answered.done.restarts)

@@ -21,9 +21,10 @@ def unanswered(set_aside: Collection[SetAside], ledger: Ledger, sheets: Mapping[
             continue
         benchmarks = tuple(dict.fromkeys(name for request in requests for name in ledger.waiting(request)))
         others = f" and {len(requests) - 1} more of the same context" if len(requests) > 1 else ""
+        kills = "kill" if others else "kills"
         place = next(filter(None, (place_of(sheets[name], requests) for name in benchmarks)), "")
         sentence = (
-            f"Request {requests[0]}{others}{place} kills the engine, among others and alone: {aside.cause} It is set "
+            f"Request {requests[0]}{others}{place} {kills} the engine, among others and alone: {aside.cause} It is set "
             f"aside, so there is no score for {', '.join(benchmarks)}."
         )
         found.append(Unanswered(requests=requests, benchmarks=benchmarks, sentence=sentence))
