@@ -139,6 +139,11 @@ def parity(
     compared = [_compare(plan, chosen, outcome, references.get(outcome.benchmark)) for outcome in run.benchmarks]
     seconds = time.monotonic() - started
     notes = plans.read_notes(plan.folder)
+    if settings.engine.rules != against.back_end:
+        notes.append(
+            f"The engine {settings.engine} follows lm-eval's {settings.engine.rules} back end: against "
+            f"{against.back_end}, requests at the context limit, rolling windows and drawn texts may differ by rule."
+        )
     record = parity_report.as_json_record(
         accepted, run, against=against.value, compared=compared, seconds=seconds, notes=notes
     )
