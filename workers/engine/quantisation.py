@@ -48,6 +48,11 @@ def refuse_unsupported(model: Model, config: dict[str, Any], *, dtype: str) -> N
     if not section:
         how = f"Precision {model.precision} is made with {method}"
     needs = f" It needs {NEEDS[method]}." if method in NEEDS else ""
+    if method not in QUANTIZATION_METHODS:
+        # vLLM reads some layouts under another name than they give themselves.
+        schemes = map(get_quantization_config, QUANTIZATION_METHODS)
+        read_as = (scheme.override_quantization_method(section, None) for scheme in schemes)
+        method = next((str(name) for name in read_as if name), method)
     known = method in QUANTIZATION_METHODS
     listed = current_platform.supported_quantization
     if not known or (listed and method not in listed):

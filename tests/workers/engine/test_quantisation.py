@@ -50,6 +50,7 @@ def test_vllm_itself_says_which_quantised_weights_it_computes_with() -> None:
         ("bfloat16", "bfloat16", None, "fine"),
         *(("bfloat16", "bfloat16", scheme, "fine") for scheme in SCHEMES.values()),
         ("gptq", "float16", SCHEMES["gptq"], "fine"),
+        ("bfloat16", "bfloat16", SCHEMES["gptq"] | {"quant_method": "auto-round"}, "fine"),
         ("float32", "float32", SCHEMES["awq"], "computes in float16 or bfloat16, not in float32"),
         ("bfloat16", "bfloat16", {"quant_method": "fp8"}, "on a CPU only in blocks"),
         ("bfloat16", "bfloat16", SCHEMES["int8"] | {"config_groups": {"a": channel}}, "on a CPU only in blocks"),
