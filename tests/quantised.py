@@ -57,7 +57,7 @@ def quantise(folder: Path, base: Path, scheme: str) -> Pair:
     for name, weight in load_file(base / "model.safetensors").items():
         parts, plain[name] = PACK[scheme](weight) if "_proj." in name else ({"weight": weight}, weight)
         module = name.removesuffix("weight")
-        packed |= {module + part: torch.as_tensor(tensor) for part, tensor in parts.items()}
+        packed |= {module + part: torch.as_tensor(tensor).contiguous() for part, tensor in parts.items()}
     for made in (folder / "quantised", folder / "unpacked"):
         shutil.copytree(base, made)
     save_tensors(packed, folder / "quantised" / "model.safetensors", metadata={"format": "pt"})
