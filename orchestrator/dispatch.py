@@ -145,6 +145,7 @@ def load_queued(session: Session, *, now: datetime | None = None) -> list[Queued
     )
     if now is not None:
         statement = statement.where(col(Job.not_before).is_(None) | (col(Job.not_before) <= now))
+    failed_on = _failed_on(session)
     return [
         QueuedJob(
             id=row.id,
@@ -158,9 +159,23 @@ def load_queued(session: Session, *, now: datetime | None = None) -> list[Queued
             weights=weights_revision(row.weight_type, row.revision, row.base_revision)
             if row.stage is Stage.INFER
             else "",
+            failed_on=frozenset(failed_on[row.id]),
         )
         for row in session.exec(statement)
     ]
+
+
+def _failed_on(session: Session) -> dict[int, set[str]]:
+    """Workers on which attempts of the queued jobs failed, by job."""
+    found: dict[int, set[str]] = defaultdict(set)
+    statement = (
+        select(Attempt.job_id, Attempt.worker)
+        .join(Job, col(Job.id) == Attempt.job_id)
+        .where(Job.state == JobState.QUEUED, col(Attempt.outcome).in_(("failed", "expired")))
+    )
+    for job, worker in session.exec(statement):
+        found[job].add(worker)
+    return found
 
 
 def load_workers(session: Session) -> list[WorkerView]:

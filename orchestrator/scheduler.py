@@ -1,9 +1,10 @@
 """Decides which queued job goes to which worker, and says why the others wait. Pure: reads no clock and no rows.
 
 Higher priority first, then the older evaluation, then the earlier stage. Only live workers of the fitting kind and
-engine family count, and never more jobs than a worker has free slots. Of several free workers, a job goes to one that
-has its weights, the one that used them last before all: that decides where a job runs, and never when. A job that asks
-what another is computing waits until that is answered, because a response is computed once.
+engine family count, and never more jobs than a worker has free slots. Of several free workers, a job goes to one on
+which it has not failed, and then to one that has its weights, the one that used them last before all: that decides
+where a job runs, and never when. A job that asks what another is computing waits until that is answered, because a
+response is computed once.
 """
 
 import heapq
@@ -30,6 +31,8 @@ class QueuedJob:
     """Where earlier attempts answered: their responses are known only there, so it waits for such a worker a while."""
     weights: str = ""
     """Commit of the weights that it loads; only infer does."""
+    failed_on: frozenset[str] = frozenset()
+    """Workers on which attempts of it failed: what is wrong may be theirs."""
     asks: frozenset[str] = frozenset()
     """What it computes that others might compute, too; empty where that is not known or cannot be."""
 
@@ -104,10 +107,15 @@ class _Free:
             }
             taken = self._best(fitting.values(), job)
         if taken is None and not only:
-            taken = self._best(filter(self._left, self._having[job.weights]), job) or self._first()
+            taken = self._anywhere(job)
         if taken is not None:
             self._set(taken, self._slots[taken.name] - 1)
         return taken
+
+    def _anywhere(self, job: QueuedJob) -> WorkerView | None:
+        if job.failed_on:
+            return self._best({one.name: one for _, one in self._order if self._left(one)}.values(), job)
+        return self._best(filter(self._left, self._having[job.weights]), job) or self._first()
 
     def _best(self, workers: Iterable[WorkerView], job: QueuedJob) -> WorkerView | None:
         return min(workers, key=lambda one: (_distance(one, job), self._preference(one)), default=None)
@@ -137,7 +145,12 @@ _Preference = tuple[bool, int, str]
 
 
 def _distance(worker: WorkerView, job: QueuedJob) -> int:
-    """How far the worker is from computing: 0 when it used the job's weights last, 1 when it has them, else 2."""
+    """How far the worker is from computing: 0 when it used the job's weights last, 1 when it has them, else 2.
+
+    Where the job has failed already it is 3: there it is tried again only when no other worker is free.
+    """
+    if worker.name in job.failed_on:
+        return 3
     if not job.weights or job.weights not in worker.weights:
         return 2
     return 0 if worker.weights[0] == job.weights else 1

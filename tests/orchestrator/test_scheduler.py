@@ -293,3 +293,12 @@ def test_a_large_yard_is_planned_in_well_under_a_second() -> None:
     assert len(plan(queued, workers, POLICY, NOW)) == 1000
     # The bound on an idle machine is 0.3 s; a busy one gets slack.
     assert perf_counter() - start < 2.0
+
+
+def test_a_job_goes_back_to_a_worker_that_it_failed_on_only_when_no_other_is_free() -> None:
+    having, other = worker("engine-1", weights=("c0ffee",)), worker("engine-2")
+    retried = job(1, weights="c0ffee", failed_on=frozenset({"engine-1"}))
+
+    assert pairs([retried], [having, other]) == [(1, "engine-2")]
+    assert pairs([retried], [having]) == [(1, "engine-1")]
+    assert pairs([replace(retried, device_type="cpu")], [having, other]) == [(1, "engine-2")]

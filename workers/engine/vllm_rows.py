@@ -71,6 +71,8 @@ def read_continuation(
     if tokens is None:
         return None
     wanted = request.continuation[unset:]
+    if len(rows) < len(wanted):
+        return None
     for token, row in zip(wanted, rows[len(rows) - len(wanted) :], strict=True):
         if not row or token not in row:
             return None

@@ -76,3 +76,8 @@ def test_greedy_is_what_nothing_exceeds_a_tie_included() -> None:
     assert tokens is not None
     assert [token.greedy for token in tokens] == [True, False]
     assert not score(asked(CONTEXT, [1, 2]), tokens).greedy
+
+
+def test_fewer_rows_than_tokens_are_none_that_can_be_believed() -> None:
+    request = asked(CONTEXT, [1, 2, 3])
+    assert read_continuation(request, rows([2, 3])[-2:], cached=0, siblings=Siblings(1)) is None
