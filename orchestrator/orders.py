@@ -30,8 +30,8 @@ from orchestrator.wire import (
 )
 
 TIMEOUT_SECONDS: dict[Stage, float | None] = {Stage.PREPARE: 4 * 3600.0, Stage.INFER: None, Stage.SCORE: 4 * 3600.0}
-STALL_SECONDS: dict[Stage, float | None] = {Stage.PREPARE: None, Stage.INFER: 4 * 3600.0, Stage.SCORE: None}
-"""Inference may take days, but answers come all along; long enough to load the largest weights from a slow disk."""
+STALL_SECONDS: dict[Stage, float | None] = {Stage.PREPARE: None, Stage.INFER: 3600.0, Stage.SCORE: None}
+"""Inference may take days, but answers come all along; long enough to load large weights from a slow disk."""
 
 
 class NoOrder(EvalyardError):

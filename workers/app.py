@@ -41,12 +41,28 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = read_worker_settings(kind=given.kind, worker_name=given.name, worker_slots=given.slots)
         engine = engine_info(settings.engine) if settings.worker_kind == "engine" else None
+        if engine is not None:
+            refuse_shared_gpus(settings, engine)
         store = artifacts.ArtifactStore(settings.artifacts_url)
         lock = _claim_scratch(settings)
         return _work(settings, engine, store, lock)
     except (WorkerSettingsError, EngineMissing, CannotStart, artifacts.ArtifactError, broker.BrokerError) as error:
         print(f"evalyard worker: {error}", file=sys.stderr)
         return 1
+
+
+def refuse_shared_gpus(settings: WorkerSettings, engine: EngineInfo) -> None:
+    """Two engines of one worker would see the same GPUs, and the second would find them taken.
+
+    Raises:
+        CannotStart: the worker has GPUs and more than one slot.
+    """
+    if engine.device_type != "cpu" and settings.worker_slots > 1:
+        raise CannotStart(
+            f"An engine worker on GPUs runs one engine, and {settings.worker_slots} slots would share its GPUs. Start "
+            "a worker for each engine instead, with a --name, an EVALYARD_WORKER_SCRATCH and GPUs of its own in "
+            "CUDA_VISIBLE_DEVICES."
+        )
 
 
 def _work(settings: WorkerSettings, engine: EngineInfo | None, store: artifacts.ArtifactStore, lock: IO[bytes]) -> int:

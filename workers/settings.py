@@ -46,7 +46,7 @@ class WorkerSettings(BaseSettings):
     worker_name: str = ""
     """Unique among all workers, and the name of its queue; the host's name and the kind by default."""
     worker_slots: int = Field(default=1, ge=1, le=256)
-    """Stages at the same time. An engine worker has one for each engine that its devices hold."""
+    """Stages at the same time. An engine worker on GPUs has one; start a worker for each share of the GPUs."""
     worker_engine_settings: dict[str, Any] = {}
     """Engine settings of this host, as a JSON object; an order's own settings win."""
     worker_scratch: Path = Field(default_factory=lambda: Path(platformdirs.user_cache_dir("evalyard", appauthor=False)))

@@ -1,16 +1,20 @@
 """The worker process itself, with a real broker: what it says of itself, and what it refuses."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from orchestrator import broker, wire
+from orchestrator.wire import EngineFamily
 from tests.services import Valkey, processes_with, valkey, wait_until
+from workers import app
+from workers.settings import WorkerSettings
 
 pytestmark = pytest.mark.flow
 
@@ -54,6 +58,18 @@ class Ear:
 def server(tmp_path: Path):
     with valkey(tmp_path / "valkey") as running:
         yield running
+
+
+@pytest.mark.parametrize(("device", "slots", "refused"), [("cuda", 2, True), ("cuda", 1, False), ("cpu", 2, False)])
+def test_engines_that_would_share_gpus_are_refused_at_the_start(
+    tmp_path: Path, device: Literal["cuda", "cpu"], slots: int, refused: bool
+):
+    settings = WorkerSettings(
+        broker_url="redis://localhost", artifacts_url=tmp_path.as_uri(), worker_kind="engine", worker_slots=slots
+    )
+    info = wire.EngineInfo(family=EngineFamily.VLLM, version="1", device_type=device, device="a device")
+    with pytest.raises(app.CannotStart, match="CUDA_VISIBLE_DEVICES") if refused else contextlib.nullcontext():
+        app.refuse_shared_gpus(settings, info)
 
 
 def test_a_worker_says_what_it_is_refuses_a_foreign_order_and_says_goodbye(tmp_path: Path, server: Valkey):
