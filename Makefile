@@ -7,7 +7,7 @@ DATA ?= .evalyard
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(PYTHON) deploy/environment.py --set $(SET) --folder $(VENV)
-PATHS := orchestrator workers submissions deploy tests
+PATHS := orchestrator workers submissions deploy tests benchmarks
 PYTEST := $(BIN)/python -m pytest $(if $(CI),-p tests.strict)
 
 .DEFAULT_GOAL := help
