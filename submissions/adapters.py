@@ -3,6 +3,7 @@
 The engine looks at the adapter's tensors as well, and has the last word.
 """
 
+import re
 from typing import Any
 
 from orchestrator.wire import EngineFamily
@@ -27,6 +28,12 @@ UNAPPLIED = {
 }
 """Settings of PEFT's LoRA beside rank, scale and targets, when they are set to anything."""
 
+MOST_PATTERNS, MOST_PATTERN_TEXT = 2048, 256
+"""Modules with a rank or scale of their own, and characters of each one's name."""
+
+_PATTERN = re.compile(r"\^?\w+(\.\w+)*")
+"""A module's name, or the end of one. Engines take more than that as a regular expression, which need not ever end."""
+
 PLAIN_STARTS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
 """Ways to begin training that leave the base model's weights as they are. The others (PiSSA, OLoRA, …) change them."""
 
@@ -40,6 +47,12 @@ def objection(config: dict[str, Any], engine: EngineFamily) -> str | None:
             return f"{what}, which is not applied"
     if config.get("bias") not in (None, "none"):
         return f"trains biases of its base model (bias='{shown(str(config['bias']))}'), which are not applied"
+    for name in ("rank_pattern", "alpha_pattern"):
+        if (patterns := config.get(name)) and not _named_plainly(patterns):
+            return (
+                f"gives ranks or scales to more than {MOST_PATTERNS} modules, or not by their names ({name}), which is "
+                "not applied"
+            )
     start = config.get("init_lora_weights")
     if isinstance(start, str) and start.lower() not in PLAIN_STARTS:
         return (
@@ -49,6 +62,14 @@ def objection(config: dict[str, Any], engine: EngineFamily) -> str | None:
     if engine is EngineFamily.VLLM and rank > RANKS[-1]:
         return f"has rank {rank}, and vLLM applies ranks up to {RANKS[-1]}"
     return None
+
+
+def _named_plainly(patterns: Any) -> bool:
+    return (
+        isinstance(patterns, dict)
+        and len(patterns) <= MOST_PATTERNS
+        and all(len(name) <= MOST_PATTERN_TEXT and _PATTERN.fullmatch(name) for name in patterns)
+    )
 
 
 def largest_rank(config: dict[str, Any]) -> int:

@@ -5,6 +5,7 @@ be scored under its name. Reads JSON and safetensors headers only.
 """
 
 import json
+import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping
@@ -26,6 +27,12 @@ Shape = tuple[int, ...]
 
 _PACKED: Shape = ()
 """Stands for a matrix whose stored shape says nothing, as several weights share an element."""
+
+MOST_PATTERNS, MOST_PATTERN_TEXT = 2048, 256
+"""Modules with a rank or scale of their own, and characters of each one's name: large models have under a thousand."""
+
+_PATTERN = re.compile(r"\^?\w+(\.\w+)*")
+"""A module's name, or the end of one. Engines take more than that as a regular expression, which need not ever end."""
 
 _PART = re.compile(r"(?:base_model\.model\.)?(.+)\.lora_(embedding_)?([AB])(?:\.weight)?")
 
@@ -50,6 +57,8 @@ class Adapter:
     """The longest side of the matrices that it changes."""
     modules: tuple[str, ...]
     """Last parts of the changed modules' names, e.g. `("o_proj", "q_proj")`."""
+    names: tuple[str, ...]
+    """The changed modules' whole names, as the adapter has them."""
 
 
 def find_adapter(work: InferWork) -> Adapter | None:
@@ -68,10 +77,13 @@ def find_adapter(work: InferWork) -> Adapter | None:
 def read_adapter(model: Model, folder: Path, base: Mapping[str, Shape]) -> Adapter:
     """The adapter in `folder`, after making sure that every module it changes is one of `base`, by name and shape.
 
+    Engines scale an update by the rank that the config gives to it, so each must have that rank.
+
     Raises:
         StageFailure: as `find_adapter`.
     """
-    kind = read_adapter_config(model, folder).get("peft_type")
+    config = read_adapter_config(model, folder)
+    kind = config.get("peft_type")
     if kind != "LORA":
         raise StageFailure(
             FailureKind.ARCHITECTURE,
@@ -85,7 +97,14 @@ def read_adapter(model: Model, folder: Path, base: Mapping[str, Shape]) -> Adapt
         )
     parts = _parts(model, read_shapes(folder / WEIGHTS))
     known = _by_place(base)
+    _check_scale(model, config)
     for module, part in parts.items():
+        if part.rank != (said := _rank(config, module)):
+            raise StageFailure(
+                FailureKind.WEIGHTS,
+                f"The adapter {model.name} holds an update of rank {part.rank} for {module}, and its {CONFIG} says "
+                f"rank {said}, by which it would be scaled wrongly. Save both files again, from one training.",
+            )
         if not known.get(_place(module), set()) & {part.whole, part.whole[::-1], _PACKED}:
             raise StageFailure(
                 FailureKind.WEIGHTS,
@@ -97,7 +116,33 @@ def read_adapter(model: Model, folder: Path, base: Mapping[str, Shape]) -> Adapt
         rank=max(part.rank for part in parts.values()),
         widest=max(side for part in parts.values() for side in part.whole),
         modules=tuple(sorted({module.rpartition(".")[2] for module in parts})),
+        names=tuple(sorted(parts)),
     )
+
+
+def _check_scale(model: Model, config: dict[str, Any]) -> None:
+    ranks = [config.get("r"), *_pattern(config, "rank_pattern").values()]
+    alphas = [config.get("lora_alpha"), *_pattern(config, "alpha_pattern").values()]
+    if not all(type(rank) is int and rank > 0 for rank in ranks) or not all(
+        type(alpha) in (int, float) and math.isfinite(alpha) for alpha in alphas
+    ):
+        raise StageFailure(
+            FailureKind.CONFIG,
+            f"{CONFIG} of the adapter {model.name} gives no plain rank and scale (r, lora_alpha) for each of its "
+            "modules. Save it again.",
+        )
+
+
+def _rank(config: dict[str, Any], module: str) -> Any:
+    """The rank that the config gives to a module, by PEFT's rule: the first pattern counts that its name ends with."""
+    for pattern, rank in _pattern(config, "rank_pattern").items():
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            return rank
+    return config["r"]
+
+
+def _pattern(config: dict[str, Any], name: str) -> dict[str, Any]:
+    return config.get(name) or {}
 
 
 @dataclass(frozen=True)
@@ -157,10 +202,10 @@ def _place(module: str) -> str:
 
 
 def read_adapter_config(model: Model, folder: Path) -> dict[str, Any]:
-    """adapter_config.json of the folder.
+    """adapter_config.json of the folder, with nothing in it that engines would run as a regular expression.
 
     Raises:
-        StageFailure: it is missing, or no JSON object.
+        StageFailure: it is missing, no JSON object, or holds other patterns than names.
     """
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
@@ -170,4 +215,16 @@ def read_adapter_config(model: Model, folder: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(config, dict):
         raise StageFailure(FailureKind.CONFIG, f"{CONFIG} of the adapter {model.name} is not a JSON object.")
+    for name in ("rank_pattern", "alpha_pattern"):
+        patterns = config.get(name) or {}
+        if not isinstance(patterns, dict) or len(patterns) > MOST_PATTERNS or not all(map(_plain, patterns)):
+            raise StageFailure(
+                FailureKind.ARCHITECTURE,
+                f"The adapter {model.name} gives ranks or scales to more than {MOST_PATTERNS} modules, or not by their "
+                f"names ({name}), which is not applied. {MERGE}",
+            )
     return config
+
+
+def _plain(pattern: str) -> bool:
+    return len(pattern) <= MOST_PATTERN_TEXT and _PATTERN.fullmatch(pattern) is not None

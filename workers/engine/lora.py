@@ -13,12 +13,9 @@ from workers.stage import StageFailure
 
 PROBE_TOKENS, PROBE_LOGPROBS = 8, 5
 
-PEFT_SETTINGS = (
-    "r", "lora_alpha", "target_modules", "exclude_modules", "fan_in_fan_out", "use_rslora", "layers_to_transform",
-    "layers_pattern", "rank_pattern", "alpha_pattern", "task_type",
-)  # fmt: skip
-"""What of an adapter's config is given to peft: what its tensors mean. The rest changes the base, or names modules to
-import."""
+PEFT_SETTINGS = ("r", "lora_alpha", "fan_in_fan_out", "use_rslora", "rank_pattern", "alpha_pattern", "task_type")
+"""What of an adapter's config is given to peft: what its tensors mean. The rest changes the base, names modules to
+import, or chooses the changed ones by regular expressions, where the tensors say it themselves."""
 
 
 def load(engine: Any, model: Model, adapter: Adapter) -> Any:
@@ -67,7 +64,8 @@ def wrap(whole: Any, model: Model, adapter: Adapter) -> Any:
     """
     peft: Any = import_module("peft")
     given = read_adapter_config(model, adapter.folder)
-    config = peft.LoraConfig(**{name: given[name] for name in PEFT_SETTINGS if name in given})
+    settings = {name: given[name] for name in PEFT_SETTINGS if name in given}
+    config = peft.LoraConfig(**settings, target_modules=list(adapter.names))
     try:
         return peft.PeftModel.from_pretrained(whole, str(adapter.folder), config=config)
     except ValueError as error:

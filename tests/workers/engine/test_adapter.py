@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from orchestrator.wire import FailureKind, Model, Precision
+from orchestrator.wire import EngineFamily, FailureKind, Model, Precision
+from submissions.adapters import objection
 from tests.adapters import build_adapter
 from tests.tiny import build_tiny_model
-from workers.engine.adapter import Adapter, read_adapter
+from workers.engine.adapter import Adapter, read_adapter, read_adapter_config
 from workers.engine.weights import read_all_shapes
 from workers.model_folders import tokenizer_folder, whole_folder
 from workers.stage import StageFailure
@@ -56,6 +57,54 @@ def test_an_adapter_says_what_it_changes(adapter: Path, base: Path) -> None:
     found = read(adapter, base)
     assert found.modules == ("down_proj", "gate_proj", "o_proj", "q_proj", "v_proj")
     assert (found.rank, found.widest) == (4, 128)
+
+
+@pytest.mark.parametrize(
+    ("config", "fits"),
+    [
+        ({"rank_pattern": {"self_attn.q_proj": 4, "nowhere": 9}, "alpha_pattern": {"^model.layers.0": 3.5}}, True),
+        ({"r": 16, "rank_pattern": {"self_attn": 9, r"v_proj": 4, "_proj": 9}}, False),
+        ({"r": 16, "rank_pattern": {f"{name}_proj": 4 for name in ("q", "v", "o", "gate", "down")}}, True),
+        ({"r": 16}, False),
+        ({"rank_pattern": {"o_proj": 8}}, False),
+        ({"rank_pattern": {"layers.1.mlp.down_proj": 8}}, False),
+        ({"rank_pattern": {"^model.layers.0.mlp.down_proj": 2, "down_proj": 4}}, False),
+    ],
+)
+def test_each_update_has_the_rank_that_the_config_scales_it_by(
+    config: dict[str, Any], fits: bool, tmp_path: Path, base: Path
+) -> None:
+    adapter = build_adapter(tmp_path / "adapter", base, **config)
+    if fits:
+        assert read(adapter, base).rank == 4
+        return
+    failure = refused(adapter, base)
+    assert failure.kind is FailureKind.WEIGHTS
+    assert "rank 4 for model.layers" in failure.sentence
+
+
+@pytest.mark.parametrize("config", [{"r": None}, {"r": True}, {"lora_alpha": float("nan")}, {"lora_alpha": "8"}])
+def test_a_config_without_rank_or_scale_is_refused(config: dict[str, Any], tmp_path: Path, base: Path) -> None:
+    failure = refused(build_adapter(tmp_path / "adapter", base, **config), base)
+    assert (failure.kind, "r, lora_alpha" in failure.sentence) == (FailureKind.CONFIG, True)
+
+
+@pytest.mark.parametrize(
+    "patterns",
+    [{r"(\w|[a-z]|.)*(?<=\d)": 4}, {"q_proj$": 4}, {"a" * 300: 4}, {f"m{number}": 4 for number in range(3000)}, ["q"]],
+    ids=["endless", "expression", "long", "many", "a list"],
+)
+@pytest.mark.parametrize("name", ["rank_pattern", "alpha_pattern"])
+def test_no_regular_expression_of_an_adapter_reaches_an_engine(
+    name: str, patterns: Any, tmp_path: Path, base: Path
+) -> None:
+    adapter = build_adapter(tmp_path / "adapter", base, **{name: patterns})
+    failure = refused(adapter, base)
+    assert (failure.kind, "Merge it" in failure.sentence) == (FailureKind.ARCHITECTURE, True)
+    with pytest.raises(StageFailure):
+        read_adapter_config(model(), adapter)
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    assert name in str(objection(config, EngineFamily.VLLM))
 
 
 def test_embeddings_are_matched_the_other_way_round(tmp_path: Path, base: Path) -> None:

@@ -20,7 +20,7 @@ LLAMA: dict[str, Any] = {
     "num_hidden_layers": 16,
     "max_position_embeddings": 4096,
 }
-LORA = Adapter(Path("/lora"), rank=12, widest=8192, modules=("q_proj", "v_proj"))
+LORA = Adapter(Path("/lora"), rank=12, widest=8192, modules=("q_proj", "v_proj"), names=("q_proj", "v_proj"))
 
 
 def settings(
