@@ -184,7 +184,7 @@ class TransformersEngine:
         return None
 
     def _precision_options(self, config: dict[str, Any]) -> dict[str, Any]:
-        precision = self._work.model.precision
+        precision, dtype = self._work.model.precision, self._work.identity.get("dtype")
         if precision in (Precision.BFLOAT16, Precision.FLOAT16, Precision.FLOAT32):
             return {"dtype": precision.value}
         if precision is Precision.GPTQ:
@@ -194,12 +194,15 @@ class TransformersEngine:
                     f"Model {self._work.model.name} is not quantised with GPTQ. Choose the precision of its weights.",
                 )
             _require("gptqmodel", "gptq")
-            return {"dtype": "float16"}
+            return {"dtype": dtype}
         _require("bitsandbytes", precision.value)
         import transformers
 
         eight = precision is Precision.EIGHT_BIT
-        return {"quantization_config": transformers.BitsAndBytesConfig(load_in_8bit=eight, load_in_4bit=not eight)}
+        bits = transformers.BitsAndBytesConfig(
+            load_in_8bit=eight, load_in_4bit=not eight, bnb_4bit_compute_dtype=None if eight else dtype
+        )
+        return {"dtype": dtype, "quantization_config": bits}
 
 
 def _input(request: Request) -> list[int]:

@@ -15,7 +15,6 @@ from workers.engine.sizes import (
     cache_bytes_per_token,
     head_size,
     quantization,
-    stored_dtype,
     tensor_parallel_size,
 )
 from workers.engine.weights import text_config
@@ -90,7 +89,7 @@ def derive(
                 f"Setting '{name}' decides what is answered or which code runs; it is no setting of the engine.",
             )
     on_cpu = info.device_type == "cpu"
-    precision = precision_arguments(work.model, config)
+    precision = precision_arguments(work, config)
     if on_cpu:
         _refuse_odd_heads(work.model, config)
         if precision.get("quantization") == "bitsandbytes":
@@ -188,8 +187,12 @@ def smaller(arguments: dict[str, Any], footprint: int, *, on_cpu: bool) -> dict[
     return arguments | less
 
 
-def precision_arguments(model: Model, config: dict[str, Any]) -> dict[str, Any]:
-    """dtype and quantisation for vLLM; a checkpoint that is quantised already keeps its own scheme."""
+def precision_arguments(work: InferWork, config: dict[str, Any]) -> dict[str, Any]:
+    """dtype and quantisation for vLLM; a checkpoint that is quantised already keeps its own scheme.
+
+    Quantised weights are computed in what the model identity names.
+    """
+    model = work.model
     quantised = quantization(config).get("quant_method")
     match model.precision:
         case Precision.BFLOAT16 | Precision.FLOAT16 | Precision.FLOAT32:
@@ -200,9 +203,9 @@ def precision_arguments(model: Model, config: dict[str, Any]) -> dict[str, Any]:
                     FailureKind.PRECISION,
                     f"Model {model.name} is not quantised with GPTQ. Choose the precision of its weights.",
                 )
-            return {"dtype": computing_dtype(config)}
+            return {"dtype": work.identity["dtype"]}
         case Precision.FOUR_BIT:
-            return BITSANDBYTES | {"dtype": computing_dtype(config)}
+            return BITSANDBYTES | {"dtype": work.identity["dtype"]}
         case Precision.EIGHT_BIT:
             if quantised != "bitsandbytes":
                 raise StageFailure(
@@ -210,13 +213,7 @@ def precision_arguments(model: Model, config: dict[str, Any]) -> dict[str, Any]:
                     f"vLLM loads 8-bit weights only where the repository holds them; {model.name} does not. Choose "
                     "bfloat16, or 4bit.",
                 )
-            return BITSANDBYTES | {"dtype": computing_dtype(config)}
-
-
-def computing_dtype(config: dict[str, Any]) -> str:
-    """What quantised weights are computed in: the config's 16-bit type, as the model identity names it."""
-    stored = stored_dtype(config)
-    return stored if stored in ("bfloat16", "float16") else "float16"
+            return BITSANDBYTES | {"dtype": work.identity["dtype"]}
 
 
 def context_length(work: InferWork, need: Need, config: dict[str, Any]) -> int | None:

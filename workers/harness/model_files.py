@@ -190,9 +190,12 @@ def _quantization(precision: Precision, config: Any) -> str | None:
 
 
 def _dtype(precision: Precision, config: Any) -> str:
+    """What is computed in. Engines read it in the identity: for quantised weights it is the config's 16-bit type."""
     if precision in (Precision.BFLOAT16, Precision.FLOAT16, Precision.FLOAT32):
         return precision.value
-    stored = str(getattr(config, "dtype", None) or "").removeprefix("torch.")
+    # Multimodal models may say it of their text part only.
+    named = getattr(config, "dtype", None) or getattr(config.get_text_config(), "dtype", None)
+    stored = str(named or "").removeprefix("torch.")
     return stored if stored in ("bfloat16", "float16") else "float16"
 
 

@@ -11,7 +11,7 @@ import pytest
 from orchestrator.wire import EngineFamily, Model, Precision
 from tests.quantised import SCHEMES, quantise
 from tests.tiny import build_tiny_model
-from tests.workers.engine.factories import infer_work, responses_in, write_sheet
+from tests.workers.engine.factories import IDENTITY, infer_work, responses_in, write_sheet
 from tests.workers.engine.test_real_engines import log_likelihoods
 from workers import child
 from workers.engine.info import EngineMissing, engine_info
@@ -88,6 +88,7 @@ def answers(
         engine=engine,
         model=Model(name="acme/m", revision="sha256-0", precision=precision),
         model_folder=str(model_folder),
+        identity=IDENTITY | {"dtype": "float16" if precision is Precision.GPTQ else precision.value},
     )
     outcome = child.start(work, folder / "out", log=folder / "log").outcome()
     assert outcome.done, outcome.sentence + outcome.log_tail

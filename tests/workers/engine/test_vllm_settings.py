@@ -104,7 +104,7 @@ def test_the_operator_s_settings_win_but_cannot_change_the_answers() -> None:
         (Precision.BFLOAT16, {"dtype": "bfloat16"}),
         (Precision.FLOAT16, {"dtype": "float16"}),
         (Precision.FLOAT32, {"dtype": "float32"}),
-        (Precision.FOUR_BIT, {"dtype": "float16", "quantization": "bitsandbytes", "load_format": "bitsandbytes"}),
+        (Precision.FOUR_BIT, {"dtype": "float32", "quantization": "bitsandbytes", "load_format": "bitsandbytes"}),
     ],
 )
 def test_a_precision_becomes_the_engine_s_arguments(precision: Precision, arguments: dict[str, str]) -> None:
@@ -119,14 +119,18 @@ def test_bitsandbytes_is_refused_on_a_cpu_before_anything_is_loaded() -> None:
 def test_gptq_needs_weights_that_are_quantised_so() -> None:
     assert refused(precision=Precision.GPTQ).kind is FailureKind.PRECISION
     quantised = settings(precision=Precision.GPTQ, config={"quantization_config": {"quant_method": "gptq"}})
-    assert quantised.arguments["dtype"] == "float16"
+    assert quantised.arguments["dtype"] == IDENTITY["dtype"]
 
 
-def test_quantised_weights_are_computed_in_the_type_that_the_identity_names() -> None:
-    gptq = {"quantization_config": {"quant_method": "gptq"}}
-    for named, dtype in (("bfloat16", "bfloat16"), ("torch.float16", "float16"), ("float32", "float16")):
-        for config in ({"dtype": named}, {"torch_dtype": named}):
-            assert settings(precision=Precision.GPTQ, config=gptq | config).arguments["dtype"] == dtype
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_quantised_weights_are_computed_in_the_type_that_the_identity_names(dtype: str) -> None:
+    other = {"dtype": "float16" if dtype == "bfloat16" else "bfloat16"}
+    for precision, method in (
+        (Precision.GPTQ, "gptq"), (Precision.EIGHT_BIT, "bitsandbytes"), (Precision.FOUR_BIT, "bitsandbytes")
+    ):  # fmt: skip
+        config = other | {"quantization_config": {"quant_method": method}}
+        found = settings(precision=precision, config=config, info=GPU, identity=IDENTITY | {"dtype": dtype})
+        assert found.arguments["dtype"] == dtype
 
 
 def test_eight_bits_are_not_made_on_the_fly() -> None:
