@@ -26,8 +26,8 @@ CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 CPU_BLOCK = 32
 """Tokens of a cache block on a CPU: its kernels want multiples of 32, and small blocks are reused more often."""
 
-CPU_SEQUENCES = 64
-"""Requests computed together on a CPU: more only costs memory there."""
+CPU_SEQUENCES, CPU_TOKENS = 64, 4096
+"""Requests and tokens computed together on a CPU: more only costs memory there."""
 
 BITSANDBYTES = {"quantization": "bitsandbytes", "load_format": "bitsandbytes"}
 """It has a loader of its own, which reads safetensors where there are any; that there are is checked before."""
@@ -35,11 +35,12 @@ BITSANDBYTES = {"quantization": "bitsandbytes", "load_format": "bitsandbytes"}
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Ranks for which vLLM keeps room."""
 
-CPU_LORA_BYTES, CPU_LORA_TOKENS = 1 << 30, 4096
-"""On a CPU vLLM copies an adapter's matrix for each token of a step: the memory for that, and the most tokens."""
+CPU_LORA_BYTES = 1 << 30
+"""On a CPU vLLM copies an adapter's matrix for each token of a step: the memory for that."""
 
-USUAL_SEQUENCES, USUAL_TOKENS = 256, 8192
-"""Requests and tokens at a time from which a smaller footprint starts where none is set."""
+GPU_SEQUENCES, GPU_TOKENS = 256, 8192
+"""Requests and tokens computed together on a GPU. vLLM itself takes 1024 and 16384 from 70 GiB on, and does not count
+the logits of scored prompts among what it must leave room for: one step's are gigabytes."""
 
 SHARE_STEP = 0.05
 
@@ -128,14 +129,14 @@ def derive(
         arguments |= {
             "enforce_eager": True,
             "block_size": CPU_BLOCK,
-            "max_num_seqs": CPU_SEQUENCES,
             "kv_cache_memory_bytes": _cpu_cache_bytes(work, arguments["max_model_len"], config=config, info=info),
         }
         # Without it the first scored row waits up to half a minute for a compiler.
         environment["TORCHDYNAMO_DISABLE"] = "1"
     if adapter is not None:
         arguments |= lora_arguments(work.model, adapter, on_cpu=on_cpu)
-    return VllmSettings(smaller(arguments | work.settings, work.footprint, on_cpu=on_cpu), environment)
+    whole = with_step(arguments | work.settings, on_cpu=on_cpu)
+    return VllmSettings(smaller(whole, work.footprint, on_cpu=on_cpu), environment)
 
 
 def lora_arguments(model: Model, adapter: Adapter, *, on_cpu: bool) -> dict[str, Any]:
@@ -163,8 +164,19 @@ def lora_arguments(model: Model, adapter: Adapter, *, on_cpu: bool) -> dict[str,
     }
     if on_cpu:
         tokens = CPU_LORA_BYTES // (4 * rank * adapter.widest)
-        arguments["max_num_batched_tokens"] = min(CPU_LORA_TOKENS, max(CPU_SEQUENCES, tokens))
+        arguments["max_num_batched_tokens"] = min(CPU_TOKENS, max(CPU_SEQUENCES, tokens))
     return arguments
+
+
+def with_step(arguments: dict[str, Any], *, on_cpu: bool) -> dict[str, Any]:
+    """The arguments with how much is computed at a time, where that is not set: what a smaller footprint halves."""
+    usual_sequences, usual_tokens = (CPU_SEQUENCES, CPU_TOKENS) if on_cpu else (GPU_SEQUENCES, GPU_TOKENS)
+    tokens = arguments.get("max_num_batched_tokens")
+    sequences = arguments.get("max_num_seqs") or min(usual_sequences, tokens or usual_sequences)
+    if tokens is None:
+        length = arguments.get("max_model_len")
+        tokens = max(sequences, min(usual_tokens, sequences * length) if length else usual_tokens)
+    return arguments | {"max_num_seqs": sequences, "max_num_batched_tokens": tokens}
 
 
 def smaller(arguments: dict[str, Any], footprint: int, *, on_cpu: bool) -> dict[str, Any]:
@@ -175,10 +187,9 @@ def smaller(arguments: dict[str, Any], footprint: int, *, on_cpu: bool) -> dict[
     """
     if footprint == 0:
         return arguments
-    less = {
-        "max_num_seqs": max(1, int(arguments.get("max_num_seqs", USUAL_SEQUENCES)) >> footprint),
-        "max_num_batched_tokens": max(64, int(arguments.get("max_num_batched_tokens", USUAL_TOKENS)) >> footprint),
-    }
+    sequences = max(1, int(arguments["max_num_seqs"]) >> footprint)
+    tokens = max(64, sequences, int(arguments["max_num_batched_tokens"]) >> footprint)
+    less = {"max_num_seqs": sequences, "max_num_batched_tokens": tokens}
     if not on_cpu:
         share = float(arguments.get("gpu_memory_utilization", USUAL_SHARE)) - SHARE_STEP * footprint
         return arguments | less | {"gpu_memory_utilization": max(0.1, round(share, 3))}

@@ -156,6 +156,29 @@ def test_after_running_out_of_memory_the_engine_computes_half_as_much_at_a_time_
     assert [level["gpu_memory_utilization"] for level in levels] == [0.8, 0.75, 0.7, 0.65]
 
 
+def test_the_first_engine_is_told_what_the_next_ones_get_half_of() -> None:
+    for info, sequences, tokens in ((GPU, 256, 8192), (CPU, 64, 4096)):
+        levels = [settings(info=info, footprint=level).arguments for level in range(4)]
+        assert [level["max_num_seqs"] for level in levels] == [sequences >> level for level in range(4)]
+        assert [level["max_num_batched_tokens"] for level in levels] == [tokens >> level for level in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("given", "longest", "step"),
+    [
+        ({}, 9, (256, 2560)),
+        ({"max_num_seqs": 3}, 900, (3, 2703)),
+        ({"max_num_batched_tokens": 100}, 900, (100, 100)),
+        ({"max_num_seqs": 512, "max_num_batched_tokens": 600}, 900, (512, 600)),
+    ],
+)
+def test_a_step_is_no_wider_than_it_is_long(given: dict[str, int], longest: int, step: tuple[int, int]) -> None:
+    found = settings(info=GPU, given=given, longest=longest).arguments
+    assert (found["max_num_seqs"], found["max_num_batched_tokens"]) == step
+    less = settings(info=GPU, given=given, longest=longest, footprint=3).arguments
+    assert less["max_num_seqs"] <= less["max_num_batched_tokens"]
+
+
 def test_on_a_cpu_a_smaller_footprint_has_a_smaller_cache_too() -> None:
     caches = [settings(footprint=level).arguments["kv_cache_memory_bytes"] for level in range(3)]
     assert caches[1] == caches[0] // 2
@@ -173,7 +196,7 @@ def test_room_for_an_adapter_is_kept_in_the_modules_that_it_changes(rank: int, r
     arguments = settings(info=GPU, adapter=replace(LORA, rank=rank)).arguments
     assert (arguments["enable_lora"], arguments["max_lora_rank"]) == (True, room)
     assert arguments["lora_target_modules"] == ["q_proj", "v_proj"]
-    assert "max_num_batched_tokens" not in arguments
+    assert arguments["max_num_batched_tokens"] == 8192
     assert "enable_lora" not in settings(info=GPU).arguments
 
 
