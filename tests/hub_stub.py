@@ -35,6 +35,8 @@ class HubStub:
     requests: list[str] = field(default_factory=list)
     fetched: list[str] = field(default_factory=list)
     """Files that were sent whole, as `org/name/file`."""
+    sizes: dict[str, int] = field(default_factory=dict)
+    """What the Hub says of the size of a file, `org/name/file`, that is really small."""
     open: threading.Event = field(default_factory=threading.Event)
     """While it is not set, weights are held back: a download that takes its time."""
 
@@ -141,6 +143,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         body = (folder / file).read_bytes()
         headers = {"X-Repo-Commit": sha_of(name), "ETag": f'"{hashlib.sha256(body).hexdigest()}"'}
+        if self.command == "HEAD" and f"{name}/{file}" in self.hub.sizes:
+            headers["X-Linked-Size"] = str(self.hub.sizes[f"{name}/{file}"])
         if self.command == "GET" and "Range" not in self.headers:
             self.hub.fetched.append(f"{name}/{file}")
             if file.endswith(".safetensors"):

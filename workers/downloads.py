@@ -5,7 +5,7 @@ class of a failure and a sentence. The token stays in this process.
 """
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,48 +45,58 @@ class Wanted(NamedTuple):
     """With the safetensors, or config, tokenizer and templates alone."""
 
 
-def download(wanted: Wanted, *, token: str | None, cache: Path | None = None, threads: int = THREADS) -> Path:
-    """The snapshot, fetched into a cache (the user's own by default); from there when the Hub is away.
+class Listed(NamedTuple):
+    """A file of a repository."""
+
+    name: str
+    size: int
+    missing: bool
+    """It is not in the cache yet."""
+
+
+def download(
+    wanted: Wanted, files: Iterable[Listed], *, token: str | None, cache: Path | None = None, threads: int = THREADS
+) -> Path:
+    """The snapshot, fetched into a cache (the user's own by default); all of these `files` are in it.
 
     Raises:
         ModelUnavailable: see the class of the failure.
     """
     with _in_sentences(wanted):
         arguments = _arguments(wanted, cache)
-        return Path(huggingface_hub.snapshot_download(**arguments, token=token, max_workers=threads))
+        found = Path(huggingface_hub.snapshot_download(**arguments, token=token, max_workers=threads))
+    # When the Hub went away since it was asked for the list, this is what the cache had of it before.
+    for file in files:
+        if not (found / file.name).is_file():
+            raise _away(wanted.name, wanted.revision, ConnectionError(f"{file.name} is missing."))
+    return found
 
 
-def missing_bytes(wanted: Wanted, *, token: str | None, cache: Path | None = None) -> int | None:
-    """How much a download would fetch, as the Hub says; None when it cannot be asked, or says no.
+def listing(wanted: Wanted, *, token: str | None, cache: Path | None = None) -> list[Listed]:
+    """The files that a download would leave in the cache, as the Hub says, or said when some were fetched before.
 
     Raises:
-        ModelUnavailable: see the class of the failure.
+        ModelUnavailable: the Hub cannot be asked, or says no; then nobody knows which files there are.
     """
     with _in_sentences(wanted):
         try:
             files = huggingface_hub.snapshot_download(**_arguments(wanted, cache), token=token, dry_run=True)
-        except hub_errors.DryRunError:
-            return None
-        return sum(int(file.file_size or 0) for file in files if file.will_download)
-
-
-def on_disk(wanted: Wanted, *, cache: Path | None = None) -> Path | None:
-    """The snapshot as a cache has it, asking nobody; None when it is known to lack a file.
-
-    A cache that another program filled may not know which files there are: then a partial snapshot is returned.
-    """
-    try:
-        return Path(huggingface_hub.snapshot_download(**_arguments(wanted, cache), local_files_only=True))
-    except (hub_errors.LocalEntryNotFoundError, hub_errors.HFValidationError):
-        return None
+        except hub_errors.DryRunError as error:
+            raise error.__cause__ or error from None
+        return [Listed(file.filename, int(file.file_size or 0), missing=file.will_download) for file in files]
 
 
 def in_the_users_cache(wanted: Wanted, *, token: str | None) -> Path | None:
-    """The snapshot that another program fetched to where all of them do; None when it is not all there."""
-    found = on_disk(wanted)
-    if found is None or missing_bytes(wanted, token=token) not in (0, None):
+    """The snapshot that another program fetched to where all of them do; None when it is not all there.
+
+    Raises:
+        ModelUnavailable: some of it is there, and nobody knows whether that is all.
+    """
+    try:
+        found = Path(huggingface_hub.snapshot_download(**_arguments(wanted, None), local_files_only=True))
+    except (hub_errors.LocalEntryNotFoundError, hub_errors.HFValidationError):
         return None
-    return found
+    return None if any(file.missing for file in listing(wanted, token=token)) else found
 
 
 def _arguments(wanted: Wanted, cache: Path | None) -> dict[str, Any]:

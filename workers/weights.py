@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 
 from orchestrator.artifacts import file_sha256, model_folder_digest
 from orchestrator.wire import FailureKind, Model
-from workers.downloads import WEIGHTS, Wanted, download
+from workers.downloads import WEIGHTS, Wanted, download, listing
 from workers.downloads import ModelUnavailable as ModelUnavailable
-from workers.hub_cache import HubCache, Use
+from workers.hub_cache import HubCache
+from workers.marks import Use
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,10 @@ class Weights:
         return self._cache is not None and all(map(self._cache.has_weights, needed))
 
     def expect(self, models: Iterable[Model]) -> None:
-        """Let downloads of models that are wanted soon go out last."""
-        for model in models:
-            for revision in filter(None, (model.revision, model.base_revision)):
-                if self._cache:
-                    self._cache.touch(revision)
+        """Let downloads of models that are wanted soon go out late, the first of these last of all."""
+        if self._cache:
+            revisions = [revision for model in models for revision in (model.revision, model.base_revision)]
+            self._cache.expect([revision for revision in revisions if revision])
 
     def _find(self, name: str, revision: str, folder: str | None, *, how: "_How") -> Path:
         if is_local(revision, folder):
@@ -108,7 +108,7 @@ class Weights:
 
     def _fetch(self, wanted: Wanted, how: "_How") -> Path:
         if self._cache is None:
-            return download(wanted, token=self._token)
+            return download(wanted, listing(wanted, token=self._token), token=self._token)
         found, use = self._cache.fetch(wanted, token=self._token, ahead=how.ahead)
         with self._lock:
             uses = self._uses.get(how.attempt or "")
