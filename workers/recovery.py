@@ -10,11 +10,16 @@ A crash, an exception, a hang: what the engine held then is suspect. Everything 
 and then each suspect context with nothing else in the engine. One after the other, not by halving: an engine start
 costs from 15 seconds to minutes, and this way the engine dies once in the crowd and once of the culprit alone, however
 many the suspects are; halving n of them kills an engine for each half that holds the culprit, log2(n) of them. What it
-costs is that a few hundred requests at most are not computed side by side. What kills the engine alone is set aside.
+costs is that the suspects are not computed side by side. A GPU engine may have held 512 contexts: scored ones take a
+step or two each, but a long generation alone takes seconds to minutes, and hundreds of them hours. What kills the engine
+alone is set aside.
 
 SIGKILL says little of the requests: it comes from a person or another program as a rule (the kernel's own, for want of
 memory, is told apart by `workers.child`). So what was in flight is only put last; it is suspect after dying there once
 more, and set aside after two such deaths alone.
+
+An attempt is started again 20 times at most: an engine that dies a minute after each start would take months, though
+each start seals something.
 """
 
 from collections.abc import Callable
@@ -37,6 +42,12 @@ MOST_SET_ASIDE = 3
 MOST_FRUITLESS = 2
 """Restarts in a row after which nothing new was learnt: nothing sealed, and no suspect set aside."""
 
+MOST_RESTARTS = 20
+"""Of one attempt, whatever each of them achieved."""
+
+FIRST_AND_LAST = 5
+"""Sentences that are kept of restarts: so many of the first, so many of the last."""
+
 
 @dataclass(frozen=True)
 class Ending:
@@ -51,6 +62,7 @@ class Ending:
 class Tries:
     """What the tries before have shown, beside what stands in the work itself."""
 
+    restarts: int = 0
     fruitless: int = 0
     killed_alone: frozenset[str] = frozenset()
     """Requests that were in the engine, alone, at a SIGKILL."""
@@ -78,7 +90,7 @@ def answer_all(
         following = next_try(work, Ending(outcome, left_in_flight(out)), tries)
         if following is None:
             forget_in_flight(out)
-            return _with_what_was_tried(outcome, work)
+            return _with_what_was_tried(outcome, work, tries)
         tell(following.sentence)
         work, tries = following.work, following.tries
 
@@ -86,7 +98,7 @@ def answer_all(
 def next_try(work: InferWork, ending: Ending, tries: Tries) -> NextTry | None:
     """What to run after a try that ended so; None when that was the last word."""
     outcome = ending.outcome
-    if outcome.failure is None or outcome.lasting:
+    if outcome.failure is None or outcome.lasting or tries.restarts >= MOST_RESTARTS:
         return None
     if outcome.failure is FailureKind.OUT_OF_MEMORY:
         return _smaller(work, tries)
@@ -142,8 +154,11 @@ def _after_death_alone(
 
 
 def _again(work: InferWork, tries: Tries, sentence: str, **changes: object) -> NextTry:
-    changed = work.model_copy(update={**changes, "restarts": (*work.restarts, sentence)})
-    return NextTry(changed, tries, sentence)
+    said = (*work.restarts, sentence)
+    if len(said) > 2 * FIRST_AND_LAST:
+        said = said[:FIRST_AND_LAST] + said[-FIRST_AND_LAST:]
+    changed = work.model_copy(update={**changes, "restarts": said})
+    return NextTry(changed, replace(tries, restarts=tries.restarts + 1), sentence)
 
 
 def _named(requests: tuple[str, ...]) -> str:
@@ -151,14 +166,15 @@ def _named(requests: tuple[str, ...]) -> str:
     return f"request {requests[0]}{more}"
 
 
-def _with_what_was_tried(outcome: Outcome, work: InferWork) -> Outcome:
+def _with_what_was_tried(outcome: Outcome, work: InferWork, tries: Tries) -> Outcome:
     """A failure's sentence says what was tried before; other endings stay as they are."""
     if outcome.failure is None or not work.restarts:
         return outcome
     if outcome.failure is FailureKind.OUT_OF_MEMORY and work.footprint:
         tried = f"Tried with {SHARES[work.footprint]} requests at a time, too."
     else:
-        times = "once" if len(work.restarts) == 1 else f"{len(work.restarts)} times"
+        count = max(tries.restarts, len(work.restarts))
+        times = "once" if count == 1 else f"{count} times"
         tried = f"It was started again {times}."
     if len(work.set_aside) >= MOST_SET_ASIDE and outcome.failure is FailureKind.ENGINE:
         tried += f" {len(work.set_aside)} contexts had killed it before, each alone: it is not a matter of one request."

@@ -14,7 +14,7 @@ from tests.workers.engine.factories import generate, infer_work, letter_choice, 
 from workers import child, segments
 from workers.child import Outcome
 from workers.engine import scripted
-from workers.recovery import MOST_SET_ASIDE, Ending, Tries, answer_all, next_try
+from workers.recovery import MOST_RESTARTS, MOST_SET_ASIDE, Ending, Tries, answer_all, next_try
 from workers.sheets import Request
 
 # The decision
@@ -99,18 +99,19 @@ def test_a_kill_makes_requests_suspect_only_when_it_meets_them_again() -> None:
     assert [one.requests for one in twice_alone.work.set_aside] == [("a1",)]
 
 
-def test_an_engine_that_dies_again_and_again_without_an_answer_is_given_up_and_one_that_answers_is_not() -> None:
-    def restarts(sealed: int) -> int:
-        work, tries = infer_work({}), Tries()
-        for number in range(20):
-            following = next_try(work, ended(died(sealed=sealed), f"{number:02x}"), tries)
-            if following is None:
-                return number
-            work, tries = following.work, following.tries
-        return 20
-
-    assert restarts(sealed=0) == 2
-    assert restarts(sealed=5) == 20
+@pytest.mark.parametrize(("sealed", "most"), [(0, 2), (5, MOST_RESTARTS)])
+@pytest.mark.parametrize("exit_code", [-signal.SIGSEGV, KILLED])
+def test_an_engine_that_dies_again_and_again_is_given_up_soon_without_an_answer_and_late_with_some(
+    sealed: int, most: int, exit_code: int
+) -> None:
+    work, tries = infer_work({}), Tries()
+    said: list[str] = []
+    while following := next_try(work, ended(died(sealed=sealed, exit_code=exit_code), f"{len(said):02x}"), tries):
+        work, tries = following.work, following.tries
+        said.append(f"{following.sentence} ({len(said)})")
+        work = work.model_copy(update={"restarts": (*work.restarts[:-1], said[-1])})
+    assert len(said) == most
+    assert work.restarts == (tuple(said) if most < 10 else (*said[:5], *said[-5:]))
 
 
 # With real stages
