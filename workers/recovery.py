@@ -11,8 +11,8 @@ and then each suspect context with nothing else in the engine. One after the oth
 costs from 15 seconds to minutes, and this way the engine dies once in the crowd and once of the culprit alone, however
 many the suspects are; halving n of them kills an engine for each half that holds the culprit, log2(n) of them. What it
 costs is that the suspects are not computed side by side. A GPU engine may have held 512 contexts: scored ones take a
-step or two each, but a long generation alone takes seconds to minutes, and hundreds of them hours. What kills the engine
-alone is set aside.
+step or two each, but a long generation alone takes seconds to minutes, and hundreds of them hours. What kills the
+engine alone is set aside.
 
 SIGKILL says little of the requests: it comes from a person or another program as a rule (the kernel's own, for want of
 memory, is told apart by `workers.child`). So what was in flight is only put last; it is suspect after dying there once
