@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator, Field
 from sqlalchemy import text
 from starlette.responses import JSONResponse, PlainTextResponse
 
@@ -48,6 +48,9 @@ REFUSED: dict[int | str, dict[str, Any]] = {
 router = APIRouter(prefix=f"/api/{VERSION}")
 AHub = Annotated[Hub, Depends(get_hub)]
 Id = Annotated[int, Path(ge=1, le=2**62)]
+# A form or a script sends `type=` for no choice: nothing named is nothing filtered.
+EMPTY_IS_NONE = BeforeValidator(lambda value: None if value == "" else value)
+EMPTY_IS_ALL = BeforeValidator(lambda values: [value for value in values if value != ""])
 
 
 class EvaluationList(BaseModel):
@@ -92,10 +95,10 @@ def submit_to(hub: Hub, request: SubmissionRequest) -> SubmissionAnswer:
 @router.get("/evaluations", summary="List evaluations, the latest first")
 def list_evaluations(
     hub: AHub,
-    state: EvaluationState | None = None,
-    suite: Annotated[str | None, Query(max_length=100)] = None,
-    model: Annotated[str | None, Query(max_length=1000)] = None,
-    before: Annotated[int | None, Query(ge=1, le=2**62)] = None,
+    state: Annotated[EvaluationState | None, EMPTY_IS_NONE] = None,
+    suite: Annotated[Annotated[str, Field(max_length=100)] | None, EMPTY_IS_NONE] = None,
+    model: Annotated[Annotated[str, Field(max_length=1000)] | None, EMPTY_IS_NONE] = None,
+    before: Annotated[Annotated[int, Field(ge=1, le=2**62)] | None, EMPTY_IS_NONE] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> EvaluationList:
     with hub.reading() as session:
@@ -180,10 +183,10 @@ def read_standings(
     sort: Annotated[str, Query(max_length=100)] = "rank",
     descending: bool = False,
     search: Annotated[str, Query(max_length=200)] = "",
-    type: Annotated[list[ModelType], Query()] = [],  # noqa: B006  # FastAPI copies it
-    precision: Annotated[list[Precision], Query()] = [],  # noqa: B006
-    smallest: Annotated[float | None, Query(ge=0, allow_inf_nan=False)] = None,
-    largest: Annotated[float | None, Query(ge=0, allow_inf_nan=False)] = None,
+    type: Annotated[list[ModelType], EMPTY_IS_ALL, Query()] = [],  # noqa: B006  # FastAPI copies it
+    precision: Annotated[list[Precision], EMPTY_IS_ALL, Query()] = [],  # noqa: B006
+    smallest: Annotated[Annotated[float, Field(ge=0, allow_inf_nan=False)] | None, EMPTY_IS_NONE] = None,
+    largest: Annotated[Annotated[float, Field(ge=0, allow_inf_nan=False)] | None, EMPTY_IS_NONE] = None,
 ) -> Response:
     """Exactly what the page shows; sizes are in billions of parameters."""
     view = View(

@@ -87,8 +87,8 @@ def show_board(
         sort=sort,
         descending=order == "down",
         search=q,
-        types=frozenset(type),
-        precisions=frozenset(precision),
+        types=frozenset(filter(None, type)),  # the form sends an empty choice for all
+        precisions=frozenset(filter(None, precision)),
         smallest=_size(min),
         largest=_size(max),
     )

@@ -184,6 +184,16 @@ def test_the_board_is_the_same_as_json_and_csv(hub: Hub, client: TestClient) -> 
     assert rows[0]["model"] == "'=cmd|'/c calc'!A1"
 
 
+@pytest.mark.parametrize("empty", ["type=", "precision=&type=", "suite=&smallest=&largest=", "type=&type=pretrained"])
+def test_an_empty_choice_of_the_board_filters_nothing(hub: Hub, client: TestClient, empty: str) -> None:
+    with hub.writing() as session:
+        add_evaluation(session, hub.suites["demo"], values=DEMO, model_type="pretrained")
+    assert len(client.get(f"/api/v1/board?{empty}").json()["ranked"]) == 1
+    everything = client.get("/api/v1/evaluations?state=&suite=&model=&before=").json()["evaluations"]
+    assert len(everything) == 1
+    problem(client.get("/api/v1/board?type=nice"), 422)
+
+
 def test_samples_are_paged_from_the_artifact_store(hub: Hub, client: TestClient) -> None:
     with hub.writing() as session:
         add_evaluation(session, hub.suites["demo"], values=DEMO)

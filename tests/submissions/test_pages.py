@@ -122,6 +122,20 @@ def test_the_board_is_sorted_and_filtered_by_links_alone(hub: Hub, client: TestC
     assert "/?suite=demo&q=acme&sort=Letters" in links
 
 
+def test_an_applied_form_with_nothing_chosen_shows_every_row(hub: Hub, client: TestClient) -> None:
+    with hub.writing() as session:
+        add_evaluation(session, hub.suites["demo"], model="acme/a", values=DEMO, model_type="chat")
+        add_evaluation(session, hub.suites["demo"], model="acme/b", values=DEMO)
+    form = "/?suite=demo&q={}&type={}&precision={}&min=&max=&show="
+    everything = page(client, form.format("", "", "")).text
+    assert "2 of 2 ranked evaluations" in everything
+    assert "Clear" not in everything
+    searched = page(client, form.format("acme/b", "", "")).text
+    assert "acme/b" in searched
+    assert "acme/a" not in searched
+    assert "1 of 2 ranked evaluations" in page(client, form.format("", "chat", "bfloat16")).text
+
+
 def test_the_form_has_a_label_for_every_field_and_works_without_scripts(client: TestClient) -> None:
     found = page(client, "/submit?model=acme%2Fx")
     fields = {str(facts["id"]) for facts in found.inputs}
