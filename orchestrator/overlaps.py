@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 
 from orchestrator.arrows import HELD
@@ -17,6 +18,11 @@ from orchestrator.orders import weights_revision
 from orchestrator.scheduler import QueuedJob, WorkerView
 from orchestrator.tables import Evaluation, Job, Submission
 from orchestrator.wire import EngineFamily, Stage, identity_digest
+
+MOST_KNOWN = 10_000
+
+_known: dict[tuple[str | None, str], frozenset[str]] = {}
+"""What completed attempts at preparing ask: it never changes, and their records are long to read at every round."""
 
 
 def note_overlaps(
@@ -41,23 +47,36 @@ def note_overlaps(
 
 def load_asks(session: Session, evaluations: Collection[int]) -> defaultdict[int, frozenset[str]]:
     """What evaluations ask of their models and nobody has answered yet; nothing for all others."""
-    unanswered = {
-        (evaluation, benchmark)
-        for evaluation, benchmark in session.exec(
-            select(Job.evaluation_id, Job.benchmark).where(
-                Job.stage == Stage.SCORE, Job.state == JobState.BLOCKED, col(Job.evaluation_id).in_(evaluations)
-            )
-        )
-    }
-    prepared = (
-        select(Job.evaluation_id, Job.benchmark, Job.result, Evaluation.engine)
-        .join(Evaluation, col(Evaluation.id) == Job.evaluation_id)
-        .where(Job.stage == Stage.PREPARE, Job.state == JobState.COMPLETED, col(Job.evaluation_id).in_(evaluations))
+    score = aliased(Job)
+    unanswered = select(score.id).where(
+        score.evaluation_id == Job.evaluation_id,
+        score.benchmark == Job.benchmark,
+        score.stage == Stage.SCORE,
+        score.state == JobState.BLOCKED,
     )
+    prepared = (
+        select(Job.id, Job.evaluation_id, Job.attempt_id, Evaluation.engine)
+        .join(Evaluation, col(Evaluation.id) == Job.evaluation_id)
+        .where(
+            Job.stage == Stage.PREPARE,
+            Job.state == JobState.COMPLETED,
+            col(Job.evaluation_id).in_(evaluations),
+            unanswered.exists(),
+        )
+    )
+    rows = session.exec(prepared).all()
+    if len(_known) > MOST_KNOWN:
+        _known.clear()
+    known = _known.copy()
+    unread = {job: (attempt, engine) for job, _, attempt, engine in rows if (attempt, engine) not in known}
+    if unread:
+        for job, result in session.exec(select(Job.id, Job.result).where(col(Job.id).in_(unread))):
+            attempt, engine = unread[job]
+            known[attempt, engine] = asks_of(result, EngineFamily(engine))
+        _known.update(known)
     found: defaultdict[int, frozenset[str]] = defaultdict(frozenset)
-    for evaluation, benchmark, result, engine in session.exec(prepared):
-        if (evaluation, benchmark) in unanswered:
-            found[evaluation] |= asks_of(result, EngineFamily(engine))
+    for _, evaluation, attempt, engine in rows:
+        found[evaluation] |= known.get((attempt, engine), frozenset())
     return found
 
 

@@ -3,8 +3,8 @@
 Higher priority first, then the older evaluation, then the earlier stage. Only live workers of the fitting kind and
 engine family count, and never more jobs than a worker has free slots. Of several free workers, a job goes to one on
 which it has not failed, and then to one that has its weights, the one that used them last before all: that decides
-where a job runs, and never when. A job that asks what another is computing waits until that is answered, because a
-response is computed once.
+where a job runs, and never when. A job goes to no type of device on which another is computing what it asks:
+a response is computed once there, and is unknown on others.
 """
 
 import heapq
@@ -98,23 +98,24 @@ class _Free:
             for commit in self._wanted.intersection(worker.weights):
                 self._having[commit].append(worker)
 
-    def take(self, job: QueuedJob, *, only: bool) -> WorkerView | None:
-        """A worker, of the job's device type if one is free; with `only`, of no other."""
+    def take(self, job: QueuedJob, *, only: bool, avoid: frozenset[str | None]) -> WorkerView | None:
+        """A worker, of the job's device type if one is free; with `only`, of no other, and of none to `avoid`."""
         taken = None
-        if job.device_type:
+        if job.device_type and job.device_type not in avoid:
             fitting = {
                 one.name: one for _, one in self._order if one.device_type == job.device_type and self._left(one)
             }
             taken = self._best(fitting.values(), job)
         if taken is None and not only:
-            taken = self._anywhere(job)
+            taken = self._anywhere(job, avoid)
         if taken is not None:
             self._set(taken, self._slots[taken.name] - 1)
         return taken
 
-    def _anywhere(self, job: QueuedJob) -> WorkerView | None:
-        if job.failed_on:
-            return self._best({one.name: one for _, one in self._order if self._left(one)}.values(), job)
+    def _anywhere(self, job: QueuedJob, avoid: frozenset[str | None]) -> WorkerView | None:
+        if job.failed_on or avoid:
+            left = {one.name: one for _, one in self._order if self._left(one) and one.device_type not in avoid}
+            return self._best(left.values(), job)
         return self._best(filter(self._left, self._having[job.weights]), job) or self._first()
 
     def _best(self, workers: Iterable[WorkerView], job: QueuedJob) -> WorkerView | None:
@@ -144,6 +145,28 @@ class _Free:
 _Preference = tuple[bool, int, str]
 
 
+class _Answering:
+    """What is being computed, on which type of device: answers of one type are unknown on another."""
+
+    def __init__(self, workers: Iterable[WorkerView]) -> None:
+        self._asked: dict[str | None, dict[str, int]] = defaultdict(dict)
+        for worker in workers:
+            for evaluation, asks in worker.answering:
+                self.add(worker.device_type, evaluation, asks=asks)
+
+    def add(self, device_type: str | None, evaluation: int, *, asks: frozenset[str]) -> None:
+        self._asked[device_type] |= dict.fromkeys(asks, evaluation)
+
+    def other(self, job: QueuedJob, device_type: str | None) -> int | None:
+        """Another evaluation that computes there what this job asks, if any."""
+        asked = self._asked.get(device_type, {})
+        return next((asked[ask] for ask in sorted(job.asks) if asked.get(ask, job.evaluation) != job.evaluation), None)
+
+    def to_avoid(self, job: QueuedJob) -> frozenset[str | None]:
+        """Types of device on which the job would compute what another does."""
+        return frozenset(one for one in self._asked if job.asks and self.other(job, one) is not None)
+
+
 def _distance(worker: WorkerView, job: QueuedJob) -> int:
     """How far the worker is from computing: 0 when it used the job's weights last, 1 when it has them, else 2.
 
@@ -166,26 +189,32 @@ def plan(queued: Iterable[QueuedJob], workers: Iterable[WorkerView], policy: Pol
         slots[pool_of(worker)] += worker.free_slots
     waiting: dict[tuple[Pool, str | None], list[QueuedJob]] = defaultdict(list)
     ready = [job for job in queued if slots.get(pool_for(job)) and (job.not_before is None or job.not_before <= now)]
-    overlapping = _overlapping(ready, known)
     for job in ready:
         pool = pool_for(job)
-        if job.id not in overlapping:
-            bound = job.device_type if (pool, job.device_type) in expected else None
-            waiting[pool, bound].append(job)
-    # No more of a kind can be chosen than there are slots: the rest of a long queue is never sorted.
+        waiting[pool, job.device_type if (pool, job.device_type) in expected else None].append(job)
+    # No more of a kind can be chosen than there are slots: the rest of a long queue is never sorted. Only those that
+    # may have to wait for another evaluation are all looked at.
     first = [
         (urgency(job), pool, bound, job)
         for (pool, bound), jobs in waiting.items()
-        for job in heapq.nsmallest(slots[pool], jobs, key=urgency)
+        for job in (
+            *heapq.nsmallest(slots[pool], (job for job in jobs if not job.asks), key=urgency),
+            *(job for job in jobs if job.asks),
+        )
     ]
     wanted = frozenset(job.weights for *_, job in first if job.weights)
     free: dict[Pool, _Free] = defaultdict(lambda: _Free(wanted))
     for worker in live:
         free[pool_of(worker)].add(worker)
+    answering = _Answering(known)
     chosen = []
     for _, pool, bound, job in sorted(first, key=lambda entry: entry[0]):
-        taken = free[pool].take(job, only=bound is not None)
+        if not slots[pool]:
+            continue
+        taken = free[pool].take(job, only=bound is not None, avoid=answering.to_avoid(job))
         if taken is not None:
+            slots[pool] -= 1
+            answering.add(taken.device_type, job.evaluation, asks=job.asks)
             chosen.append(Assignment(job, taken))
     return chosen
 
@@ -205,13 +234,16 @@ def reasons(
     queued: Sequence[QueuedJob], workers: Sequence[WorkerView], policy: Policy, now: datetime
 ) -> dict[int, str]:
     """Why each queued job waits, as a sentence, by job id."""
-    chosen = {assignment.job.id for assignment in plan(queued, workers, policy, now)}
+    answering = _Answering(workers)
+    chosen = set()
+    for job, worker in plan(queued, workers, policy, now):
+        chosen.add(job.id)
+        answering.add(worker.device_type, job.evaluation, asks=job.asks)
     expected = _expected(workers, policy, now)
     live: dict[Pool, list[WorkerView]] = defaultdict(list)
     for worker in workers:
         if is_live(worker, policy, now):
             live[pool_of(worker)].append(worker)
-    overlapping = _overlapping([job for job in queued if job.not_before is None or job.not_before <= now], workers)
     found: dict[int, str] = {}
     ahead: dict[Pool, int] = defaultdict(int)
     for job in sorted(queued, key=urgency):
@@ -225,10 +257,13 @@ def reasons(
         pool = pool_for(job)
         ahead[pool] += 1
         found[job.id] = _reason(pool, live[pool], ahead[pool])
-        if (pool, job.device_type) in expected and any(worker.free_slots for worker in live[pool]):
+        devices = {worker.device_type for worker in live[pool] if worker.free_slots}
+        if devices and (pool, job.device_type) in expected:
             found[job.id] = f"Waits for a worker on {job.device_type}, where its earlier responses were computed."
-        if job.id in overlapping and any(worker.free_slots for worker in live[pool]):
-            found[job.id] = f"Waits for evaluation {overlapping[job.id]}, which computes some of the same answers."
+            devices &= {job.device_type}
+        others = [answering.other(job, device) for device in devices]
+        if others and None not in others:
+            found[job.id] = f"Waits for evaluation {others[0]}, which computes some of the same answers."
     return found
 
 
@@ -252,19 +287,6 @@ def _expected(workers: Iterable[WorkerView], policy: Policy, now: datetime) -> s
         for worker in workers
         if worker.device_type is not None and abs(now - worker.last_heartbeat) <= policy.device_patience
     }
-
-
-def _overlapping(jobs: Iterable[QueuedJob], workers: Iterable[WorkerView]) -> dict[int, int]:
-    """Jobs that ask what an evaluation on a worker, or a more urgent one of these, computes; with that evaluation."""
-    asked = {ask: evaluation for worker in workers for evaluation, asks in worker.answering for ask in asks}
-    found = {}
-    for job in sorted((job for job in jobs if job.asks), key=urgency):
-        other = next((asked[ask] for ask in sorted(job.asks) if asked.get(ask, job.evaluation) != job.evaluation), None)
-        if other is None:
-            asked |= dict.fromkeys(job.asks, job.evaluation)
-        else:
-            found[job.id] = other
-    return found
 
 
 def pool_of(worker: WorkerView) -> Pool:

@@ -5,7 +5,7 @@ from typing import Any
 from orchestrator import db
 from orchestrator.dispatch import waiting_reasons
 from orchestrator.wire import Progress, Stage
-from tests.orchestrator.yard import MODEL_PART, Yard, make_suite
+from tests.orchestrator.yard import ENGINE, MODEL_PART, Yard, make_suite
 
 
 def two_suites(yard: Yard) -> None:
@@ -60,6 +60,15 @@ def test_an_evaluation_of_another_identity_or_other_weights_does_not_wait(yard: 
     engines(yard)
     yard.beat("engine-3")
     assert [order.evaluation for order in yard.tick()] == [first, second, third]
+
+
+def test_an_evaluation_does_not_wait_for_answers_of_another_type_of_device(yard: Yard) -> None:
+    two_suites(yard)
+    first, second = yard.submit("one"), yard.submit("two")
+    prepare(yard)
+    yard.beat("engine-1")
+    yard.beat("engine-2", engine=ENGINE.model_copy(update={"device_type": "other"}))
+    assert [order.evaluation for order in yard.tick()] == [first, second]
 
 
 def test_what_an_attempt_that_failed_left_unanswered_is_computed_by_the_next_in_line(yard: Yard) -> None:
