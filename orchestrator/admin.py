@@ -19,13 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import zstandard
-from sqlalchemy import Connection, DateTime, Engine, MetaData, Table, func, insert, select, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection, DateTime, Engine, MetaData, Table, func, insert, inspect, select, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.types import Integer
 
 from orchestrator import db
 from orchestrator.artifacts import ArtifactStore, file_sha256, is_key
 from orchestrator.errors import EvalyardError, Refused
+from orchestrator.program import program
 from orchestrator.settings import HubSettings
 
 FORMAT = 1
@@ -45,13 +47,13 @@ def backup(settings: HubSettings, folder: Path, *, progress: Progress | None = N
     """Write a backup into a new or empty folder; the hub may go on working. Returns what was done, as a sentence.
 
     Raises:
-        Refused: the folder holds something already.
+        Refused: the folder holds something already, or there is no database to back up.
     """
     tell = progress or (lambda *_: None)
     if folder.exists() and any(folder.iterdir()):
         raise Refused(f"The folder {folder} is not empty. Give the backup a folder of its own.")
+    engine = _present_database(settings)
     (folder / "database").mkdir(parents=True, exist_ok=True)
-    engine = db.make_engine(settings.database_url)
     db.migrate(engine)
     tables = _write_tables(engine, folder / "database", tell)
     store = ArtifactStore(settings.artifacts_url, read_only=True)
@@ -66,7 +68,8 @@ def backup(settings: HubSettings, folder: Path, *, progress: Progress | None = N
     temporary = folder / "manifest.json.tmp"
     temporary.write_text(json.dumps(manifest, indent=1))
     temporary.replace(folder / "manifest.json")
-    return f"Backed up {_contents(manifest)} to {folder}. Bring it back: evalyard restore {folder} --data NEW_FOLDER"
+    again = f"{program()} restore {folder} --data NEW_FOLDER"
+    return f"Backed up {_contents(manifest)} from {_place(settings)} to {folder}. Bring it back: {again}"
 
 
 def restore(settings: HubSettings, folder: Path, *, progress: Progress | None = None) -> str:
@@ -113,7 +116,39 @@ def restore(settings: HubSettings, folder: Path, *, progress: Progress | None = 
             "Take another backup."
         ) from error
     db.migrate(engine)
-    return f"Restored {_contents(manifest)} from {folder}. Start the system: evalyard up --data {settings.data}"
+    return f"Restored {_contents(manifest)} from {folder}. Start the system: {program()} up --data {settings.data}"
+
+
+def _present_database(settings: HubSettings) -> Engine:
+    """The database that is there: a backup of one that was only just made would look like a backup.
+
+    Raises:
+        Refused: there is none, or it has no table.
+    """
+    try:
+        url = make_url(settings.database_url)
+    except ArgumentError:
+        return db.make_engine(settings.database_url)  # says what is wrong with the address
+    is_there = url.get_backend_name() != "sqlite" or Path(url.database or "").is_file()
+    if is_there:
+        engine = db.make_engine(settings.database_url)
+        try:
+            is_there = bool(inspect(engine).get_table_names())
+        except SQLAlchemyError:
+            return engine  # migrating says why it cannot be used
+        if is_there:
+            return engine
+    raise Refused(
+        f"There is nothing to back up in {_place(settings)}: no Evalyard has worked there. "
+        "Give the data folder of your system with --data."
+    )
+
+
+def _place(settings: HubSettings) -> str:
+    """Where the rows are, for people: the data folder where that holds them."""
+    url = make_url(settings.database_url)
+    own = url.get_backend_name() == "sqlite" and Path(url.database or "").parent == settings.data
+    return str(settings.data) if own else url.render_as_string(hide_password=True)
 
 
 def _is_empty(engine: Engine, schema: str) -> bool:

@@ -40,7 +40,7 @@ def make_app(*, everything: bool = True) -> typer.Typer:
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    app.callback()(_show_version)
+    app.callback()(_take_options)
     for group in GROUPS:
         app.registered_commands += group.registered_commands
     if everything:
@@ -74,18 +74,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
 
 
-def _show_version(
-    version: bool = typer.Option(False, "--version", help="Show the version and exit.", is_eager=True),
-) -> None:
-    if version:
-        from importlib.metadata import PackageNotFoundError
-        from importlib.metadata import version as installed
+def _say_version(asked: bool) -> None:
+    if not asked:
+        return
+    from importlib.metadata import PackageNotFoundError, version
 
-        try:
-            typer.echo(f"evalyard {installed('evalyard')}")
-        except PackageNotFoundError:
-            typer.echo("evalyard (from a checkout)")
-        raise typer.Exit
+    try:
+        typer.echo(f"evalyard {version('evalyard')}")
+    except PackageNotFoundError:
+        typer.echo("evalyard (from a checkout)")
+    raise typer.Exit
+
+
+def _take_options(
+    version: bool = typer.Option(
+        False, "--version", help="Show the version and exit.", is_eager=True, callback=_say_version
+    ),
+) -> None:
+    """Options of the command itself; each acts in its own callback, before a command is asked for."""
 
 
 def _local_commands() -> typer.Typer:

@@ -1,12 +1,15 @@
 """Commands that run and keep a system on this machine: `up`, `backup`, `restore`."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from orchestrator.settings import read_settings
+from orchestrator.errors import Refused
+from orchestrator.settings import HubSettings, read_settings
 from orchestrator.wire import EngineFamily
+from submissions.cli.client import Client, ServerAway, hub_url
 from submissions.cli.output import answer, chat
 
 commands = typer.Typer()
@@ -39,10 +42,14 @@ def backup(
 
     \b
     evalyard backup /srv/backups/monday
+    evalyard backup /srv/backups/monday --data .evalyard        where `make up` and `make demo` keep theirs
     """
     from orchestrator import admin
 
-    answer(admin.backup(read_settings(data=data), folder))
+    settings = read_settings(data=data)
+    if data is None:
+        _refuse_another_system(settings)
+    answer(admin.backup(settings, folder.resolve()))
 
 
 @commands.command()
@@ -57,4 +64,22 @@ def restore(
     """
     from orchestrator import admin
 
-    answer(admin.restore(read_settings(data=data), folder))
+    answer(admin.restore(read_settings(data=data), folder.resolve()))
+
+
+def _refuse_another_system(settings: HubSettings) -> None:
+    """Without --data, the system that answers here must be that of the data folder: any other would be left out.
+
+    Raises:
+        Refused: a system answers and it is not this data folder's.
+    """
+    if "EVALYARD_DATA" in os.environ or "EVALYARD_DATABASE_URL" in os.environ or (settings.data / "url").is_file():
+        return
+    try:
+        Client().get("/health")
+    except ServerAway:
+        return
+    raise Refused(
+        f"The Evalyard at {hub_url()} does not run on {settings.data}, which would be backed up. "
+        "Give its data folder with --data; it names that folder when it starts."
+    )

@@ -193,3 +193,17 @@ def test_a_backup_of_a_newer_evalyard_is_refused(tmp_path: Path) -> None:
     new = settings_for(tmp_path / "new", f"sqlite:///{tmp_path}/new/x.db")
     with pytest.raises(Refused, match=r"newer Evalyard \(schema 9999\)"):
         admin.restore(new, tmp_path / "backup")
+
+
+def test_a_folder_without_a_system_is_not_backed_up_and_gets_no_database(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path / "wrong", f"sqlite:///{tmp_path}/wrong/evalyard.db")
+    with pytest.raises(Refused, match=r"nothing to back up in .*wrong.*--data"):
+        admin.backup(settings, tmp_path / "backup")
+    assert not (tmp_path / "wrong").exists()
+    assert not (tmp_path / "backup").exists()
+
+
+def test_a_database_without_a_table_is_not_backed_up(tmp_path: Path) -> None:
+    (tmp_path / "evalyard.db").touch()
+    with pytest.raises(Refused, match="nothing to back up"):
+        admin.backup(settings_for(tmp_path, f"sqlite:///{tmp_path}/evalyard.db"), tmp_path / "backup")

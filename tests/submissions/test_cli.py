@@ -297,3 +297,28 @@ def test_help_teaches_with_examples_and_lists_every_command(alone: Command) -> N
     for name in ("up", "submit", "status", "queue", "board", "suites", "retry", "cancel", "reproduce", "evaluate"):
         assert f"\n  {name} " in listed
     assert "evalyard submit ./my-model --suite demo --wait" in alone("submit", "--help").out
+
+
+def test_the_version_is_told(alone: Command) -> None:
+    ran = alone("--version")
+    assert ran.code == 0
+    assert re.match(r"evalyard (\d|\()", ran.out)
+
+
+def test_backup_without_data_never_takes_another_folder_than_the_running_systems(
+    evalyard: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("EVALYARD_DATA", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+    ran = evalyard("backup", str(tmp_path / "copy"))
+    assert (ran.code, ran.out) == (1, "")
+    assert "Give its data folder with --data" in ran.err
+    assert not (tmp_path / "copy").exists()
+    assert not (tmp_path / "home").exists()
+
+
+def test_backup_of_a_folder_without_a_system_is_refused(alone: Command, tmp_path: Path) -> None:
+    ran = alone("backup", str(tmp_path / "copy"), "--data", str(tmp_path / "data"))
+    assert ran.code == 1
+    assert "There is nothing to back up in" in ran.err
+    assert list(tmp_path.iterdir()) == []
