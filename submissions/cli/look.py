@@ -4,11 +4,13 @@ from typing import Annotated, Any
 
 import typer
 
+from orchestrator.board.view import NUMBER_COLUMNS, TEXT_COLUMNS
 from orchestrator.program import FIRST_SUBMISSION, program
 from submissions import words
 from submissions.cli.client import Client, segment
 from submissions.cli.follow import exit_code, follow, outcome_sentence
 from submissions.cli.output import answer, answer_json, answer_table, chat
+from submissions.request import none_of
 
 commands = typer.Typer()
 
@@ -93,6 +95,10 @@ def board(
     if as_json and as_csv:
         raise typer.BadParameter("Choose one of --json and --csv.")
     client = Client()
+    if sort not in (*NUMBER_COLUMNS, *TEXT_COLUMNS):
+        columns = (*NUMBER_COLUMNS, *TEXT_COLUMNS, *client.get("/board", suite=suite)["benchmarks"])
+        if sort not in columns:
+            raise typer.BadParameter(none_of(sort, columns), param_hint="--sort")
     query = {"suite": suite, "search": search or None, "sort": sort, "descending": descending or None}
     if as_csv:
         answer(client.get_text("/board", format="csv", **query).replace("\r\n", "\n"))

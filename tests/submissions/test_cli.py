@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import subprocess
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ from orchestrator import jobs
 from orchestrator.lifecycle import EvaluationState
 from orchestrator.program import program
 from orchestrator.tables import Evaluation
-from orchestrator.wire import FailureKind
+from orchestrator.wire import EngineFamily, FailureKind
 from submissions.cli import main
 from submissions.cli.client import hub_url
 from submissions.context import Hub
@@ -322,3 +323,38 @@ def test_backup_of_a_folder_without_a_system_is_refused(alone: Command, tmp_path
     assert ran.code == 1
     assert "There is nothing to back up in" in ran.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_script_that_cannot_work_stops_with_that_sentence_before_it_installs(
+    hub: Hub, evalyard: Command, tmp_path: Path
+) -> None:
+    with hub.writing() as session:
+        add_evaluation(session, hub.suites["demo"], values=DEMO)
+    ran = evalyard("reproduce", "1")
+    assert ran.err.startswith("lm_eval alone cannot run this as it stands:")
+    assert ran.out.index("\nexit 1\n") < ran.out.index("\npip install")
+    assert "evalyard parity " in ran.out or "scripted" in ran.out
+    script = tmp_path / "again.sh"
+    script.write_text(ran.out)
+    again = subprocess.run(["sh", str(script)], capture_output=True, text=True, timeout=60, check=False)
+    assert (again.returncode, again.stdout) == (1, "")
+    assert again.stderr == ran.err
+
+
+def test_a_script_that_can_work_says_so_and_does_not_stop(hub: Hub, evalyard: Command) -> None:
+    suite = hub.suites["open-llm-v2"]
+    with hub.writing() as session:
+        row = add_evaluation(session, suite, values={benchmark.name: 1.0 for benchmark in suite.benchmarks})
+        row.engine = EngineFamily.TRANSFORMERS
+    ran = evalyard("reproduce", "1")
+    assert ran.err.startswith("Runs with lm_eval alone")
+    assert "\nexit 1\n" not in ran.out
+    assert "evalyard parity acme/model-1b --suite open-llm-v2 --engine transformers" in ran.out
+
+
+def test_a_board_is_sorted_by_a_column_that_it_has_or_not_at_all(hub: Hub, evalyard: Command) -> None:
+    ran = evalyard("board", "--suite", "demo", "--sort", "averge")
+    assert (ran.code, ran.out) == (2, "")
+    assert "Did you mean 'average'?" in " ".join(ran.err.split())
+    assert evalyard("board", "--suite", "demo", "--sort", "letters").code == 2
+    assert evalyard("board", "--suite", "demo", "--sort", "Letters").code == 0
