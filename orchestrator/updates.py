@@ -4,7 +4,7 @@ A message that is late, doubled or from a replaced attempt changes no row; one t
 """
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from sqlmodel import Session
@@ -22,6 +22,10 @@ class Verdict(NamedTuple):
 
     accepted: bool
     sentence: str
+
+
+BUSY_PAUSE = timedelta(minutes=1)
+"""Pause before the next attempt when a worker could not take one, because of what else it runs."""
 
 
 def apply_update(
@@ -42,6 +46,8 @@ def apply_update(
                 session,
                 report.attempt,
                 outcome="released",
+                failure=report.failure,
+                not_before=now + BUSY_PAUSE if report.failure else None,
                 sentence=report.sentence,
                 log_tail=report.log_tail,
                 now=now,

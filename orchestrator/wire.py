@@ -310,6 +310,7 @@ class Update(Frozen):
     """`released`: the worker gave the attempt back unfinished (stopping, preempted); costs no retry."""
     done: Done | None = None
     failure: FailureKind | None = None
+    """Of a released attempt: why the worker cannot take it now; it is tried again after a pause."""
     sentence: str = ""
     """For people: what failed and what to do next."""
     log_tail: str = ""

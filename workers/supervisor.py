@@ -22,7 +22,7 @@ from workers import child, inputs, recovery
 from workers.outputs import SegmentUpload, upload_folder
 from workers.redaction import Redactor
 from workers.settings import WorkerSettings
-from workers.weights import ModelUnavailable, Weights
+from workers.weights import ModelUnavailable, NoRoom, Weights
 
 log = logging.getLogger(__name__)
 
@@ -143,6 +143,8 @@ class Supervisor:
             outcome, done = self._watch(running, work, folder, stage_log)
         except AttemptStopped as stopped:
             return self._update(order.attempt, "released", sentence=str(stopped), tail=self._tail(running, stage_log))
+        except NoRoom as busy:
+            return self._update(order.attempt, "released", failure=busy.kind, sentence=running.redact(busy.sentence))
         except (AttemptFailed, ModelUnavailable) as failed:
             return self._failed(running, failed.kind, failed.sentence, stage_log)
         except artifacts.ArtifactError as error:

@@ -18,6 +18,7 @@ from orchestrator.wire import FailureKind, Model
 from workers.downloads import WEIGHTS, Wanted, download, listing
 from workers.downloads import ModelUnavailable as ModelUnavailable
 from workers.hub_cache import HubCache
+from workers.hub_cache import NoRoom as NoRoom
 from workers.marks import Use
 
 

@@ -167,6 +167,21 @@ def test_a_released_attempt_costs_nothing_and_the_job_is_queued_at_once(yard: Ya
     assert {attempt.outcome for attempt in yard.attempts(job)} == {"released"}
 
 
+def test_an_attempt_for_which_a_worker_has_no_room_now_costs_nothing_and_is_made_again_after_a_pause(
+    yard: Yard,
+) -> None:
+    evaluation = yard.submit()
+    infer = yard.infer_order()
+    for _ in range(20):
+        yard.report(infer.attempt, "released", failure=FailureKind.STORAGE, sentence="No room now.")
+        assert yard.tick() == []
+        yard.wait(61)
+        yard.beat("engine-1")
+        (infer,) = yard.tick()
+    job = yard.job(evaluation, Stage.INFER)
+    assert (job.model_failures, job.infrastructure_failures) == (0, 0)
+
+
 def test_engine_crashes_are_tried_three_times_with_growing_pauses(yard: Yard) -> None:
     evaluation = yard.submit()
     yard.infer_order()

@@ -23,6 +23,7 @@ from orchestrator.wire import (
 )
 from tests.services import processes_with, wait_until
 from tests.tiny import build_tiny_model
+from tests.workers.downloads import MODEL_BYTES, Host, hub_with_models, model
 from workers import segments, sheets
 from workers.settings import WorkerSettings
 from workers.supervisor import Supervisor
@@ -70,6 +71,7 @@ class Bench:
     scratch: Path
     model: Model
     requests: list[sheets.Loglikelihood]
+    settings: WorkerSettings
 
     def order(self, attempt: str, **changes) -> Order:
         settings = changes.pop("settings", {})
@@ -126,7 +128,7 @@ def bench(tmp_path: Path, tiny: Model):
     hub = ListeningHub()
     weights = Weights(mirror=None, token=None, digests=tmp_path / "digests.json")
     supervisor = Supervisor(settings, hub=hub, store=store, weights=weights)
-    made = Bench(supervisor, hub, store, tmp_path / "scratch", tiny, requests)
+    made = Bench(supervisor, hub, store, tmp_path / "scratch", tiny, requests, settings)
     yield made
     supervisor.stopping.set()
     wait_until(lambda: not supervisor.progress(), "every attempt has ended")
@@ -161,6 +163,20 @@ def test_a_second_attempt_computes_only_what_no_segment_holds(bench: Bench):
     assert isinstance(done, InferDone)
     assert (done.computed, done.reused) == (40 - kept, kept)
     assert len(bench.answered()) == len(set(bench.answered())) == 40
+
+
+def test_an_attempt_without_room_beside_what_others_use_is_released_with_the_reason(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with hub_with_models(monkeypatch, tmp_path):
+        host = Host(tmp_path, limit=MODEL_BYTES + 1000)
+        supervisor = Supervisor(bench.settings, hub=bench.hub, store=bench.store, weights=host.weights)
+        with host.weights.used_by("other"):
+            host.fetch("org/a", attempt="other")
+            supervisor.run(bench.order("a1", model=model("org/b")))
+    released = bench.hub.updates[-1]
+    assert (released.event, released.failure) == ("released", FailureKind.STORAGE)
+    assert "find no room" in released.sentence
 
 
 def test_an_attempt_that_is_asked_to_stop_is_released_with_the_reason(bench: Bench):
