@@ -151,18 +151,33 @@ def read_samples(
     evaluation_id: Id,
     benchmark: Annotated[str, Path(max_length=200)],
     hub: AHub,
-    task: Annotated[str | None, Query(max_length=300)] = None,
+    task: Annotated[Annotated[str, Field(max_length=300)] | None, EMPTY_IS_NONE] = None,
+    filter: Annotated[Annotated[str, Field(max_length=300)] | None, EMPTY_IS_NONE] = None,
+    right: Annotated[bool | None, EMPTY_IS_NONE] = None,
     offset: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
     limit: Annotated[int, Query(ge=1, le=200)] = 20,
 ) -> SamplePage:
+    """Of every filter unless one is named; `right` keeps those that the counted metric calls right, or wrong."""
     with hub.reading() as session:
         key = samples.results_key(session, evaluation_id, benchmark)
-    page = samples.read_page(hub.store, key, scratch=hub.scratch, task=task, offset=offset, limit=limit)
+        counting = reading.counting_benchmark(session, evaluation_id, benchmark, suites=hub.suites)
+    page = samples.read_page(
+        hub.store,
+        key,
+        scratch=hub.scratch,
+        benchmark=counting,
+        wanted=samples.Wanted(task, filter, right),
+        offset=offset,
+        limit=limit,
+    )
     return SamplePage(
         evaluation=evaluation_id,
         benchmark=benchmark,
         task=page.task,
         tasks=page.tasks,
+        filters=list(page.filters),
+        counted=[tuple(number) for number in page.counted],
+        total=page.total,
         offset=offset,
         records=page.records,
         next_offset=page.next_offset,

@@ -21,13 +21,14 @@ from orchestrator.errors import Refused
 from orchestrator.program import FIRST_SUBMISSION, program
 from orchestrator.suites import Suite, find_suite
 from orchestrator.wire import Precision
-from submissions import api, reading, samples, words
+from submissions import api, reading, sample, samples, words
 from submissions.context import Hub, get_hub
 from submissions.faults import Fault, HubAway, SubmissionRefused
 from submissions.problems import fault_of
 from submissions.records import QueueRecord
 from submissions.reproduce import write_reproduction
 from submissions.request import ModelType, SubmissionRequest
+from submissions.verdicts import counted_filter
 
 SAMPLES_PER_PAGE = 10
 MOST_FIELDS = 30
@@ -177,21 +178,42 @@ def show_samples(
     evaluation_id: Id,
     benchmark: Annotated[str, Path(max_length=200)],
     hub: AHub,
-    task: Annotated[str | None, Query(max_length=300)] = None,
+    task: Annotated[str, Query(max_length=300)] = "",
+    filter: Annotated[str, Query(max_length=300)] = "",
+    judged: Annotated[str, Query(max_length=20)] = "",
     offset: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
 ) -> Response:
+    right = {"right": True, "wrong": False}.get(judged)
     with hub.reading() as session:
         evaluation = reading.read_evaluation(session, evaluation_id)
         key = samples.results_key(session, evaluation_id, benchmark)
-    page = samples.read_page(hub.store, key, scratch=hub.scratch, task=task, offset=offset, limit=SAMPLES_PER_PAGE)
+        counting = reading.counting_benchmark(session, evaluation_id, benchmark, suites=hub.suites)
+    page = samples.read_page(
+        hub.store,
+        key,
+        scratch=hub.scratch,
+        benchmark=counting,
+        wanted=samples.Wanted(task or None, filter or None, right, counted_only=True),
+        offset=offset,
+        limit=SAMPLES_PER_PAGE,
+    )
+    here = {"task": page.task, "filter": page.filter, "judged": None if right is None else judged}
+
+    def link(**changes: Any) -> str:
+        """These samples with some of the choices changed, from the first one on; None removes one."""
+        return "?" + urlencode({name: value for name, value in (here | changes).items() if value is not None})
+
     return render(
         "samples.html",
         evaluation=evaluation,
         benchmark=benchmark,
         page=page,
-        samples=[(samples.present(record), record) for record in page.records],
+        samples=[(sample.present(record, page.counted), record) for record in page.records],
         offset=offset,
         previous=max(0, offset - SAMPLES_PER_PAGE) if offset else None,
+        right=right,
+        counted_filter=counted_filter(page.counted, page.filters),
+        link=link,
     )
 
 

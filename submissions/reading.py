@@ -10,7 +10,7 @@ from sqlmodel import Session, col, select
 from orchestrator.dispatch import waiting_reasons
 from orchestrator.errors import NotFound, next_step
 from orchestrator.lifecycle import EvaluationState, JobState
-from orchestrator.suites import Suite
+from orchestrator.suites import Suite, SuiteBenchmark
 from orchestrator.tables import Attempt, Evaluation, Event, Job, Score, Submission, Worker
 from orchestrator.wire import Stage
 from submissions.records import (
@@ -117,6 +117,17 @@ def read_queue(session: Session, *, now: datetime | None = None, most: int = 200
 def waiting_because(session: Session, record: EvaluationRecord, *, now: datetime | None = None) -> str:
     """Why an evaluation does not move, in a sentence; empty when it does."""
     return _waiting_because(session, [record.id], now=now or datetime.now(UTC)).get(record.id, "")
+
+
+def counting_benchmark(
+    session: Session, evaluation_id: int, benchmark: str, *, suites: Mapping[str, Suite]
+) -> SuiteBenchmark | None:
+    """What an evaluation's suite says of a benchmark; None once the suite is another version or gone."""
+    evaluation = session.get(Evaluation, evaluation_id)
+    suite = suites.get(evaluation.suite) if evaluation else None
+    if evaluation is None or suite is None or suite.version != evaluation.suite_version:
+        return None
+    return next((found for found in suite.benchmarks if found.name == benchmark), None)
 
 
 def suite_record(suite: Suite) -> SuiteRecord:

@@ -190,6 +190,12 @@ class SamplePage(BaseModel):
     benchmark: str
     task: str
     tasks: list[str]
+    filters: list[str]
+    """Every filter of this task: each document is kept once for each of them."""
+    counted: list[tuple[str, str]]
+    """Metric and filter of each number that the suite counts of this task; empty when that is not known."""
+    total: int
+    """Records that fit what was asked for."""
     offset: int
     records: list[dict[str, Any]]
     next_offset: int | None

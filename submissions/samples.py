@@ -6,9 +6,9 @@ A task's name from a URL only ever selects among the files that exist; it is nev
 import io
 import itertools
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +17,10 @@ from sqlmodel import Session, select
 
 from orchestrator.artifacts import ArtifactStore
 from orchestrator.errors import NotFound, Refused
+from orchestrator.suites import SuiteBenchmark
 from orchestrator.tables import Job
 from orchestrator.wire import Stage
+from submissions.verdicts import Counted, counted_filter, counted_numbers, is_right
 
 PREFIX, SUFFIX = "samples_", ".jsonl.zst"
 LINE_BYTES = 32 << 20
@@ -27,36 +29,38 @@ PAGE_BYTES = 4 << 20
 """A page ends early, after one record at least, when its records are larger: prompts can be long."""
 
 
+class Wanted(NamedTuple):
+    """Which records a reader wants to see; the empty one wants every record of the first task."""
+
+    task: str | None = None
+    filter: str | None = None
+    right: bool | None = None
+    counted_only: bool = False
+    """Where no filter is named: the one that the suite counts, since each document is kept once for each filter."""
+
+
 class Page(NamedTuple):
     tasks: list[str]
     task: str
     records: list[dict[str, Any]]
     next_offset: int | None
+    total: int
+    """Records that fit what is wanted."""
+    filter: str | None
+    """The one whose records these are; None for all."""
+    filters: tuple[str, ...]
+    """Every filter of the task's samples."""
+    counted: tuple[Counted, ...]
+    """The numbers that the suite counts; empty when that is not known."""
+    by_verdict: dict[bool | None, int]
+    """Records of the filter that are right, wrong, neither."""
 
 
-@dataclass(frozen=True)
-class Choice:
-    """One continuation that a model was asked to judge."""
+class Entry(NamedTuple):
+    """What is remembered of a record to find it again."""
 
-    text: str
-    loglikelihood: float | None
-    is_chosen: bool
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One document as people read it: what was sent, what came back, how it was judged."""
-
-    document: str
-    prompt: str
-    choices: tuple[Choice, ...]
-    responses: tuple[str, ...]
-    target: str
-    filtered: str
     filter: str
-    metrics: tuple[tuple[str, str], ...]
     is_right: bool | None
-    """None where the metric is not a plain right or wrong."""
 
 
 def results_key(session: Session, evaluation_id: int, benchmark: str) -> str:
@@ -75,12 +79,19 @@ def results_key(session: Session, evaluation_id: int, benchmark: str) -> str:
 
 
 def read_page(
-    store: ArtifactStore, key: str, *, scratch: Path, task: str | None = None, offset: int = 0, limit: int = 20
+    store: ArtifactStore,
+    key: str,
+    *,
+    scratch: Path,
+    benchmark: SuiteBenchmark | None = None,
+    wanted: Wanted = Wanted(),  # noqa: B008  # a tuple never changes
+    offset: int = 0,
+    limit: int = 20,
 ) -> Page:
-    """Some records of one task's samples file; the first task's when none is named.
+    """Some records of one task's samples file; `benchmark` says which of their numbers count.
 
     Raises:
-        NotFound: there is no such task among the results, or no samples at all.
+        NotFound: there is no such task or filter among the results, or no samples at all.
     """
     files = {
         name.removeprefix(PREFIX).removesuffix(SUFFIX): found
@@ -89,47 +100,56 @@ def read_page(
     }
     if not files:
         raise NotFound("No samples were kept with these results.")
-    chosen = task or next(iter(files))
-    if chosen not in files:
+    task = wanted.task or next(iter(files))
+    if task not in files:
         raise NotFound(f"There are no samples of a task of that name. There are: {', '.join(list(files)[:20])}.")
-    lines = _lines(store.fetch_file(files[chosen], scratch))
+    path = store.fetch_file(files[task], scratch)
+    counted = counted_numbers(benchmark, task)
+    entries = _entries(path, path.stat().st_mtime_ns, counted)
+    filters = tuple(dict.fromkeys(entry.filter for entry in entries))
+    if wanted.filter is not None and wanted.filter not in filters:
+        raise NotFound(f"There are no samples of a filter of that name. There are: {', '.join(filters[:20])}.")
+    filter = wanted.filter
+    if filter is None and wanted.counted_only and filters:
+        filter = counted_filter(counted, filters) or filters[0]
+    own = [(number, entry) for number, entry in enumerate(entries) if filter is None or entry.filter == filter]
+    fitting = [number for number, entry in own if wanted.right is None or entry.is_right is wanted.right]
+    records = _read(path, fitting[offset : offset + limit])
+    end = offset + len(records)
+    return Page(
+        tasks=list(files),
+        task=task,
+        records=records,
+        next_offset=end if records and end < len(fitting) else None,
+        total=len(fitting),
+        filter=filter,
+        filters=filters,
+        counted=counted,
+        by_verdict=dict(Counter(entry.is_right for _, entry in own)),
+    )
+
+
+@lru_cache(maxsize=32)
+def _entries(path: Path, modified_ns: int, counted: tuple[Counted, ...]) -> tuple[Entry, ...]:
+    """Every record's filter and verdict, read once: a sealed file does not change."""
+    return tuple(
+        Entry(str(record.get("filter", "")), is_right(record, counted)) for record in map(json.loads, _lines(path))
+    )
+
+
+def _read(path: Path, numbers: list[int]) -> list[dict[str, Any]]:
+    """The records of these numbers, in ascending order; fewer when they are large."""
+    wanted = set(numbers)
     records: list[dict[str, Any]] = []
     size = 0
-    for line in itertools.islice(lines, offset, None):
+    for number, line in enumerate(itertools.islice(_lines(path), max(numbers, default=-1) + 1)):
+        if number not in wanted:
+            continue
         size += len(line)
-        if len(records) == limit or (records and size > PAGE_BYTES):
-            return Page(list(files), chosen, records, offset + len(records))
+        if records and size > PAGE_BYTES:
+            break
         records.append(json.loads(line))
-    return Page(list(files), chosen, records, None)
-
-
-def present(record: Mapping[str, Any]) -> Sample:
-    """A record of lm-eval as people read it; whatever is missing is left empty."""
-    arguments = _arguments(record.get("arguments"))
-    responses = [_unwrap(found) for found in _as_list(record.get("resps"))]
-    is_choice = bool(responses) and all(_loglikelihood(found) is not None for found in responses)
-    prompt = str(arguments[0][0]) if arguments and arguments[0] else ""
-    choices: tuple[Choice, ...] = ()
-    if is_choice and len(arguments) == len(responses):
-        likelihoods = [_loglikelihood(found) for found in responses]
-        best = max(likelihoods, key=lambda found: float("-inf") if found is None else found)
-        choices = tuple(
-            Choice(_continuation(prompt, argument), likelihood, likelihood == best)
-            for argument, likelihood in zip(arguments, likelihoods, strict=True)
-        )
-    names = [str(name) for name in _as_list(record.get("metrics"))]
-    metrics = tuple((name, _shown(record.get(name))) for name in names)
-    return Sample(
-        document=str(record.get("doc_id", "")),
-        prompt=prompt,
-        choices=choices,
-        responses=() if is_choice else tuple(_shown(found) for found in responses),
-        target=_shown(record.get("target", "")),
-        filtered="" if is_choice else ", ".join(_shown(found) for found in _as_list(record.get("filtered_resps"))),
-        filter=str(record.get("filter", "")),
-        metrics=metrics,
-        is_right=_is_right([record.get(name) for name in names]),
-    )
+    return records
 
 
 def _lines(path: Path) -> Iterator[bytes]:
@@ -141,50 +161,3 @@ def _lines(path: Path) -> Iterator[bytes]:
                     f"A record is larger than {LINE_BYTES >> 20} MiB. Read {path.name} from the artifact store."
                 )
             yield line
-
-
-def _arguments(value: Any) -> list[list[Any]]:
-    """lm-eval writes them as lists, or as `{"gen_args_0": {"arg_0": …}}`."""
-    outer = list(value.values()) if isinstance(value, dict) else _as_list(value)
-    return [list(inner.values()) if isinstance(inner, dict) else _as_list(inner) for inner in outer]
-
-
-def _continuation(prompt: str, argument: list[Any]) -> str:
-    """What tells this choice from the others: mostly the continuation, sometimes the context."""
-    context, continuation = str(argument[0]), str(argument[1]) if len(argument) > 1 else ""
-    if context == prompt or not prompt:
-        return continuation
-    return f"…{context[-120:]} ▸ {continuation}"
-
-
-def _unwrap(value: Any) -> Any:
-    """The answer of the first repeat: lm-eval keeps a list of repeats for each request."""
-    if isinstance(value, list) and len(value) == 1:
-        return value[0]
-    return value
-
-
-def _loglikelihood(value: Any) -> float | None:
-    if isinstance(value, list) and len(value) == 2 and str(value[1]) in ("True", "False"):
-        with suppress(TypeError, ValueError):
-            return float(value[0])
-    return None
-
-
-def _is_right(values: list[Any]) -> bool | None:
-    plain = [value for value in values if isinstance(value, bool | int | float)]
-    if not plain or any(value not in (0, 1) for value in plain):
-        return None
-    return all(value == 1 for value in plain)
-
-
-def _as_list(value: Any) -> list[Any]:
-    if value is None:
-        return []
-    return list(value) if isinstance(value, list | tuple) else [value]
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    return json.dumps(value, ensure_ascii=False)
