@@ -25,7 +25,7 @@ from submissions import api, reading, sample, samples, words
 from submissions.context import Hub, get_hub
 from submissions.faults import Fault, HubAway, SubmissionRefused
 from submissions.problems import fault_of
-from submissions.records import QueueRecord
+from submissions.records import EvaluationDetail, QueueRecord
 from submissions.reproduce import write_reproduction
 from submissions.request import ModelType, SubmissionRequest
 from submissions.verdicts import counted_filter
@@ -125,8 +125,10 @@ def show_board(
 
 
 @router.get("/submit")
-def show_form(hub: AHub, model: str = "", suite: str = "") -> Response:
-    return _form(hub, {"model": model[:1000], "suite": suite}, faults=[])
+def show_form(request: Request, hub: AHub) -> Response:
+    """The form, filled with whatever of it the address names."""
+    asked = {name: request.query_params.get(name, "")[:1000] for name in SubmissionRequest.model_fields}
+    return _form(hub, {name: value for name, value in asked.items() if value}, faults=[])
 
 
 @router.post("/submit")
@@ -158,6 +160,7 @@ def show_evaluation(evaluation_id: Id, hub: AHub, existing: str = "", said: str 
         jobs={job.id: job for job in detail.jobs},
         notice=notices.get("existing" if existing else said, ""),
         suite=hub.suites.get(detail.suite),
+        again="/submit?" + urlencode(_asked_again(detail)),
     )
 
 
@@ -263,6 +266,28 @@ def _submit(hub: Hub, given: dict[str, str]) -> Response:
         return _form(hub, given, faults=[Fault("model", error.sentence)], status=503)
     target = f"/evaluations/{answer.evaluation.id}{'?existing=yes' if answer.existing else ''}"
     return RedirectResponse(target, status_code=303)
+
+
+def _asked_again(detail: EvaluationDetail) -> dict[str, str]:
+    """The form's fields of an equal submission, everything pinned as it was then."""
+    asked = {
+        "model": _submitted_name(detail.model, detail.folder),
+        "revision": detail.revision,
+        "suite": detail.suite,
+        "model_type": detail.model_type,
+        "precision": detail.precision.value,
+        "chat_template": "yes" if detail.chat_template else "no",
+        "limit": str(detail.limit or ""),
+        "weight_type": detail.weight_type,
+        "base_model": _submitted_name(detail.base_model or "", detail.base_folder),
+        "base_revision": detail.base_revision or "",
+    }
+    return {name: value for name, value in asked.items() if value}
+
+
+def _submitted_name(name: str, folder: str | None) -> str:
+    """A folder goes by its last part; what the mirror has, by its name on the Hub."""
+    return folder if folder and "/" not in name else name
 
 
 def _form(hub: Hub, values: Mapping[str, str], *, faults: list[Fault], status: int = 200) -> Response:

@@ -83,6 +83,7 @@ def read_detail(session: Session, evaluation_id: int, *, suites: Mapping[str, Su
     return EvaluationDetail(
         **record.model_dump(),
         base_revision=submission.base_revision,
+        base_folder=submission.base_folder,
         folder=submission.folder,
         submitter=submission.submitter,
         benchmarks=_benchmarks(jobs, scores, suite=suite),

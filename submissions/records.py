@@ -127,6 +127,7 @@ class EvaluationDetail(EvaluationRecord):
     """An evaluation with everything that is known of it."""
 
     base_revision: str | None
+    base_folder: str | None
     folder: str | None
     submitter: str
     benchmarks: list[BenchmarkRecord]

@@ -4,6 +4,7 @@ import re
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 import pytest
 from starlette.testclient import TestClient
@@ -142,6 +143,7 @@ def test_the_form_has_a_label_for_every_field_and_works_without_scripts(client: 
     assert fields == found.labels
     assert fields == {
         "model", "revision", "suite", "model_type", "precision", "chat_template", "limit", "weight_type", "base_model",
+        "base_revision",
     }  # fmt: skip
     assert {facts["value"] for facts in found.inputs if facts["id"] == "model"} == {"acme/x"}
     assert "<script" not in client.get("/submit").text
@@ -194,6 +196,45 @@ def test_a_waiting_evaluation_says_why_and_can_be_cancelled(client: TestClient, 
     cancelled = client.post("/evaluations/1/cancel")
     assert "The evaluation is cancelled" in cancelled.text
     assert "Cancel this evaluation" not in cancelled.text
+
+
+def test_a_cancelled_submission_is_made_again_by_its_link(client: TestClient, model: Path) -> None:
+    given = {"model": str(model), "suite": "demo", "precision": "float32", "model_type": "chat", "limit": "7"}
+    client.post("/submit", data=given)
+    client.post("/evaluations/1/cancel")
+    link = next(link for link in page(client, "/evaluations/1").links if link.startswith("/submit?"))
+    form = client.get(link).text
+    kept = {facts["id"]: facts.get("value") for facts in Page(form).inputs}
+    revision = client.get("/api/v1/evaluations/1").json()["revision"]
+    assert (kept["model"], kept["revision"], kept["limit"]) == (str(model), revision, "7")
+    chosen = set(re.findall(r'<option value="([\w-]+)" selected>', form))
+    assert chosen == {"demo", "float32", "chat", "no", "original"}
+    again = client.post("/submit", data=dict(parse_qsl(link.partition("?")[2])))
+    assert str(again.url).endswith("/evaluations/2")
+    first, second = (client.get(f"/api/v1/evaluations/{number}").json() for number in (1, 2))
+    same = ("model", "folder", "revision", "precision", "model_type", "chat_template", "limit", "suite")
+    assert [first[name] for name in same] == [second[name] for name in same]
+
+
+def test_a_cancelled_adapter_of_a_mirror_is_submitted_again_on_its_base(hub: Hub, client: TestClient) -> None:
+    with hub.writing() as session:
+        add_evaluation(
+            session,
+            hub.suites["demo"],
+            model="acme/lora",
+            state=EvaluationState.CANCELLED,
+            sentence="Stopped.",
+            folder="/models/acme/lora",
+            weight_type="adapter",
+            base_model="base",
+            base_folder="/somewhere/base",
+            base_revision="sha256-b",
+            chat_template=True,
+        )
+    link = next(link for link in page(client, "/evaluations/1").links if link.startswith("/submit?"))
+    found = dict(parse_qsl(link.partition("?")[2]))
+    assert (found["model"], found["base_model"], found["base_revision"]) == ("acme/lora", "/somewhere/base", "sha256-b")
+    assert (found["weight_type"], found["chat_template"]) == ("adapter", "yes")
 
 
 def test_an_evaluation_whose_infer_job_no_worker_has_is_waiting_everywhere(hub: Hub, client: TestClient) -> None:
