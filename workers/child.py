@@ -22,6 +22,7 @@ from pydantic import TypeAdapter
 
 from orchestrator.wire import (
     Done,
+    EngineFamily,
     FailureKind,
     InferDone,
     InferWork,
@@ -31,6 +32,7 @@ from orchestrator.wire import (
     ScoreWork,
     Stage,
 )
+from workers.engine import openmp
 
 PROGRAMS = {
     Stage.PREPARE: "workers.harness.prepare",
@@ -192,13 +194,15 @@ def start(
     work_file = out.with_name(out.name + ".work.json")
     work_file.write_text(work.model_dump_json(indent=2), encoding="utf-8")
     limits = {} if memory_bytes is None else {"EVALYARD_MEMORY_BYTES": str(memory_bytes)}
+    computes = isinstance(work, InferWork) and work.engine is not EngineFamily.SCRIPTED
+    threads = openmp.environment() if computes else {}
     with log.open("ab") as err:
         process = subprocess.Popen(
             [python, "-m", PROGRAMS[work.stage], str(work_file), str(out)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=err,
-            env=child_environment(work.stage) | limits | dict(environment or {}),
+            env=child_environment(work.stage) | threads | limits | dict(environment or {}),
             start_new_session=True,
         )
     return Child(process, stage=work.stage, log=log)
