@@ -23,6 +23,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from orchestrator.narrator import Narrator, every_second, telling  # noqa: E402  # it imports the standard library alone
+
 REQUIREMENTS = ROOT / "deploy" / "requirements"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 """PyTorch's own index: the only one that has the CPU build for Linux."""
@@ -135,6 +139,10 @@ def require(what: str, found: str, fulfilled: bool, advice: str) -> None:
         raise Missing(f"this machine lacks {what}: found {found}. {advice}")
 
 
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
 def cpu_flags() -> set[str]:
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         if line.startswith("flags"):
@@ -190,8 +198,8 @@ class Environment:
 
     def make(self, steps: list[tuple[str, list[Path]]]) -> None:
         if not self.python.exists() or not self.same_python():
-            print(f"Creating {self.folder}", flush=True)
-            subprocess.run([sys.executable, "-m", "venv", "--clear", str(self.folder)], check=True)
+            with telling(f"Creating {self.folder}", say):
+                subprocess.run([sys.executable, "-m", "venv", "--clear", str(self.folder)], check=True)
         for name, files in steps:
             if self.has(name):
                 continue
@@ -272,7 +280,7 @@ class NotThere(Missing):
 
 
 class Progress:
-    """One line on a terminal, or one every 15 seconds elsewhere: fetched x of y, then installed x of y."""
+    """One line on a terminal, or one after each silence elsewhere: fetched x of y, installed x of y, compiling."""
 
     def __init__(self, what: str, total: int, folder: Path) -> None:
         self.what, self.total, self.folder = what, total, folder
@@ -296,20 +304,23 @@ class Progress:
     def count(self) -> int:
         return sum(1 for _ in self.folder.glob("lib/python*/site-packages/*.dist-info"))
 
-    def words(self) -> str:
+    def stand(self) -> str:
         if self.installing:
             done = min(max(self.count() - self.there_before, 0), self.installing)
-            return f"  {self.what}: installed {done} of {self.installing}"
-        return f"  {self.what}: fetched {min(self.fetched, self.total)} of {self.total} {self.name}"
+            if done == self.installing:
+                return "installed all, compiling to byte code"
+            return f"installed {done} of {self.installing}"
+        return f"fetched {min(self.fetched, self.total)} of {self.total} {self.name}"
 
     def show(self) -> None:
         if not self.live:
-            print(f"  {self.what} …", flush=True)
-        while not self.over.wait(0.5 if self.live else 15.0):
-            if self.live:
-                print(f"\r{self.words()[:100]:<100}", end="", flush=True)
-            else:
-                print(self.words(), flush=True)
+            narrator, line = Narrator(say), f"  {self.what}: "
+            narrator.tell({0: line}, details={0: self.stand()})
+            with every_second(lambda: narrator.tell({0: line}, at_work=0, details={0: self.stand()})):
+                self.over.wait()
+            return
+        while not self.over.wait(0.5):
+            print(f"\r{f'  {self.what}: {self.stand()}'[:100]:<100}", end="", flush=True)
 
     def end(self) -> None:
         self.over.set()

@@ -7,8 +7,9 @@ engine.
 
 import threading
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,6 +35,8 @@ ResultT = TypeVar("ResultT")
 
 Report = Callable[[str, str, int, int], None]
 """Called with stage, what is happening (a benchmark or a phase), done and total; from several threads."""
+FAILED = -1
+"""Told as done of a benchmark whose stage failed."""
 
 
 class StageError(Exception):
@@ -179,7 +182,8 @@ class _Run:
             if event["event"] == "progress":
                 self.report("prepare", benchmark.name, event["done"], event["total"])
 
-        return run_stage(work, self._sheet(benchmark.name), PrepareDone, listen, stopping=self.stopping)
+        with self._telling("prepare", benchmark):
+            return run_stage(work, self._sheet(benchmark.name), PrepareDone, listen, stopping=self.stopping)
 
     def infer(self, benchmarks: list[str], identity: dict[str, Any]) -> InferDone:
         plan = self.plan
@@ -243,9 +247,19 @@ class _Run:
         )
         self.report("score", benchmark.name, 0, 0)
         results = plan.folder / "results" / slug(benchmark.name)
-        done = run_stage(work, results, ScoreDone, lambda event: None, stopping=self.stopping)
+        with self._telling("score", benchmark):
+            done = run_stage(work, results, ScoreDone, lambda event: None, stopping=self.stopping)
         self.report("score", benchmark.name, 1, 1)
         return BenchmarkOutcome(benchmark.name, done, results)
+
+    @contextmanager
+    def _telling(self, stage: str, benchmark: Benchmark) -> Iterator[None]:
+        try:
+            yield
+        except StageError:
+            if not self.stopping.is_set():
+                self.report(stage, benchmark.name, FAILED, 0)
+            raise
 
     def each(self, benchmarks: Iterable[Benchmark], stage: Callable[[Benchmark], ResultT]) -> dict[str, ResultT]:
         """Run a harness stage for each benchmark, a few at a time; those that fail are set aside."""
@@ -309,6 +323,8 @@ def run_child(
             if stopping.is_set():
                 process.stop(grace_seconds=20.0)
         except BaseException as error:
+            if interrupt is None and isinstance(work, InferWork):
+                listen({"event": "phase", "phase": "stopping: what is computed is sealed"})
             interrupt = interrupt or error
             stopping.set()
     if interrupt is not None:

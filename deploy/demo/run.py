@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from deploy.demo import TRAINED, UNTRAINED, are_built
-from deploy.demo.narrator import Narrator
 from orchestrator import system
 from orchestrator.errors import EvalyardError
+from orchestrator.narrator import Narrator, telling
 from orchestrator.program import FIRST_SUBMISSION, program, program_for
 from orchestrator.services import log_tail
 from orchestrator.settings import read_settings
@@ -127,9 +127,14 @@ def build_models(folder: Path) -> None:
     if are_built(folder):
         chat(f"The two models are there already: {folder}")
         return
-    chat("Building two tiny models: one only initialised, one trained for about a minute.")
-    if subprocess.run([sys.executable, "-m", "deploy.demo.models", str(folder)], check=False).returncode:
-        raise DemoFailed("the models could not be built: see above.")
+    command = [sys.executable, "-u", "-m", "deploy.demo.models", str(folder)]
+    with telling("Building two tiny models: one only initialised, one trained for about a minute.", chat) as say:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as building:
+            assert building.stdout is not None
+            for line in building.stdout:
+                say(line.rstrip())
+        if building.returncode:
+            raise DemoFailed("the models could not be built: see above.")
 
 
 def why(record: dict[str, Any]) -> str:

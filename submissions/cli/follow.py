@@ -7,9 +7,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from orchestrator.narrator import Narrator
+from orchestrator.program import program
 from submissions import words
 from submissions.cli.client import Client, ServerAway
-from submissions.cli.output import chat, state_line
+from submissions.cli.output import chat, on_interrupt, state_line
 
 FINAL = ("finished", "failed", "cancelled")
 PAUSE_SECONDS = 1.0
@@ -18,17 +20,24 @@ PATIENCE_SECONDS = 120.0
 
 
 def follow(client: Client, evaluation: int, *, pause_seconds: float = PAUSE_SECONDS) -> dict[str, Any]:
-    """The evaluation as it ended; says what happens until then."""
-    if sys.stderr.isatty():
-        return _follow_with_bar(client, evaluation, pause_seconds=pause_seconds)
-    said = ""
+    """The evaluation as it ended; says what happens until then, and on Ctrl-C how to come back."""
+    again = f"{program()} status {evaluation} --follow"
+    with on_interrupt(f"Evaluation {evaluation} goes on where it is computed: {again}"):
+        if sys.stderr.isatty():
+            return _follow_with_bar(client, evaluation, pause_seconds=pause_seconds)
+        return _follow_in_lines(client, evaluation, pause_seconds=pause_seconds)
+
+
+def _follow_in_lines(client: Client, evaluation: int, *, pause_seconds: float) -> dict[str, Any]:
+    narrator = Narrator(chat)
     while True:
         record = _ask(client, evaluation)
-        line = state_line(record)
-        if line != said:
-            chat(line if not record["waiting_because"] else f"{line}. {record['waiting_because']}")
-            said = line
-        if record["state"] in FINAL:
+        why = f". {record['waiting_because']}" if record["waiting_because"] else ""
+        is_over = record["state"] in FINAL
+        narrator.tell(
+            {evaluation: state_line(record)}, at_work=None if is_over else evaluation, details={evaluation: why}
+        )
+        if is_over:
             return record
         time.sleep(pause_seconds)
 

@@ -4,7 +4,6 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.board.view import NUMBER_COLUMNS, TEXT_COLUMNS
 from orchestrator.program import FIRST_SUBMISSION, program
 from submissions import words
 from submissions.cli.client import Client, segment
@@ -94,6 +93,8 @@ def board(
     """
     if as_json and as_csv:
         raise typer.BadParameter("Choose one of --json and --csv.")
+    from orchestrator.board.view import NUMBER_COLUMNS, TEXT_COLUMNS
+
     client = Client()
     if sort not in (*NUMBER_COLUMNS, *TEXT_COLUMNS):
         columns = (*NUMBER_COLUMNS, *TEXT_COLUMNS, *client.get("/board", suite=suite)["benchmarks"])

@@ -3,9 +3,11 @@
 import io
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -45,6 +47,16 @@ def chat(text: str) -> None:
 def complain(sentence: str) -> None:
     """An error: what is wrong and what to do next."""
     Console(stderr=True, soft_wrap=True, highlight=False).print(Text(sentence, style="red"))
+
+
+@contextmanager
+def on_interrupt(sentence: str) -> Iterator[None]:
+    """Ctrl-C ends with what goes on and how to come back, never without a word."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        chat(f"\nStopped. {sentence}")
+        raise typer.Exit(130) from None
 
 
 def answer_table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]], *, title: str = "") -> None:

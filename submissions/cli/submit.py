@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from orchestrator.narrator import telling
 from orchestrator.program import program
 from submissions.cli.client import ApiRefused, Client
 from submissions.cli.follow import exit_code, follow, outcome_sentence
@@ -99,7 +100,8 @@ def submit(
         "limit": limit,
     }
     try:
-        answered = client.post("/evaluations", {name: value for name, value in request.items() if value is not None})
+        with telling("Waiting for the hub, which reads the model's files", chat, quiet_start=True):
+            answered = client.post("/evaluations", {name: it for name, it in request.items() if it is not None})
     except ApiRefused as refused:
         _tell_refusal(refused, as_json=as_json)
         raise typer.Exit(1) from None

@@ -9,8 +9,9 @@ import typer
 
 from orchestrator import artifacts
 from orchestrator.errors import Refused
+from orchestrator.program import program
 from orchestrator.settings import read_settings
-from submissions.cli.output import answer, answer_json, chat, complain
+from submissions.cli.output import answer, answer_json, chat, complain, on_interrupt
 from submissions.local import parity
 from submissions.local import plan as plans
 from submissions.local import report as reports
@@ -34,6 +35,8 @@ from workers import pipeline
 from workers.output import write_output
 
 commands = typer.Typer()
+
+KEPT = "What is computed is kept: run the same command again to go on from there."
 
 
 @commands.command()
@@ -92,7 +95,7 @@ def evaluate(
         context_limit=context_limit,
         engine_settings=plans.read_settings_json(engine_settings),
     )
-    with reports.in_sentences(), reports.Meter(quiet=as_json) as meter:
+    with on_interrupt(KEPT), reports.in_sentences(), reports.Meter(quiet=as_json) as meter:
         run = pipeline.evaluate(plan, meter)
     results = [outcome.results for outcome in run.benchmarks if outcome.results is not None]
     written = write_output(output, accepted.model.name, results, now=datetime.now()) if output and results else None
@@ -147,13 +150,14 @@ def prepare(
     )
     plans.refuse_present(output)
     plan = plans.make_plan(settings, accepted, folder=output, context_limit=context_limit, engine_settings={})
-    with reports.in_sentences(), reports.Meter() as meter:
+    again = "Nothing of it is used: run it again with a new folder for --output."
+    with on_interrupt(again), reports.in_sentences(), reports.Meter() as meter:
         done, failed = pipeline.prepare_all(plan, meter)
     for name, one in done.items():
         answer(f"{name}: {one.requests} requests of {one.documents} documents")
     reports.print_notes(plans.read_notes(output))
     reports.print_failures(failed)
-    chat(f"Next: evalyard infer {output} --output RESPONSES")
+    chat(f"Next: {program()} infer {output} --output RESPONSES")
     if failed:
         raise typer.Exit(1)
 
@@ -194,12 +198,12 @@ def infer(
         responses=output,
         settings=plans.read_settings_json(engine_settings),
     )
-    with reports.in_sentences(), reports.Meter() as meter:
+    with on_interrupt(KEPT), reports.in_sentences(), reports.Meter() as meter:
         done = pipeline.infer_all(plan, meter)
     answer(reports.in_words(done))
     for one in done.unanswered:
         complain(one.sentence)
-    chat(f"Next: evalyard score {sheets_folder} {output} --output RESULTS")
+    chat(f"Next: {program()} score {sheets_folder} {output} --output RESULTS")
     if done.unanswered:
         raise typer.Exit(1)
 
@@ -231,7 +235,8 @@ def score(
         responses=responses,
         task_folders=first.task_folders,
     )
-    with reports.in_sentences(), reports.Meter(quiet=as_json) as meter:
+    again = "The responses are kept: run the same command again."
+    with on_interrupt(again), reports.in_sentences(), reports.Meter(quiet=as_json) as meter:
         outcomes = pipeline.score_all(plan, meter)
     results = [outcome.results for outcome in outcomes if outcome.results is not None]
     if results:

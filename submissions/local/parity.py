@@ -14,7 +14,7 @@ from orchestrator.errors import Refused
 from orchestrator.settings import read_settings
 from orchestrator.suites import Suite
 from orchestrator.wire import EngineFamily, Precision
-from submissions.cli.output import answer_json
+from submissions.cli.output import answer_json, on_interrupt
 from submissions.local import parity_report
 from submissions.local import plan as plans
 from submissions.local import report as reports
@@ -132,7 +132,8 @@ def parity(
         context_limit=context_limit,
         engine_settings=plans.read_settings_json(engine_settings),
     )
-    with reports.in_sentences(), reports.Meter(quiet=as_json) as meter:
+    again = "What is computed is kept, but lm-eval's own run: run the same command again."
+    with on_interrupt(again), reports.in_sentences(), reports.Meter(quiet=as_json) as meter:
         run = pipeline.evaluate(plan, meter)
         work = reference_work(plan, run, against)
         references = launch.run_fresh(work, plan.folder / "reference", meter) if work.benchmarks else {}

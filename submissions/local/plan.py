@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from orchestrator import suites
 from orchestrator.errors import Refused
+from orchestrator.program import program
 from orchestrator.settings import HubSettings
 from orchestrator.suites import Part, Suite, SuiteBenchmark
 from orchestrator.wire import EngineFamily, Model, PrepareWork
@@ -146,7 +147,9 @@ def read_sheets(folder: Path) -> dict[str, PrepareWork]:
             work = PrepareWork.model_validate_json(file.read_bytes())
             found[work.benchmark.name] = work
     if not found:
-        raise Refused(f"There are no sheets in {folder}. Make them: evalyard prepare MODEL --suite S --output {folder}")
+        raise Refused(
+            f"There are no sheets in {folder}. Make them: {program()} prepare MODEL --suite S --output {folder}"
+        )
     return found
 
 

@@ -1,9 +1,7 @@
 """What the commands that need no server say: progress while they run, then values, scores and failures."""
 
-import math
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from orchestrator import suites
 from orchestrator.errors import Refused, next_step
+from orchestrator.narrator import Narrator, every_second
 from orchestrator.suites import Suite
 from orchestrator.wire import InferDone
 from submissions.cli.output import answer_table, chat, complain
@@ -23,9 +22,6 @@ from workers import pipeline
 UNITS = {"prepare": "requests", "infer": "requests", "score": "benchmark", "lm-eval": "requests"}
 """What each stage's progress counts."""
 
-LINE_SECONDS = 10.0
-"""Pause between two lines about the same thing where standard error is no terminal."""
-
 
 class Meter:
     """Progress, bars on a terminal or lines in a log; callable as `pipeline.Report` from several threads."""
@@ -33,7 +29,10 @@ class Meter:
     def __init__(self, *, quiet: bool = False) -> None:
         console = Console(stderr=True)
         self._lines = not quiet and not console.is_terminal
-        self._next_line: dict[str, float] = {}
+        self._narrator = Narrator(chat)
+        self._stand: dict[str, tuple[str, str, bool]] = {}
+        """Where there is no terminal: a thing's line, its count, and whether it is over."""
+        self._ending = ExitStack()
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -46,29 +45,44 @@ class Meter:
 
     def __enter__(self) -> "Meter":
         self._progress.start()
+        if self._lines:
+            self._ending.enter_context(every_second(self._say))
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._ending.close()
         self._progress.stop()
 
     def __call__(self, stage: str, what: str, done: int, total: int) -> None:
         # Inference is one bar whose text changes; prepare and score have one for each benchmark.
         key = stage if stage == "infer" else f"{stage} {what}"
+        if done == pipeline.FAILED:
+            self._tell(key, f"{stage:8}{what}  failed", "", over=True)
+            if key in self._bars:
+                self._progress.update(self._bars[key], count="failed")
+            return
         label = f"{stage:8}{what}"
         if key not in self._bars:
             self._bars[key] = self._progress.add_task(label, total=None, count="")
         count = f"{done:,} of {total:,} {UNITS[stage]}" if total else ""
-        if self._lines:
-            self._say(label, count, finished=bool(total) and done >= total)
+        over = bool(total) and done >= total
+        self._tell(key, f"{label}  {count}" if over else label, "" if over else f"  {count}".rstrip(), over=over)
         self._progress.update(self._bars[key], description=label, completed=done, total=total or None, count=count)
 
-    def _say(self, label: str, count: str, *, finished: bool) -> None:
-        """A line when something begins or ends, and every LINE_SECONDS between."""
-        now = time.monotonic()
-        if finished or now >= self._next_line.get(label, 0.0):
-            if self._next_line.get(label) != math.inf:
-                chat(f"{label}  {count}".rstrip())
-            self._next_line[label] = math.inf if finished else now + LINE_SECONDS
+    def _tell(self, key: str, line: str, count: str, *, over: bool) -> None:
+        """A line when something begins or ends; what goes on is told after each silence."""
+        if self._lines:
+            self._stand.pop(key, None)  # what was heard of last comes last
+            self._stand[key] = line, count, over
+            self._say()
+
+    def _say(self) -> None:
+        stand = dict(self._stand)
+        self._narrator.tell(
+            {key: line for key, (line, _, _) in stand.items()},
+            at_work=next((key for key, (_, _, over) in reversed(stand.items()) if not over), None),
+            details={key: count for key, (_, count, _) in stand.items()},
+        )
 
 
 @contextmanager

@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 from deploy.demo import TRAINED, UNTRAINED, are_built
-from deploy.demo.narrator import SILENCE_SECONDS, Narrator
+from deploy.environment import Progress
+from orchestrator.narrator import SILENCE_SECONDS, Narrator
 
 
 class Told:
@@ -46,6 +47,34 @@ def test_when_nothing_is_at_work_nothing_is_repeated() -> None:
     told = Told()
     told.after(0, {1: "1 a: finished"}, None)
     assert told.after(60, {1: "1 a: finished"}, None) == []
+
+
+def test_details_follow_a_line_and_are_no_news_by_themselves() -> None:
+    told = Told()
+    told.narrator.tell({1: "loading"}, at_work=1, details={1: ", 1 of 9"})
+    told.now += SILENCE_SECONDS - 1
+    told.narrator.tell({1: "loading"}, at_work=1, details={1: ", 2 of 9"})
+    told.now += 1
+    told.narrator.tell({1: "loading"}, at_work=1, details={1: ", 3 of 9"})
+    assert told.lines == ["loading, 1 of 9", "loading, 3 of 9 (10 s)"]
+
+
+def test_an_installation_that_only_compiles_says_so(tmp_path: Path) -> None:
+    progress = Progress("packages", 2, tmp_path)
+    progress.heard("Collecting one==1")
+    assert progress.stand() == "fetched 1 of 2 one==1"
+    progress.heard("Installing collected packages: one, two")
+    assert progress.stand() == "installed 0 of 2"
+    for name in ("one", "two"):
+        (tmp_path / f"lib/python3.11/site-packages/{name}-1.dist-info").mkdir(parents=True)
+    assert "compiling" in progress.stand()
+    progress.end()
+
+
+def test_the_set_up_starts_where_nothing_is_installed() -> None:
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-I", "-S", str(root / "deploy/environment.py"), "--help"]
+    assert subprocess.run(command, capture_output=True).returncode == 0
 
 
 def test_models_are_built_once_both_have_their_card(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from orchestrator import jobs
+from orchestrator import jobs, narrator
 from orchestrator.lifecycle import EvaluationState
 from orchestrator.program import program
 from orchestrator.tables import Evaluation
@@ -358,3 +358,23 @@ def test_a_board_is_sorted_by_a_column_that_it_has_or_not_at_all(hub: Hub, evaly
     assert "Did you mean 'average'?" in " ".join(ran.err.split())
     assert evalyard("board", "--suite", "demo", "--sort", "letters").code == 2
     assert evalyard("board", "--suite", "demo", "--sort", "Letters").code == 0
+
+
+def test_a_wait_is_told_again_and_ctrl_c_says_how_to_come_back(
+    hub: Hub, evalyard: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with hub.writing() as session:
+        add_evaluation(session, hub.suites["demo"], state=EvaluationState.RUNNING, requests=(1, 4))
+
+    def interrupt(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 2:
+            raise KeyboardInterrupt
+
+    looks: list[float] = []
+    monkeypatch.setattr(narrator, "SILENCE_SECONDS", 0.0)
+    monkeypatch.setattr("submissions.cli.follow.time.sleep", interrupt)
+    ran = evalyard("status", "1", "--follow")
+    assert (ran.code, ran.out) == (130, "")
+    assert re.search(r"running, 1 of 4 requests answered.* \(0 s\)", ran.err)
+    assert f"Evaluation 1 goes on where it is computed: {program()} status 1 --follow" in ran.err

@@ -2,7 +2,9 @@
 
 import pytest
 
+from orchestrator import narrator
 from submissions.local.report import Meter
+from workers import pipeline
 
 
 def test_a_log_gets_a_line_at_the_beginning_and_one_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
@@ -22,3 +24,23 @@ def test_json_output_is_not_disturbed(capsys: pytest.CaptureFixture[str]) -> Non
         meter("infer", "answering", 1, 3)
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", "")
+
+
+def test_a_phase_that_tells_nothing_is_told_again_with_its_seconds(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Meter() as meter:
+        meter("prepare", "ARC", 1, 1)
+        meter("infer", "loading weights", 0, 0)
+        monkeypatch.setattr(narrator, "SILENCE_SECONDS", 0.0)
+        meter._say()
+    assert "infer   loading weights (0 s)" in capsys.readouterr().err.splitlines()
+
+
+def test_what_failed_is_not_told_to_go_on(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    with Meter() as meter:
+        meter("prepare", "ARC", 0, 0)
+        meter("prepare", "ARC", pipeline.FAILED, 0)
+        monkeypatch.setattr(narrator, "SILENCE_SECONDS", 0.0)
+        meter._say()
+    assert capsys.readouterr().err.splitlines() == ["prepare ARC", "prepare ARC  failed"]
