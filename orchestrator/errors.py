@@ -47,7 +47,7 @@ NEXT_STEPS: dict[FailureKind, str] = {
     FailureKind.OUT_OF_MEMORY: "Retry on a worker with more memory, or submit with a smaller precision.",
     FailureKind.INVALID_OUTPUT: "Check the weights and the precision: its answers are not usable numbers or text.",
     FailureKind.DATASET: "Put the dataset into the mirror (EVALYARD_DATASETS) or let the worker read it, then retry.",
-    FailureKind.TASK_REFUSED: "Leave the benchmark out of the suite: Evalyard does not run what it needs.",
+    FailureKind.TASK_REFUSED: "Mend the benchmark's tasks in the suite, or leave it out.",
     FailureKind.HARNESS: "Read the log's end: lm-eval stopped with an error. Retry once its cause is gone.",
     FailureKind.SHEET: "Retry: the benchmark is prepared again, and what is answered already stays answered.",
     FailureKind.RESPONSES: "Retry: what is missing is computed again, and then the benchmark is scored.",

@@ -12,16 +12,19 @@ from pydantic import ValidationError
 
 from orchestrator import suites
 from orchestrator.errors import Refused
+from orchestrator.narrator import telling
 from orchestrator.program import program
 from orchestrator.settings import HubSettings
 from orchestrator.suites import Part, Suite, SuiteBenchmark
 from orchestrator.wire import EngineFamily, Model, PrepareWork
+from submissions.cli.output import chat
 from submissions.cli.submit import model_address
 from submissions.intake import Accepted, examine
 from submissions.problems import fault_of
 from submissions.request import SubmissionRequest
 from workers import pipeline, sheets
 from workers.engine.info import EngineMissing, device_type
+from workers.stage import StageFailure
 from workers.weights import LocalModel, ModelUnavailable, Weights
 
 TASKS = "--tasks"
@@ -38,6 +41,7 @@ def choose_suite(settings: HubSettings, suite: str | None, tasks: str | None, nu
     names = [name.strip() for name in (tasks or "").split(",") if name.strip()]
     if not names:
         raise typer.BadParameter("--tasks names no task.")
+    _refuse_unknown_tasks(names, suites.task_folders(settings.suites))
     return Suite.model_construct(
         name=TASKS,
         version="0",
@@ -48,6 +52,18 @@ def choose_suite(settings: HubSettings, suite: str | None, tasks: str | None, nu
             for name in dict.fromkeys(names)
         ),
     )
+
+
+def _refuse_unknown_tasks(names: list[str], folders: tuple[str, ...]) -> None:
+    """A mistyped name is told before any of the others is run."""
+    with telling("Looking the tasks up in lm-eval", chat, quiet_start=True):
+        # lm-eval takes seconds to import: only where tasks are named.
+        from workers.harness import task_index
+
+        try:
+            task_index.check_names(names, task_index.manager(folders, {}).task_index)
+        except StageFailure as error:
+            raise Refused(error.sentence) from error
 
 
 def check(

@@ -98,14 +98,14 @@ def test_bad_input_gets_a_sentence_and_leaves_no_trace(
     assert not (data / "local" / "runs").exists()
 
 
-def test_a_task_that_does_not_exist_fails_alone_and_the_others_are_scored(
-    model: Path, capsys: pytest.CaptureFixture[str]
+def test_a_task_that_does_not_exist_is_named_before_any_other_is_run(
+    model: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ):
-    assert run("evaluate", model, "--tasks", "demo_letters,demo_leters", "--limit", 6, "--json") == 1
-    good, bad = json.loads(capsys.readouterr().out)["benchmarks"]
-    assert good["scores"]
-    assert (bad["benchmark"], bad["scores"]) == ("demo_leters", [])
-    assert "demo_letters" in bad["sentence"]
+    assert run("evaluate", model, "--tasks", "demo_letters,demo_leters", "--limit", 6) == 1
+    said = capsys.readouterr().err.strip()
+    assert "has no task or group 'demo_leters'. Did you mean demo_letters" in said
+    assert said.endswith("?")
+    assert not (data / "local" / "runs").exists()
 
 
 def test_a_team_evaluates_its_own_suite_on_its_own_task_files(

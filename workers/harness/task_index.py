@@ -54,11 +54,11 @@ def manager(task_folders: Iterable[str], metadata: dict[str, Any]) -> IndexedTas
     return IndexedTaskManager({**index, **own}, metadata)
 
 
-def check(tasks: Iterable[str], index: dict[str, Entry]) -> None:
-    """Refuse unknown names, and tasks that run generated code or show pictures, from their files alone.
+def check_names(tasks: Iterable[str], index: dict[str, Entry]) -> None:
+    """Refuse names that no task or group has, with those that were probably meant.
 
     Raises:
-        StageFailure: with the next step in its sentence.
+        StageFailure: for the first of them.
     """
     for name in tasks:
         if name not in index:
@@ -67,6 +67,16 @@ def check(tasks: Iterable[str], index: dict[str, Entry]) -> None:
             raise StageFailure(
                 FailureKind.TASK_REFUSED, f"This harness (lm-eval {_version()}) has no task or group {name!r}.{hint}"
             )
+
+
+def check(tasks: Iterable[str], index: dict[str, Entry]) -> None:
+    """Refuse unknown names, and tasks that run generated code or show pictures, from their files alone.
+
+    Raises:
+        StageFailure: with the next step in its sentence.
+    """
+    for name in tasks:
+        check_names([name], index)
         for leaf, config in _leaves(name, index, set()):
             _check_config(leaf, config)
 
