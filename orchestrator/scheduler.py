@@ -233,7 +233,10 @@ def forecast(
 def reasons(
     queued: Sequence[QueuedJob], workers: Sequence[WorkerView], policy: Policy, now: datetime
 ) -> dict[int, str]:
-    """Why each queued job waits, as a sentence, by job id."""
+    """Why each queued job waits, as a sentence, by job id.
+
+    Places are counted in evaluations, which is what people submit: those that a worker holds are ahead, too.
+    """
     answering = _Answering(workers)
     chosen = set()
     for job, worker in plan(queued, workers, policy, now):
@@ -245,7 +248,9 @@ def reasons(
         if is_live(worker, policy, now):
             live[pool_of(worker)].append(worker)
     found: dict[int, str] = {}
-    ahead: dict[Pool, int] = defaultdict(int)
+    ahead: dict[Pool, set[int]] = defaultdict(set)
+    for pool, there in live.items():
+        ahead[pool].update(*(worker.holding for worker in there))
     for job in sorted(queued, key=urgency):
         if job.not_before is not None and job.not_before > now:
             seconds = (job.not_before - now).total_seconds()
@@ -253,10 +258,11 @@ def reasons(
             continue
         if job.id in chosen:
             found[job.id] = "Next: it starts in a moment."
+            ahead[pool_for(job)].add(job.evaluation)
             continue
         pool = pool_for(job)
-        ahead[pool] += 1
-        found[job.id] = _reason(pool, live[pool], ahead[pool])
+        found[job.id] = _reason(pool, live[pool], len(ahead[pool] - {job.evaluation}))
+        ahead[pool].add(job.evaluation)
         devices = {worker.device_type for worker in live[pool] if worker.free_slots}
         if devices and (pool, job.device_type) in expected:
             found[job.id] = f"Waits for a worker on {job.device_type}, where its earlier responses were computed."
@@ -302,10 +308,10 @@ def urgency(job: QueuedJob) -> tuple[int, datetime, int, int]:
     return (-job.priority, job.created_at, job.evaluation, job.id)
 
 
-def _reason(pool: Pool, live: Sequence[WorkerView], position: int) -> str:
+def _reason(pool: Pool, live: Sequence[WorkerView], ahead: int) -> str:
     if not live:
         return f"No {pool} is connected."
-    place = ordinal(position)
+    place = f"{ahead} ahead" if ahead else "First"
     if len(live) == 1:
         holds = list(dict.fromkeys(live[0].holding))
         return f"{place}; the {pool} is busy with {_evaluations(holds)}." if holds else f"{place} for the {pool}."
@@ -316,10 +322,3 @@ def _evaluations(ids: Sequence[int]) -> str:
     if len(ids) == 1:
         return f"evaluation {ids[0]}"
     return "evaluations " + ", ".join(map(str, ids[:-1])) + f" and {ids[-1]}"
-
-
-def ordinal(number: int) -> str:
-    """1st, 2nd, 3rd, 4th, 11th, 21st."""
-    if number % 100 in (11, 12, 13):
-        return f"{number}th"
-    return f"{number}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th') }"

@@ -136,8 +136,8 @@ def test_waiting_jobs_have_reasons_from_the_database(yard: Yard) -> None:
         found = waiting_reasons(session, yard.now)
     waiting = [yard.job(second, Stage.PREPARE, name).id for name in ("ARC", "MMLU")]
     assert found == {
-        waiting[0]: f"1st; the harness worker is busy with evaluation {first}.",
-        waiting[1]: f"2nd; the harness worker is busy with evaluation {first}.",
+        waiting[0]: f"1 ahead; the harness worker is busy with evaluation {first}.",
+        waiting[1]: f"1 ahead; the harness worker is busy with evaluation {first}.",
     }
 
 

@@ -12,7 +12,6 @@ from orchestrator.scheduler import (
     WorkerView,
     forecast,
     is_live,
-    ordinal,
     plan,
     pool_for,
     pool_of,
@@ -203,25 +202,28 @@ def test_every_waiting_job_has_its_reason() -> None:
     ]
     workers = [worker(holding=(4,)), worker("engine-2", engine=EngineFamily.SCRIPTED)]
     assert reasons(queued, workers, POLICY, NOW) == {
-        1: "1st; the vllm engine worker is busy with evaluation 4.",
-        2: "2nd; the vllm engine worker is busy with evaluation 4.",
-        3: "3rd; the vllm engine worker is busy with evaluation 4.",
+        1: "1 ahead; the vllm engine worker is busy with evaluation 4.",
+        2: "2 ahead; the vllm engine worker is busy with evaluation 4.",
+        3: "3 ahead; the vllm engine worker is busy with evaluation 4.",
         4: "No harness worker is connected.",
         5: "Tried again in 40 s.",
         6: "Next: it starts in a moment.",
     }
-    assert reason(queued[2], queued=queued, workers=workers, policy=POLICY, now=NOW).startswith("3rd;")
+    assert reason(queued[2], queued=queued, workers=workers, policy=POLICY, now=NOW).startswith("3 ahead;")
 
 
 def test_several_busy_workers_are_counted() -> None:
     workers = [worker("engine-1", holding=(4,)), worker("engine-2", holding=(5,))]
-    assert reasons([job(1)], workers, POLICY, NOW) == {1: "1st; all 2 vllm engine workers are busy."}
+    assert reasons([job(1)], workers, POLICY, NOW) == {1: "2 ahead; all 2 vllm engine workers are busy."}
 
 
-def test_ordinals_are_english() -> None:
-    assert [ordinal(n) for n in (1, 2, 3, 4, 11, 12, 13, 21, 102, 111)] == [
-        "1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "102nd", "111th",
-    ]  # fmt: skip
+def test_a_place_counts_evaluations_and_those_that_run_among_them() -> None:
+    queued = [job(n, evaluation=1 if n < 4 else 2, stage=Stage.PREPARE) for n in range(1, 6)]
+    workers = [worker(kind="harness", engine=None, holding=(1,))]
+    assert reasons(queued, workers, POLICY, NOW) == {
+        **dict.fromkeys((1, 2, 3), "First; the harness worker is busy with evaluation 1."),
+        **dict.fromkeys((4, 5), "1 ahead; the harness worker is busy with evaluation 1."),
+    }
 
 
 moments = st.integers(-3600, 60).map(lambda seconds: NOW + timedelta(seconds=seconds))
