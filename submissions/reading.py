@@ -244,10 +244,11 @@ def progress_of(state: EvaluationState, jobs: Iterable[Job]) -> Progress:
 
 
 def _counted(jobs: Sequence[Job], noun: str, verb: str) -> Progress:
-    done = sum(1 for job in jobs if job.state.is_final)
-    return Progress(
-        done=done, total=len(jobs), text=f"{done} of {len(jobs)} {noun}{'' if len(jobs) == 1 else 's'} {verb}"
-    )
+    """Those that failed are no progress: they are told apart."""
+    done = sum(1 for job in jobs if job.state is JobState.COMPLETED)
+    failed = sum(1 for job in jobs if job.state is JobState.FAILED)
+    text = f"{done} of {len(jobs)} {noun}{'' if len(jobs) == 1 else 's'} {verb}"
+    return Progress(done=done, total=len(jobs), text=f"{text}, {failed} failed" if failed else text)
 
 
 def _benchmarks(jobs: Sequence[Job], scores: Sequence[Score], *, suite: Suite | None) -> list[BenchmarkRecord]:

@@ -7,10 +7,12 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 import pytest
+from sqlmodel import select
 from starlette.testclient import TestClient
 
-from orchestrator.lifecycle import EvaluationState
+from orchestrator.lifecycle import EvaluationState, JobState
 from orchestrator.program import program
+from orchestrator.tables import Job
 from orchestrator.wire import FailureKind
 from submissions import words
 from submissions.context import Hub
@@ -249,6 +251,17 @@ def test_an_evaluation_whose_infer_job_no_worker_has_is_waiting_everywhere(hub: 
     assert '<span class="badge waiting">waiting</span>' in waits
     assert "No vllm engine worker is connected" in waits
     assert '<span class="badge running">running</span>' in client.get("/evaluations/1").text
+
+
+def test_what_failed_is_not_counted_as_prepared_or_scored(hub: Hub, client: TestClient) -> None:
+    with hub.writing() as session:
+        for number, state in enumerate((EvaluationState.PREPARING, EvaluationState.SCORING), start=1):
+            add_evaluation(session, hub.suites["demo"], model=f"acme/m{number}", state=state)
+        for job in session.exec(select(Job).where(Job.benchmark == "Sums")):
+            job.state, job.failure, job.sentence = JobState.FAILED, FailureKind.DATASET, "It is missing."
+            session.add(job)
+    assert "0 of 3 benchmarks prepared, 1 failed (0 %)" in page(client, "/evaluations/1").text
+    assert "0 of 3 benchmarks scored, 1 failed (0 %)" in page(client, "/evaluations/2").text
 
 
 def test_a_failed_evaluation_says_why_what_next_and_shows_the_log(hub: Hub, client: TestClient) -> None:
