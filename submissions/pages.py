@@ -22,6 +22,7 @@ from orchestrator.program import FIRST_SUBMISSION, program
 from orchestrator.suites import Suite, find_suite
 from orchestrator.wire import Precision
 from submissions import api, reading, sample, samples, words
+from submissions.bodies import body_fields
 from submissions.context import Hub, get_hub
 from submissions.faults import Fault, HubAway, SubmissionRefused
 from submissions.problems import fault_of
@@ -244,7 +245,7 @@ def show_suite(name: Annotated[str, Path(max_length=100)], hub: AHub) -> Respons
 def show_api(request: Request) -> Response:
     schema = request.app.openapi()
     operations = [
-        (method.upper(), path, operation)
+        (method.upper(), path, operation, body_fields(schema, operation))
         for path, methods in schema["paths"].items()
         for method, operation in methods.items()
     ]

@@ -37,7 +37,7 @@ class ModelType(StrEnum):
 class SubmissionRequest(BaseModel):
     """What a person asks for, from the form, the command line or the API."""
 
-    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True, use_attribute_docstrings=True)
 
     model: str = Field(min_length=1, max_length=1000, examples=["org/name"])
     """Hub id, or the absolute path of a folder on the hub's machine."""
@@ -46,13 +46,17 @@ class SubmissionRequest(BaseModel):
     precision: Precision | Literal["auto"] = "auto"
     """What to load the weights as; `auto` takes what they were saved in."""
     weight_type: Literal["original", "adapter"] = "original"
+    """Whether the repository has whole weights, or an adapter on a base model."""
     base_model: str | None = Field(default=None, max_length=1000)
     """For an adapter; read from its adapter_config.json when left out."""
     base_revision: str | None = Field(default=None, max_length=200)
+    """Branch, tag or commit of the base model; its default branch when left out."""
     model_type: ModelType = ModelType.UNKNOWN
+    """What kind of model it is; shown and filtered by, and never part of what makes two evaluations equal."""
     chat_template: bool | None = None
     """Whether prompts go through the model's chat template; the suite's default when left out."""
     suite: str = Field(default=DEFAULT_SUITE, max_length=100)
+    """Name of the suite to evaluate under; GET /api/v1/suites lists them."""
     limit: int | None = Field(default=None, ge=1, le=1_000_000)
     """Documents for each lm-eval task. An evaluation with a limit is a trial: it is never ranked."""
 

@@ -19,6 +19,7 @@ from orchestrator.lifecycle import EvaluationState
 from orchestrator.wire import EngineFamily, FailureKind
 from submissions import samples
 from submissions.context import Hub
+from submissions.request import SubmissionRequest
 from tests.hub_stub import HubStub
 from tests.submissions.factories import add_evaluation, add_worker, choice_sample, keep_samples
 
@@ -373,6 +374,18 @@ def test_the_description_names_every_operation(client: TestClient) -> None:
         "get /suites/{name}",
         "get /health",
     }
+
+
+def test_the_body_of_a_submission_is_described_field_by_field(client: TestClient) -> None:
+    schema = client.get("/api/v1/openapi.json").json()
+    body = schema["paths"]["/api/v1/evaluations"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    fields = schema["components"]["schemas"][body["$ref"].rpartition("/")[2]]["properties"]
+    assert set(fields) == set(SubmissionRequest.model_fields)
+    assert [name for name, field in fields.items() if not field.get("description")] == []
+    shown = client.get("/api/v1/docs").text
+    assert all(f"<dt><code>{name}</code></dt>" in shown for name in fields)
+    assert "one of auto, bfloat16, " in shown
+    assert "string, required. Hub id, or the absolute path of a folder" in shown
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
