@@ -160,7 +160,7 @@ def _pair(session: Session, evaluation_id: int) -> tuple[Evaluation, Submission]
         .where(Evaluation.id == evaluation_id)
     ).first()
     if pair is None:
-        raise NotFound(f"There is no evaluation {evaluation_id}. The latest ones are listed by: evalyard status.")
+        raise NotFound(f"There is no evaluation {evaluation_id}. The latest ones are in the queue.")
     return pair
 
 

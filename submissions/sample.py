@@ -16,6 +16,7 @@ from submissions.verdicts import Counted
 LONG_PROMPT = 1500
 PROMPT_END = 1000
 """Of a long prompt this much is shown at once: the question is at its end, after the examples."""
+PROMPT_LINES = 16
 BY_LENGTH = {"acc_norm": "character", "acc_bytes": "byte"}
 """Metrics that choose by log-likelihood for each of these."""
 
@@ -62,7 +63,9 @@ class Sample:
         """The end of a long prompt, from the beginning of a line; empty for a short one."""
         if len(self.prompt) <= LONG_PROMPT:
             return ""
-        end = self.prompt[-PROMPT_END:]
+        end = "\n".join(self.prompt[-PROMPT_END:].split("\n")[-PROMPT_LINES:])
+        if len(end) < PROMPT_END:
+            return end
         start = end.find("\n") + 1
         return end[start:] if start < PROMPT_END // 2 else end
 

@@ -80,6 +80,19 @@ def cut_off(page: Page) -> list[str]:
     return found
 
 
+def test_a_long_path_in_an_error_stays_within_a_phone(browser: Browser, filled: str) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 900})
+    page.goto(f"{filled}/submit")
+    page.fill("#model", "/" + "long" * 40)
+    page.press("#model", "Enter")
+    page.wait_for_selector("#model-error")
+    box = page.evaluate("(({right}) => right)(document.querySelector('#model-error').getBoundingClientRect())")
+    inner = page.evaluate("[document.querySelector('#model-error')].map((e) => e.scrollWidth - e.clientWidth)[0]")
+    assert (box <= 390, inner <= 0) == (True, True)
+    assert cut_off(page) == []
+    page.close()
+
+
 def test_the_form_is_used_with_the_keyboard_alone(browser: Browser, filled: str) -> None:
     page = browser.new_page()
     page.goto(f"{filled}/submit")

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from orchestrator.lifecycle import EvaluationState, JobState
 from orchestrator.program import program
-from orchestrator.tables import Job
+from orchestrator.tables import Job, Score
 from orchestrator.wire import FailureKind
 from submissions import words
 from submissions.context import Hub
@@ -304,6 +304,40 @@ def test_an_evaluation_without_one_benchmark_says_so_and_can_be_retried(hub: Hub
     assert "No score for Sums." in found
     assert "The dataset of Sums is missing." in found
     assert "Retry what failed" in found
+
+
+def test_provenance_is_words_and_no_dump(hub: Hub, client: TestClient) -> None:
+    provenance = {"seed": None, "truncated": False, "gen_kwargs": {}, "identity": {"base": None, "quantised": True}}
+    with hub.writing() as session:
+        add_evaluation(session, hub.suites["demo"], values=DEMO)
+        for score in session.exec(select(Score).where(Score.metric == "value")):
+            score.provenance = provenance
+            session.add(score)
+    found = page(client, "/evaluations/1").text
+    assert "gen kwargs none identity base none quantised yes seed none truncated no" in found
+    assert "False" not in found
+
+
+def test_an_unfinished_evaluation_is_not_spoken_of_as_done(hub: Hub, client: TestClient) -> None:
+    with hub.writing() as session:
+        add_evaluation(session, hub.suites["demo"], state=EvaluationState.RUNNING)
+        add_evaluation(session, hub.suites["demo"], model="acme/done", values=DEMO)
+    assert "What is evaluated" in page(client, "/evaluations/1").text
+    assert "What was evaluated" in page(client, "/evaluations/2").text
+
+
+def test_a_missing_evaluations_page_leads_on_by_links(client: TestClient) -> None:
+    found = page(client, "/evaluations/9", status=404)
+    assert "There is no evaluation 9." in found.text
+    assert "evalyard " not in found.text
+    assert {"/", "/queue"} <= set(found.links)
+
+
+def test_a_suites_page_names_the_task_of_each_counted_number(client: TestClient) -> None:
+    found = page(client, "/suites/open-llm-v2").text
+    assert "leaderboard_bbh_navigate : acc_norm, baseline 0.5" in found
+    assert "leaderboard_musr_team_allocation : acc_norm, baseline 0.333" in found
+    assert "exact_match (strict-match), baseline 0.0021" in page(client, "/suites/open-llm-v1").text
 
 
 def test_samples_are_browsed_page_by_page(hub: Hub, client: TestClient) -> None:
