@@ -126,7 +126,16 @@ def _sentence(detail: Any) -> str:
         return str(detail["ctx"]["error"])
     if detail["type"] == "extra_forbidden":
         return f"There is no setting {detail['loc'][0]}."
-    return f"{PREFIX}{str(detail['loc'][0]).upper()}: {detail['msg'][0].lower()}{detail['msg'][1:]}."
+    variable = PREFIX + str(detail["loc"][0]).upper()
+    given = os.environ.get(variable, "")[:40]
+    shown = f"'{given}' is " if given else "its value is "
+    if detail["type"] in ("int_parsing", "float_parsing"):
+        return f"{variable}: {shown}no number. Write one in digits."
+    if detail["type"] == "enum":
+        near = difflib.get_close_matches(given, [family.value for family in EngineFamily], n=1)
+        meant = f" Did you mean '{near[0]}'?" if near else ""
+        return f"{variable}: {shown}none of {detail['ctx']['expected']}.{meant}"
+    return f"{variable}: {detail['msg'][0].lower()}{detail['msg'][1:]}."
 
 
 def _is_loopback(host: str) -> bool:

@@ -74,7 +74,16 @@ Check = Callable[[Case], Fault | None]
 
 def find_faults(case: Case) -> list[Fault]:
     """Every fault, in the order in which a person would mend them."""
-    return [fault for check in CHECKS if (fault := check(case)) is not None]
+    return [_for_folder(case, fault) for check in CHECKS if (fault := check(case)) is not None]
+
+
+def _for_folder(case: Case, fault: Fault) -> Fault:
+    """A folder has no commits: what is mended in it is submitted as it then is."""
+    about = case.base if fault.field == "base_model" else case.model
+    if about is None or about.folder is None:
+        return fault
+    sentence = fault.sentence.replace("submit the new commit", "submit the folder again")
+    return fault._replace(sentence=sentence)
 
 
 def resolve_precision(case: Case) -> Precision:
@@ -245,9 +254,10 @@ def check_precision(case: Case) -> Fault | None:
             "Choose precision 'auto'."
         )
     if asked is Precision.EIGHT_BIT and case.engine is EngineFamily.VLLM and not method:
+        others = "'bfloat16' or 'auto'" if case.has_gpu is False else "'4bit' (on a GPU), 'bfloat16' or 'auto'"
         return _precision(
             f"vLLM loads 8-bit weights only where the repository holds them, and those of {whole.name} are not "
-            "quantised. Choose '4bit', 'bfloat16' or 'auto'."
+            f"quantised. Choose {others}."
         )
     if asked in FLOATING and method == "bitsandbytes":
         return _precision(f"The weights of {whole.name} are quantised with bitsandbytes. Choose precision 'auto'.")

@@ -161,7 +161,7 @@ def free_port(preferred: int) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Evaluate two tiny models and show the board.")
     parser.add_argument("--data", type=Path, default=Path(".evalyard"), help="kept between runs")
-    data = parser.parse_args().data.absolute()
+    data = parser.parse_args().data.resolve()
     ends = os.environ.get("DEMO_EXIT", "") not in ("", "0")
     models = data / "demo-models"
     began = time.monotonic()

@@ -6,11 +6,12 @@ import typer
 
 from orchestrator.program import program
 from submissions.cli.client import Client
+from submissions.cli.numbers import evaluation_number
 from submissions.cli.output import answer, answer_json, chat
 
 commands = typer.Typer()
 
-Id = Annotated[int, typer.Argument(metavar="ID", help="Number of the evaluation.", min=1)]
+Id = Annotated[int, typer.Argument(metavar="ID", help="Number of the evaluation.", parser=evaluation_number)]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer with JSON on standard output.")]
 
 
@@ -21,7 +22,7 @@ def retry(evaluation: Id, as_json: AsJson = False) -> None:
     if as_json:
         answer_json(answered)
         return
-    answer(answered["message"])
+    answer(f"Queued evaluation {evaluation} again: what failed is done anew, and what was computed is kept.")
     chat(f"Follow it: {program()} status {evaluation} --follow")
 
 

@@ -8,6 +8,7 @@ from orchestrator.program import FIRST_SUBMISSION, program
 from submissions import words
 from submissions.cli.client import Client, segment
 from submissions.cli.follow import exit_code, follow, outcome_sentence
+from submissions.cli.numbers import evaluation_number
 from submissions.cli.output import answer, answer_json, answer_table, chat
 from submissions.request import none_of
 
@@ -20,7 +21,8 @@ SuiteName = Annotated[str | None, typer.Option(help="Name of the suite; the one 
 @commands.command()
 def status(
     evaluation: Annotated[
-        int | None, typer.Argument(metavar="ID", help="Number of an evaluation; else the latest ones.", min=1)
+        int | None,
+        typer.Argument(metavar="ID", help="Number of an evaluation; else the latest ones.", parser=evaluation_number),
     ] = None,
     follow_it: Annotated[bool, typer.Option("--follow", "-f", help="Stay until it ends.")] = False,
     as_json: AsJson = False,

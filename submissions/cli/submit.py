@@ -11,6 +11,7 @@ from orchestrator.narrator import telling
 from orchestrator.program import program
 from submissions.cli.client import ApiRefused, Client
 from submissions.cli.follow import exit_code, follow, outcome_sentence
+from submissions.cli.numbers import documents
 from submissions.cli.output import answer, answer_json, chat, complain
 from submissions.request import DEFAULT_SUITE, ModelType, none_of
 from submissions.request import PRECISIONS as PRECISIONS
@@ -32,12 +33,6 @@ def one_of(choices: tuple[str, ...]) -> Any:
         return value
 
     return check
-
-
-def at_least_one(value: int | None) -> int | None:
-    if value is not None and value < 1:
-        raise typer.BadParameter(f"{value} documents are no evaluation. Take at least 1, or leave it out for all.")
-    return value
 
 
 @commands.command()
@@ -72,7 +67,7 @@ def submit(
     suite: Annotated[str, typer.Option(help="What to evaluate: see `evalyard suites`.")] = DEFAULT_SUITE,
     limit: Annotated[
         int | None,
-        typer.Option(metavar="N", callback=at_least_one, help="Documents for each task: a trial, never ranked."),
+        typer.Option(metavar="N", parser=documents, help="Documents for each task: a trial, never ranked."),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Stay until it ends; exit code 1 unless all is scored.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Answer with JSON on standard output.")] = False,
@@ -131,8 +126,8 @@ def model_address(model: str) -> str:
     if is_path(model):
         return str(path.resolve())
     if path.is_dir() and any(path.glob("*.json")):
-        chat(f"Taking the folder {path.absolute()}; write it as ./{model} to make that plain.")
-        return str(path.absolute())
+        chat(f"Taking the folder {path.resolve()}; write it as ./{model} to make that plain.")
+        return str(path.resolve())
     return model
 
 

@@ -15,6 +15,7 @@ from submissions.cli.output import answer, answer_json, chat, complain, on_inter
 from submissions.local import parity
 from submissions.local import plan as plans
 from submissions.local import report as reports
+from submissions.local.engine_settings import read_engine_settings
 from submissions.local.options import (
     BaseModelOption,
     ContextOption,
@@ -47,7 +48,8 @@ def evaluate(
     num_fewshot: ShotsOption = None,
     limit: LimitOption = None,
     output: Annotated[
-        Path | None, typer.Option(help="Folder for lm-eval's results_*.json and samples_*.jsonl.", file_okay=False)
+        Path | None,
+        typer.Option(help="Folder for lm-eval's results_*.json and samples_*.jsonl.", file_okay=False),
     ] = None,
     engine: EngineOption = None,
     precision: PrecisionOption = "auto",
@@ -71,6 +73,7 @@ def evaluate(
     """
     started = time.monotonic()
     settings = read_settings(engine=engine)
+    given = read_engine_settings(engine_settings, settings.engine)
     chosen = plans.choose_suite(settings, suite, tasks, num_fewshot)
     accepted = plans.check(
         settings,
@@ -82,6 +85,7 @@ def evaluate(
         limit=limit,
         weight_type=weight_type,
         base_model=base_model,
+        has_gpu=plans.has_gpu(settings.engine),
     )
     if output:
         output.mkdir(parents=True, exist_ok=True)  # what cannot be written is better known before the work than after
@@ -93,7 +97,7 @@ def evaluate(
         accepted,
         folder=folder,
         context_limit=context_limit,
-        engine_settings=plans.read_settings_json(engine_settings),
+        engine_settings=given,
     )
     with on_interrupt(KEPT), reports.in_sentences(), reports.Meter(quiet=as_json) as meter:
         run = pipeline.evaluate(plan, meter)
@@ -166,7 +170,8 @@ def prepare(
 def infer(
     sheets_folder: Annotated[Path, typer.Argument(metavar="SHEETS", help="What `evalyard prepare` wrote.")],
     output: Annotated[
-        Path, typer.Option(help="Folder for the sealed responses; those in it are kept.", file_okay=False)
+        Path,
+        typer.Option(help="Folder for the sealed responses; those in it are kept.", file_okay=False),
     ],
     engine: EngineOption = None,
     engine_settings: SettingsOption = "{}",
@@ -180,6 +185,7 @@ def infer(
     evalyard score sheets/ responses/ --output results/         next
     """
     settings = read_settings(engine=engine)
+    given = read_engine_settings(engine_settings, settings.engine)
     found = plans.read_sheets(sheets_folder)
     first = next(iter(found.values()))
     if first.rules != settings.engine.rules:
@@ -196,7 +202,7 @@ def infer(
         device_type=plans.find_device_type(settings.engine),
         folder=sheets_folder,
         responses=output,
-        settings=plans.read_settings_json(engine_settings),
+        settings=given,
     )
     with on_interrupt(KEPT), reports.in_sentences(), reports.Meter() as meter:
         done = pipeline.infer_all(plan, meter)

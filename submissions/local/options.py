@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.wire import EngineFamily
+from submissions.cli.numbers import documents, examples, tokens
 from submissions.cli.submit import BASE_MODEL_HELP, PRECISIONS, WEIGHT_TYPE_HELP, WEIGHT_TYPES, one_of
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A Hub id (org/name) or a local folder.")]
@@ -13,10 +14,14 @@ TasksOption = Annotated[
     str | None, typer.Option("--tasks", "-t", help="lm-eval tasks or groups, separated by commas.", metavar="T[,T…]")
 ]
 ShotsOption = Annotated[
-    int | None, typer.Option("--num-fewshot", min=0, help="Examples in each prompt; for --tasks only.")
+    int | None,
+    typer.Option("--num-fewshot", metavar="N", parser=examples, help="Examples in each prompt; for --tasks only."),
 ]
 LimitOption = Annotated[
-    int | None, typer.Option("--limit", min=1, help="Documents for each lm-eval task: a trial, not to be compared.")
+    int | None,
+    typer.Option(
+        "--limit", metavar="N", parser=documents, help="Documents for each lm-eval task: a trial, not to be compared."
+    ),
 ]
 RevisionOption = Annotated[str | None, typer.Option(help="Branch, tag or commit.")]
 EngineOption = Annotated[EngineFamily | None, typer.Option("--engine", help="What computes; vllm by default.")]
@@ -36,7 +41,9 @@ TemplateOption = Annotated[
     bool | None,
     typer.Option("--chat-template/--no-chat-template", help="Apply the model's chat template; the suite's default."),
 ]
-ContextOption = Annotated[int | None, typer.Option(min=2, help="Tokens; the model's own limit by default.")]
+ContextOption = Annotated[
+    int | None, typer.Option(metavar="N", parser=tokens, help="Tokens; the model's own limit by default.")
+]
 SettingsOption = Annotated[
     str, typer.Option("--engine-settings", metavar="JSON", help="Engine settings, e.g. '{\"max_num_seqs\": 32}'.")
 ]

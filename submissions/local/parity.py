@@ -18,6 +18,7 @@ from submissions.cli.output import answer_json, on_interrupt
 from submissions.local import parity_report
 from submissions.local import plan as plans
 from submissions.local import report as reports
+from submissions.local.engine_settings import read_engine_settings
 from submissions.local.options import (
     ContextOption,
     EngineOption,
@@ -82,7 +83,8 @@ def parity(
     output: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for parity.json and both runs' results and samples in lm-eval's form.", file_okay=False
+            help="Folder for parity.json and both runs' results and samples in lm-eval's form.",
+            file_okay=False,
         ),
     ] = None,
     engine: EngineOption = None,
@@ -112,6 +114,7 @@ def parity(
     if settings.engine is EngineFamily.SCRIPTED:
         raise Refused("The scripted engine makes its answers up. Compare with --engine vllm or transformers.")
     against = against or (Against.LM_EVAL_VLLM if settings.engine.rules == "vllm" else Against.LM_EVAL_HF)
+    given = read_engine_settings(engine_settings, settings.engine)
     chosen = plans.choose_suite(settings, suite, tasks, num_fewshot)
     accepted = plans.check(
         settings, chosen, model=model, revision=revision, precision=precision, chat_template=chat_template, limit=limit
@@ -130,7 +133,7 @@ def parity(
         accepted,
         folder=settings.data / "local" / "parity" / name,
         context_limit=context_limit,
-        engine_settings=plans.read_settings_json(engine_settings),
+        engine_settings=given,
     )
     again = "What is computed is kept, but lm-eval's own run: run the same command again."
     with on_interrupt(again), reports.in_sentences(), reports.Meter(quiet=as_json) as meter:

@@ -3,7 +3,6 @@
 Everything that cannot work is refused here with a sentence, before a stage program starts.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from orchestrator.suites import Part, Suite, SuiteBenchmark
 from orchestrator.wire import EngineFamily, Model, PrepareWork
 from submissions.cli.output import chat
 from submissions.cli.submit import model_address
+from submissions.faults import HubAway
 from submissions.intake import Accepted, examine
 from submissions.problems import fault_of
 from submissions.request import SubmissionRequest
@@ -77,7 +77,9 @@ def check(
     limit: int | None,
     weight_type: str = "original",
     base_model: str | None = None,
+    has_gpu: bool | None = None,
 ) -> Accepted:
+    """The model with everything resolved; `has_gpu` says whether it is computed on one, where that is known."""
     asked = {
         "model": model_address(model),
         "revision": revision,
@@ -92,7 +94,13 @@ def check(
         request = SubmissionRequest.model_validate(asked)
     except ValidationError as error:
         raise Refused(" ".join(fault_of(detail).sentence for detail in error.errors())) from error
-    return examine(settings, {suite.name: suite}, request=request)
+    try:
+        return examine(settings, {suite.name: suite}, request=request, has_gpu=has_gpu)
+    except HubAway as error:
+        raise Refused(
+            f"{model} is no folder here, and the Hub does not answer, so it could not be checked. Check the name, give "
+            "the path of a local folder, or try again in a few minutes."
+        ) from error
 
 
 def make_plan(
@@ -155,6 +163,14 @@ def find_device_type(engine: EngineFamily) -> str:
         raise Refused(str(error)) from error
 
 
+def has_gpu(engine: EngineFamily) -> bool | None:
+    """Whether this machine computes on a GPU; None where the engine is not installed, which is told later."""
+    try:
+        return device_type(engine) != "cpu"
+    except EngineMissing:
+        return None
+
+
 def read_sheets(folder: Path) -> dict[str, PrepareWork]:
     """The work of every sheet below a folder, by benchmark."""
     found: dict[str, PrepareWork] = {}
@@ -186,13 +202,3 @@ def read_notes(folder: Path) -> list[str]:
 def refuse_present(folder: Path) -> None:
     if (folder / "sheets").exists():
         raise Refused(f"{folder} holds sheets already. Choose a new folder for --output.")
-
-
-def read_settings_json(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"--engine-settings is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise typer.BadParameter('--engine-settings must be a JSON object, e.g. {"max_num_seqs": 32}.')
-    return value

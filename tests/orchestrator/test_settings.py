@@ -61,7 +61,7 @@ def test_variables_of_other_processes_do_not_stop_the_hub(
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ({"port": "many"}, "EVALYARD_PORT: input should be a valid integer"),
+        ({"port": "many"}, "EVALYARD_PORT: its value is no number"),
         ({"port": 99999}, "EVALYARD_PORT: "),
         ({"host": "0.0.0.0"}, "EVALYARD_HOST=0.0.0.0 would open the site"),
         ({"lease_seconds": 2}, "at least three times EVALYARD_TICK_SECONDS"),
@@ -91,3 +91,18 @@ def test_settings_do_not_change_after_the_start(tmp_path: Path) -> None:
 def test_every_class_of_failure_has_its_next_step() -> None:
     assert set(NEXT_STEPS) == set(FailureKind)
     assert all(next_step(kind).endswith(".") and len(next_step(kind)) > 20 for kind in FailureKind)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("PORT", "abc", "EVALYARD_PORT: 'abc' is no number"),
+        ("ENGINE", "vlm", "EVALYARD_ENGINE: 'vlm' is none of .* Did you mean 'vllm'?"),
+    ],
+)
+def test_a_value_that_cannot_be_is_told_in_our_words(
+    name: str, value: str, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"EVALYARD_{name}", value)
+    with pytest.raises(SettingsError, match=sentence):
+        read_settings()

@@ -150,7 +150,18 @@ def test_a_precision_by_another_name_is_refused_with_ours(asked: str, meant: str
 
 
 def test_a_limit_of_nothing_says_what_a_limit_is(alone: Command) -> None:
-    assert "at least 1, or leave it out for all" in " ".join(alone("submit", "x", "--limit", "0").err.split())
+    for command in ("submit", "evaluate"):
+        said = " ".join(alone(command, "x", "--limit", "0").err.split())
+        assert (
+            "0 is too small; the least is 1. Take at least 1 document for each task, or leave it out for all." in said
+        )
+
+
+def test_a_number_that_is_none_is_told_in_our_words(alone: Command) -> None:
+    for words in (("cancel", "x"), ("status", "x"), ("submit", "m", "--limit", "x"), ("evaluate", "m", "--limit", "x")):
+        ran = alone(*words)
+        assert ran.code == 2
+        assert "'x' is no whole number." in ran.err
 
 
 @pytest.mark.parametrize("words", [("board",), ("queue",), ("status",), ("submit", "org/name"), ("retry", "1")])

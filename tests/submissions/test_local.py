@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from submissions.cli import main
+from submissions.local import engine_settings, plan
 from tests.tiny import build_tiny_model
 from workers.harness.folders import SHIPPED_TASKS
 
@@ -127,3 +128,29 @@ def test_a_team_evaluates_its_own_suite_on_its_own_task_files(
     assert run("prepare", model, "--tasks", "our_letters", "--limit", 6, "--output", sheets) == 0
     assert run("infer", sheets, "--output", responses) == 0
     assert run("score", sheets, responses, "--output", tmp_path / "results") == 0
+
+
+def test_a_mistyped_setting_of_vllm_is_told_before_anything_is_done(
+    model: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(engine_settings, "vllm_arguments", lambda: frozenset({"max_num_seqs", "block_size"}))
+    words = ("--suite", "demo", "--engine", "vllm", "--engine-settings", '{"max_num_seq": 3}')
+    assert run("evaluate", model, *words) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "vLLM has no setting 'max_num_seq'. Did you mean 'max_num_seqs'?" in said
+    assert not data.exists()
+
+
+def test_vllms_arguments_are_known_where_it_is_installed():
+    known = engine_settings.vllm_arguments()
+    assert not known or {"max_num_seqs", "block_size", "enforce_eager"} <= known
+
+
+def test_8bit_advises_what_this_machine_can_compute(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(plan, "device_type", lambda engine: "cpu")
+    assert run("evaluate", model, "--suite", "demo", "--engine", "vllm", "--precision", "8bit") == 1
+    said = capsys.readouterr().err
+    assert "Choose 'bfloat16' or 'auto'." in said
+    assert "4bit" not in said
