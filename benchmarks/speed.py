@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks import runners
-from benchmarks.runners import Measured
+from benchmarks.runners import Measured, RunFailed
 from benchmarks.works import Work, works
 from orchestrator.wire import EngineFamily
 from workers.engine.info import engine_info
@@ -61,7 +61,11 @@ def measure(
     for round_ in range(rounds):
         for name in (OURS, *against):
             folder = out / f"{name}-{round_}"
-            run = _runner(name)(model, work, limit=limit, dtype=dtype, folder=folder)
+            try:
+                run = _runner(name)(model, work, limit=limit, dtype=dtype, folder=folder)
+            except RunFailed as failed:
+                print(f"{work.name}: {name} gave no figure: {failed}", file=sys.stderr, flush=True)
+                continue
             runs.setdefault(name, []).append(run)
             print(
                 f"{work.name}: {name}, round {round_ + 1} of {rounds}: {run.engine_seconds:.1f} s of engine time, "
@@ -87,6 +91,8 @@ def table(rows: Iterable[tuple[Work, dict[str, list[Measured]]]], *, scale: int)
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for work, runs in rows:
+        if OURS not in runs:
+            continue
         best = {name: min(found, key=lambda run: run.engine_seconds) for name, found in runs.items()}
         ours = best[OURS]
         prompt = (ours.tokens_computed or 0) + (ours.tokens_reused or 0)
