@@ -36,14 +36,15 @@ for precision, dtype, section in json.load(sys.stdin):
 """
 
 
-def on_cpu() -> bool:
+def on_gpu() -> bool:
+    """False where there is no vLLM at all: then the tests run, and fail by saying so."""
     try:
-        return engine_info(EngineFamily.VLLM).device_type == "cpu"
+        return engine_info(EngineFamily.VLLM).device_type != "cpu"
     except EngineMissing:
         return False
 
 
-@pytest.mark.skipif(not on_cpu(), reason="what is asked here is the CPU build of vLLM")
+@pytest.mark.skipif(on_gpu(), reason="needs vLLM's CPU build, and this host computes on a GPU")
 def test_vllm_itself_says_which_quantised_weights_it_computes_with() -> None:
     channel = {"weights": {"num_bits": 8, "type": "float", "strategy": "channel"}}
     cases: list[tuple[str, str, dict[str, Any] | None, str]] = [
@@ -68,7 +69,7 @@ def test_vllm_itself_says_which_quantised_weights_it_computes_with() -> None:
 
 @pytest.mark.vllm
 @pytest.mark.slow
-@pytest.mark.skipif(not on_cpu(), reason="what is asked here is the CPU build of vLLM")
+@pytest.mark.skipif(on_gpu(), reason="needs vLLM's CPU build, and this host computes on a GPU")
 @pytest.mark.parametrize("scheme", list(SCHEMES))
 def test_vllm_answers_with_quantised_weights_as_what_they_unpack_to_answers(scheme: str, tmp_path: Path) -> None:
     pair = quantise(tmp_path, build_tiny_model(tmp_path / "base", hidden=128), scheme)
