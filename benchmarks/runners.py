@@ -32,7 +32,9 @@ class RunFailed(Exception):
     """A run gave no result; the message says where its log is."""
 
 
-def lm_eval(model: Path, work: Work, *, back_end: BackEnd, limit: int, dtype: str, folder: Path) -> Measured:
+def lm_eval(
+    model: Path, work: Work, *, back_end: BackEnd, batch_size: str, limit: int, dtype: str, folder: Path
+) -> Measured:
     """lm-eval's own back end: all benchmarks of the work in one process with one engine."""
     benchmarks = tuple(
         ReferenceBenchmark(**benchmark.model_dump(), limit=limit, fewshot_as_multiturn=False)
@@ -44,7 +46,7 @@ def lm_eval(model: Path, work: Work, *, back_end: BackEnd, limit: int, dtype: st
         model_folder=str(model),
         dtype=dtype,
         benchmarks=benchmarks,
-        batch_size="auto",
+        batch_size=batch_size,
     )
     started = time.monotonic()
     try:

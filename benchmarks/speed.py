@@ -5,6 +5,7 @@ rounds on either side; total times stand beside it.
 """
 
 import argparse
+import functools
 import json
 import sys
 from collections.abc import Callable, Iterable
@@ -30,6 +31,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, help="runs of each; the best engine time counts")
     parser.add_argument("--scale", type=int, default=1, help="multiplies the documents")
     parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--hf-batch-size", default="auto", help="a number where `auto` runs out of memory")
     parser.add_argument("--out", type=Path, required=True, help="folder for logs and figures; must be new")
     given = parser.parse_args()
     given.out.mkdir(parents=True)
@@ -44,6 +46,7 @@ def main() -> None:
             rounds=given.rounds,
             limit=work.limit * given.scale,
             dtype=given.dtype,
+            hf_batch_size=given.hf_batch_size,
             out=given.out / name,
         )
         rows.append((work, runs))
@@ -54,7 +57,15 @@ def main() -> None:
 
 
 def measure(
-    model: Path, work: Work, *, against: Iterable[str], rounds: int, limit: int, dtype: str, out: Path
+    model: Path,
+    work: Work,
+    *,
+    against: Iterable[str],
+    rounds: int,
+    limit: int,
+    dtype: str,
+    hf_batch_size: str,
+    out: Path,
 ) -> dict[str, list[Measured]]:
     """The measured runs of one work by who ran it, one after the other in turn."""
     runs: dict[str, list[Measured]] = {}
@@ -62,7 +73,7 @@ def measure(
         for name in (OURS, *against):
             folder = out / f"{name}-{round_}"
             try:
-                run = _runner(name)(model, work, limit=limit, dtype=dtype, folder=folder)
+                run = _runner(name, hf_batch_size=hf_batch_size)(model, work, limit=limit, dtype=dtype, folder=folder)
             except RunFailed as failed:
                 print(f"{work.name}: {name} gave no figure: {failed}", file=sys.stderr, flush=True)
                 continue
@@ -76,10 +87,12 @@ def measure(
     return runs
 
 
-def _runner(name: str) -> Callable[..., Measured]:
+def _runner(name: str, *, hf_batch_size: str) -> Callable[..., Measured]:
     match name:
-        case "vllm" | "hf":
-            return lambda model, work, **options: runners.lm_eval(model, work, back_end=name, **options)
+        case "vllm":
+            return functools.partial(runners.lm_eval, back_end=name, batch_size="auto")
+        case "hf":
+            return functools.partial(runners.lm_eval, back_end=name, batch_size=hf_batch_size)
         case _:
             return runners.evalyard
 
