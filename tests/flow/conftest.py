@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.flow.fleet import Fleet
+from tests.fleet import Fleet
 from tests.services import processes_with, valkey
 from tests.tiny import build_tiny_model
 

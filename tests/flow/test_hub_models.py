@@ -8,7 +8,7 @@ from sqlmodel import select
 
 from orchestrator.lifecycle import EvaluationState, JobState
 from orchestrator.tables import Worker
-from tests.flow.fleet import Fleet
+from tests.fleet import Fleet
 from tests.hub_stub import HubStub, running_hub, sha_of, use_instead_of_the_hub
 from tests.services import processes_with, valkey, wait_until
 

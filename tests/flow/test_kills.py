@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.lifecycle import EvaluationState
-from tests.flow.fleet import DELAY_SECONDS, SEAL_SECONDS, Fleet
+from tests.fleet import DELAY_SECONDS, SEAL_SECONDS, Fleet
 from tests.services import wait_until
 from workers.sheets import read_requests
 

@@ -27,6 +27,7 @@ from tests.services import Valkey, processes_with, wait_until
 from workers import segments
 
 LEASE_SECONDS = 12.0
+TICK_SECONDS = 0.2
 SEAL_SECONDS = 0.4
 DELAY_SECONDS = 0.1
 """What the scripted engine takes for a request."""
@@ -71,11 +72,14 @@ tasks = ["demo_stories"]
 parts = [{ task = "demo_stories", metric = "acc", baseline = 0.25 }]
 """
 
-PROGRAMS = {
-    "control": ("-m", "orchestrator.control"),
-    "harness": ("-m", "workers.app", "harness", "--name", "harness-1", "--slots", "2"),
-    "engine": ("-m", "workers.app", "engine", "--name", "engine-1"),
-}
+
+def program(name: str) -> list[str]:
+    """Arguments of Python for a part of a fleet: `control`, `harness` and `engine`, or `engine-2` and so on."""
+    part, _, number = name.partition("-")
+    if part == "control":
+        return ["-m", "orchestrator.control"]
+    slots = ["--slots", "2"] if part == "harness" else []
+    return ["-m", "workers.app", part, "--name", f"{part}-{number or 1}", *slots]
 
 
 @dataclass
@@ -83,6 +87,7 @@ class Fleet:
     folder: Path
     database_url: str
     broker: Valkey
+    lease_seconds: float = LEASE_SECONDS
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     engine_settings: dict[str, Any] = field(default_factory=lambda: {"delay_seconds": DELAY_SECONDS, "batch": 4})
 
@@ -97,8 +102,8 @@ class Fleet:
             broker_url=self.broker.url,
             engine="scripted",
             suites=suites,
-            lease_seconds=LEASE_SECONDS,
-            tick_seconds=0.2,
+            lease_seconds=self.lease_seconds,
+            tick_seconds=TICK_SECONDS,
         )
         self.suites = load_suites(suites)
         self.engine: Engine = db.make_engine(self.settings.database_url)
@@ -112,8 +117,8 @@ class Fleet:
             "EVALYARD_DATA": str(self.folder),
             "EVALYARD_DATABASE_URL": self.database_url,
             "EVALYARD_SUITES": str(self.folder / "suites"),
-            "EVALYARD_LEASE_SECONDS": str(LEASE_SECONDS),
-            "EVALYARD_TICK_SECONDS": "0.2",
+            "EVALYARD_LEASE_SECONDS": str(self.lease_seconds),
+            "EVALYARD_TICK_SECONDS": str(TICK_SECONDS),
         }
         worker = {
             "EVALYARD_WORKER_SCRATCH": str(self.folder / "scratch"),
@@ -126,14 +131,14 @@ class Fleet:
             "EVALYARD_BROKER_URL": self.broker.url,
             "EVALYARD_ARTIFACTS_URL": self.settings.artifacts_url,
             "EVALYARD_ENGINE": "scripted",
-            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "PYTHONPATH": str(Path(__file__).parents[1]),
         }
         environment = {name: value for name, value in os.environ.items() if not name.startswith("EVALYARD_")}
         for name in names:
             with (self.folder / f"{name}.log").open("ab") as log:
                 self.processes[name] = subprocess.Popen(
-                    [sys.executable, *PROGRAMS[name]],
-                    env=environment | common | (hub if name == "control" else worker),
+                    [sys.executable, *program(name)],
+                    env=environment | common | (hub if name.startswith("control") else worker),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
