@@ -145,6 +145,19 @@ class SetAside(Frozen):
     """The sentence with which it died of them."""
 
 
+class Spent(Frozen):
+    """What an infer attempt has used so far, engines that died included: as they said it, up to their last seal."""
+
+    seconds: float = 0.0
+    """Engine time: from the first request fed to the last answered."""
+    total_seconds: float = 0.0
+    """From the start of each stage program to its end, loading included."""
+    tokens_computed: int = 0
+    tokens_reused: int = 0
+    requests: int = 0
+    """Requests answered and sealed."""
+
+
 class InferWork(Frozen):
     """Compute the responses that sheets ask for and no segment holds yet. Output: segments (`workers.segments`)."""
 
@@ -177,6 +190,8 @@ class InferWork(Frozen):
     set_aside: tuple[SetAside, ...] = ()
     restarts: tuple[str, ...] = ()
     """Why the stage was started again, a sentence each."""
+    spent: Spent = Spent()
+    """By the engines of this attempt that died."""
 
 
 class ScoreWork(Frozen):
@@ -218,6 +233,8 @@ class Order(Frozen):
     job: int
     evaluation: int
     work: Work
+    devices: int = 1
+    """GPUs that the attempt gets, the fewest of this worker's that hold the model; on a CPU 1."""
     lease_seconds: float
     timeout_seconds: float | None = None
     stall_seconds: float | None = None
@@ -234,6 +251,9 @@ class Progress(Frozen):
     """Requests answered and sealed, of requests in the sheets (those known before count as done)."""
     benchmarks_done: tuple[str, ...] = ()
     """Benchmarks whose every response is sealed in the artifact store."""
+    restarts: tuple[str, ...] = ()
+    """Why the engine was started again within the attempt, a sentence each."""
+    spent: Spent = Spent()
 
 
 class PrepareDone(Frozen):
@@ -244,6 +264,8 @@ class PrepareDone(Frozen):
     requests: int
     documents: int
     truncated: int
+    longest: int = 0
+    """Tokens of the longest request, what it may generate included; 0 where the worker did not say."""
     identity: dict[str, Any]
     """The model's part of the identity; the hub adds engine family and device type."""
     provenance: dict[str, Any]
@@ -264,9 +286,10 @@ class InferDone(Frozen):
     reused: int
     """Requests that were answered before this attempt."""
     seconds: float
-    """Engine time: from the first request fed to the last answered. This and the tokens are of the last engine only,
-    where others died before it."""
+    """Engine time: from the first request fed to the last answered. This and the tokens count the attempt's engines
+    that died as well, up to their last seal."""
     total_seconds: float
+    """From the start of each stage program to its end, loading included."""
     tokens_computed: int
     tokens_reused: int
     engine: EngineInfo
@@ -314,6 +337,8 @@ class Update(Frozen):
     sentence: str = ""
     """For people: what failed and what to do next."""
     log_tail: str = ""
+    progress: Progress | None = None
+    """How far the attempt had come: the heartbeats say it too, but not to the last second."""
 
 
 class Heartbeat(Frozen):
@@ -327,6 +352,9 @@ class Heartbeat(Frozen):
     kind: Literal["harness", "engine"]
     at: datetime
     slots: int
+    """Of an engine worker: GPUs that it may use now, on a CPU 1; of a harness worker: stages at a time."""
+    until: datetime | None = None
+    """When it must have given back what it uses, by its own clock; None while no end is known."""
     engine: EngineInfo | None = None
     running: dict[str, Progress] = {}
     stopping: bool = False

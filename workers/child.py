@@ -30,6 +30,7 @@ from orchestrator.wire import (
     PrepareWork,
     ScoreDone,
     ScoreWork,
+    Spent,
     Stage,
 )
 from workers.engine import openmp
@@ -75,6 +76,8 @@ class Outcome:
     """The same work would fail again on this host, with whatever footprint."""
     sealed: int = 0
     """Responses that it said it had sealed."""
+    spent: Spent | None = None
+    """What answering had used at the last seal, earlier engines of the attempt included; None without any seal."""
 
 
 class Child:
@@ -87,6 +90,7 @@ class Child:
         self._events: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._last: dict[str, Any] = {}
         self._sealed = 0
+        self._spent: Spent | None = None
         self._memory_kills = memory_kills()
         self._asked_to_stop = False
         self._ended = False
@@ -142,7 +146,9 @@ class Child:
             return Outcome(exit_code, _done.validate_python(last["done"]), None, "", tail, False, sealed=self._sealed)
 
         def failed(kind: FailureKind, sentence: str, *, lasting: bool = False) -> Outcome:
-            return Outcome(exit_code, None, kind, sentence, tail, False, lasting=lasting, sealed=self._sealed)
+            return Outcome(
+                exit_code, None, kind, sentence, tail, False, lasting=lasting, sealed=self._sealed, spent=self._spent
+            )
 
         if last.get("event") == "failed":
             return failed(FailureKind(last["failure"]), last["sentence"], lasting=bool(last.get("lasting")))
@@ -166,6 +172,8 @@ class Child:
                     self._last = event
                 elif event["event"] == "sealed":
                     self._sealed += int(event.get("count", 0))
+                    if "spent" in event:
+                        self._spent = Spent.model_validate(event["spent"])
                 self._events.put(event)
         self._process.wait()
         self._events.put(None)

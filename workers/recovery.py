@@ -22,6 +22,7 @@ An attempt is started again 20 times at most: an engine that dies a minute after
 each start seals something.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,7 +78,12 @@ class NextTry:
 
 
 def answer_all(
-    work: InferWork, out: Path, *, run: Callable[[InferWork], Outcome], tell: Callable[[str], None]
+    work: InferWork,
+    out: Path,
+    *,
+    run: Callable[[InferWork], Outcome],
+    tell: Callable[[str], None],
+    now: Callable[[], float] = time.monotonic,
 ) -> Outcome:
     """Run the infer stage in `out`, again while that can help; returns how the last one ended.
 
@@ -86,13 +92,17 @@ def answer_all(
     tries = Tries()
     while True:
         forget_in_flight(out)
+        began = now()
         outcome = run(work)
         following = next_try(work, Ending(outcome, left_in_flight(out)), tries)
         if following is None:
             forget_in_flight(out)
             return _with_what_was_tried(outcome, work, tries)
         tell(following.sentence)
-        work, tries = following.work, following.tries
+        spent = (outcome.spent or work.spent).model_copy(
+            update={"total_seconds": work.spent.total_seconds + now() - began}
+        )
+        work, tries = following.work.model_copy(update={"spent": spent}), following.tries
 
 
 def next_try(work: InferWork, ending: Ending, tries: Tries) -> NextTry | None:
@@ -154,11 +164,13 @@ def _after_death_alone(
 
 
 def _again(work: InferWork, tries: Tries, sentence: str, **changes: object) -> NextTry:
-    said = (*work.restarts, sentence)
-    if len(said) > 2 * FIRST_AND_LAST:
-        said = said[:FIRST_AND_LAST] + said[-FIRST_AND_LAST:]
-    changed = work.model_copy(update={**changes, "restarts": said})
+    changed = work.model_copy(update={**changes, "restarts": kept_restarts((*work.restarts, sentence))})
     return NextTry(changed, replace(tries, restarts=tries.restarts + 1), sentence)
+
+
+def kept_restarts(said: tuple[str, ...]) -> tuple[str, ...]:
+    """The sentences that are kept of all that were said of restarts, in their order."""
+    return said if len(said) <= 2 * FIRST_AND_LAST else said[:FIRST_AND_LAST] + said[-FIRST_AND_LAST:]
 
 
 def _named(requests: tuple[str, ...]) -> str:

@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 
 from orchestrator import artifacts, wire
 from orchestrator.broker import BrokerLost
-from orchestrator.wire import FailureKind, InferWork, Order, Progress, Update
+from orchestrator.wire import FailureKind, InferWork, Order, Progress, Spent, Update
 from workers import child, inputs, recovery
 from workers.outputs import SegmentUpload, upload_folder
 from workers.redaction import Redactor
@@ -215,6 +215,8 @@ class Supervisor:
             def tell(sentence: str) -> None:
                 log.warning("attempt %s: %s", order.attempt, sentence)
                 running.note = running.redact(sentence)
+                restarts = recovery.kept_restarts((*running.progress.restarts, running.note))
+                self._tell(running, restarts=restarts)
 
             outcome = recovery.answer_all(work, out, run=run, tell=tell)
         else:
@@ -289,6 +291,8 @@ class Supervisor:
                         f"Segment {file} was damaged on the worker's disk before it could be kept. Its requests are "
                         "computed again; check that disk.",
                     )
+                if "spent" in event:
+                    self._tell(running, spent=Spent.model_validate(event["spent"]))
                 before = running.progress.benchmarks_done
                 finished = tuple(sorted({*before, *map(str, event.get("benchmarks_done", ()))}))
                 self._tell(running, benchmarks_done=finished)
@@ -388,6 +392,7 @@ class Supervisor:
             failure=failure,
             sentence=sentence,
             log_tail=tail,
+            progress=self.progress().get(attempt) if event in ("failed", "released") else None,
         )
 
 

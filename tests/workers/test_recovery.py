@@ -213,6 +213,18 @@ def test_an_engine_that_is_killed_from_outside_goes_on_and_nothing_is_suspected(
     assert len(responses_in(tmp_path / "out")) == 41
 
 
+def test_tokens_and_seconds_count_the_engine_that_died_up_to_its_last_seal(tmp_path: Path) -> None:
+    asked = [*many(40), generate([1, 2, 3])]
+    sheet = write_sheet(tmp_path / "a", asked)
+    settings = {"crash_after": 24, "batch": 8, "delay_seconds": 0.01}
+    answered = answer(infer_work({"A": sheet}, settings=settings, seal_seconds=0), tmp_path / "out")
+    done, last = answered.done, [event["spent"] for event in answered.events if event.get("file")][-1]
+    assert answered.starts == 2
+    assert done.tokens_computed == sum(request.length for request in asked)
+    assert 0.41 <= done.seconds < done.total_seconds
+    assert (last["requests"], last["tokens_computed"]) == (41, done.tokens_computed)
+
+
 KILLS, SEAL_SECONDS, DELAY_SECONDS, BATCH = 10, 0.05, 0.001, 10
 
 

@@ -220,6 +220,7 @@ def test_a_killed_engine_is_started_again_within_the_attempt_and_loses_nothing_s
     assert isinstance(done, InferDone)
     assert (done.computed, done.reused, len(done.restarts)) == (40, 0, 1)
     assert any("SIGKILL" in phase for phase in phases)
+    assert done.tokens_computed >= sum(request.length for request in bench.requests)
     assert len(set(bench.answered())) == 40
     assert len(bench.answered()) <= 40 + 4
 
@@ -230,6 +231,19 @@ def test_an_engine_that_dies_of_itself_again_and_again_is_a_failure_and_keeps_wh
     assert (update.event, update.failure) == ("failed", FailureKind.ENGINE)
     assert "SIGKILL" in update.sentence
     assert update.sentence.endswith("It was started again 2 times.")
+    assert update.progress is not None
+    assert len(update.progress.restarts) == 2
+
+
+def test_an_attempt_that_is_given_back_says_what_it_has_used(bench: Bench):
+    running = bench.start(bench.order("a1", settings=slow(0.05)))
+    wait_until(lambda: bench.answered(), "some responses are sealed")
+    bench.hub.stops["a1"] = "preempted"
+    running.join()
+    progress = bench.hub.updates[-1].progress
+    assert progress is not None
+    assert progress.spent.requests == len(bench.answered()) > 0
+    assert progress.spent.seconds > 0
 
 
 def test_a_request_that_kills_the_engine_is_reported_and_the_rest_is_in_the_store(bench: Bench):

@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 from types import FrameType
 
-from orchestrator.wire import EngineInfo, FailureKind, InferDone, InferWork, identity_digest
+from orchestrator.wire import EngineInfo, FailureKind, InferDone, InferWork, Spent, identity_digest
 from workers import stage
 from workers.engine.endings import refuse_endless
 from workers.engine.engine import Engine, Need
@@ -79,10 +79,10 @@ def infer(work: InferWork, out: Path) -> InferDone:
         return InferDone(
             computed=own,
             reused=earlier - own,
-            seconds=0.0,
-            total_seconds=time.monotonic() - started,
-            tokens_computed=0,
-            tokens_reused=0,
+            seconds=work.spent.seconds,
+            total_seconds=work.spent.total_seconds + time.monotonic() - started,
+            tokens_computed=work.spent.tokens_computed,
+            tokens_reused=work.spent.tokens_reused,
             engine=info,
             unanswered=unanswered(work.set_aside, ledger, sheets),
             restarts=work.restarts,
@@ -95,10 +95,22 @@ def infer(work: InferWork, out: Path) -> InferDone:
     emit("phase", phase="answering")
     settings = engine.settings | ({"footprint": work.footprint} if work.footprint else {})
     header = Header(identity_digest(work.identity), work.attempt, info.model_dump(mode="json"), settings)
-    sealer = Sealer(out, header, ledger, seconds=work.seal_seconds, now=time.monotonic)
+    began = time.monotonic()
+    computed, reused = engine.tokens_computed, engine.tokens_reused
+
+    def spent() -> Spent:
+        now = time.monotonic()
+        return Spent(
+            seconds=work.spent.seconds + now - began,
+            total_seconds=work.spent.total_seconds + now - started,
+            tokens_computed=work.spent.tokens_computed + engine.tokens_computed - computed,
+            tokens_reused=work.spent.tokens_reused + engine.tokens_reused - reused,
+            requests=own + sealer.count,
+        )
+
+    sealer = Sealer(out, header, ledger, seconds=work.seal_seconds, now=time.monotonic, spent=spent)
     vocabulary = vocabulary_size(folder) if folder is not None else None
     in_flight = InFlight(out)
-    began = time.monotonic()
     try:
         with Watchdog(work.hang_seconds) as watchdog:
             finished = all(
@@ -126,13 +138,14 @@ def infer(work: InferWork, out: Path) -> InferDone:
             f"The engine was given {fed} requests and answered {sealer.count}. The rest can be computed by another "
             "attempt.",
         )
+    total = spent()
     return InferDone(
-        computed=own + sealer.count,
+        computed=total.requests,
         reused=earlier - own,
-        seconds=time.monotonic() - began,
-        total_seconds=time.monotonic() - started,
-        tokens_computed=engine.tokens_computed,
-        tokens_reused=engine.tokens_reused,
+        seconds=total.seconds,
+        total_seconds=total.total_seconds,
+        tokens_computed=total.tokens_computed,
+        tokens_reused=total.tokens_reused,
         engine=info,
         settings=settings,
         unanswered=unanswered(work.set_aside, ledger, sheets),

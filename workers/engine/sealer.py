@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from orchestrator.wire import FailureKind
+from orchestrator.wire import FailureKind, Spent
 from workers.engine.ledger import Ledger
 from workers.segments import Header, Response, Scored, seal
 from workers.stage import StageFailure, emit
@@ -18,13 +18,22 @@ MOST_UNSEALED = 20_000
 
 class Sealer:
     def __init__(
-        self, folder: Path, header: Header, ledger: Ledger, *, seconds: float, now: Callable[[], float]
+        self,
+        folder: Path,
+        header: Header,
+        ledger: Ledger,
+        *,
+        seconds: float,
+        now: Callable[[], float],
+        spent: Callable[[], Spent] = Spent,
     ) -> None:
+        """`spent` says what answering has used so far: a seal is told with it, for nobody can ask a dead engine."""
         self._folder = folder
         self._header = header
         self._ledger = ledger
         self._seconds = seconds
         self._now = now
+        self._spent = spent
         self._waiting: list[Response] = []
         self._due = now() + seconds
         self._number = 1 + max((int(path.name[:6]) for path in segment_files(folder)), default=0)
@@ -60,7 +69,8 @@ class Sealer:
         count = self._ledger.seal(response.id for response in self._waiting)
         self.count += len(self._waiting)
         self._waiting.clear()
-        emit("sealed", file=path.name, count=count, benchmarks_done=self._ledger.benchmarks_done)
+        spent = self._spent().model_dump()
+        emit("sealed", file=path.name, count=count, benchmarks_done=self._ledger.benchmarks_done, spent=spent)
         emit("progress", done=self._ledger.sealed, total=self._ledger.total)
 
 
