@@ -341,6 +341,42 @@ class Update(Frozen):
     """How far the attempt had come: the heartbeats say it too, but not to the last second."""
 
 
+class GpuState(StrEnum):
+    """What a worker's policy says of one GPU now. Only of `idle` and `ours` may Evalyard use it."""
+
+    IDLE = "idle"
+    OURS = "ours"  # Evalyard computes on it, or keeps an engine warm there
+    WAITING = "waiting"  # not idle for long enough
+    BUSY = "busy"  # others compute on it
+    HELD = "held"  # others hold memory on it and compute nothing
+    LEFT_FREE = "left_free"  # idle, and kept free for others
+    CLOSED = "closed"  # outside the windows, or an operator drained or paused the worker
+    LEAVING = "leaving"  # given back, and its memory is not seen free yet
+    UNKNOWN = "unknown"  # cannot be judged, which counts as not idle
+
+
+class Gpu(Frozen):
+    """One GPU of a worker, as the policy judges it now."""
+
+    index: int
+    """Among the GPUs that the worker may use; the scheduler knows them as slots."""
+    name: str = ""
+    uuid: str = ""
+    state: GpuState
+    sentence: str
+    """Why, for operators: `busy: another user's process 4211 holds 31 GB`."""
+    memory_bytes: int | None = None
+    memory_used: int | None = None
+
+
+class Mode(StrEnum):
+    """What an operator lets a worker do."""
+
+    OPEN = "open"
+    DRAINED = "drained"  # ends what it runs, takes nothing new
+    PAUSED = "paused"  # gives back what it runs, takes nothing new
+
+
 class Heartbeat(Frozen):
     """A worker lives, and how far its attempts are. Extends their leases."""
 
@@ -360,6 +396,11 @@ class Heartbeat(Frozen):
     stopping: bool = False
     weights: tuple[str, ...] = ()
     """Commits whose downloaded weights lie on its host, those used last first; no more than the first few."""
+    mode: Mode = Mode.OPEN
+    """What it obeys; the hub repeats an operator's word until the worker says the same."""
+    sentence: str = ""
+    """Why it takes no work now, for people; empty when it does."""
+    gpus: tuple[Gpu, ...] = ()
 
 
 class Forecast(Frozen):
