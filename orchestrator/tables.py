@@ -12,7 +12,7 @@ from sqlalchemy.engine import Dialect
 from sqlmodel import Field, SQLModel
 
 from orchestrator.lifecycle import EvaluationState, JobState
-from orchestrator.wire import EngineFamily, FailureKind, Precision, Stage
+from orchestrator.wire import EngineFamily, FailureKind, Mode, Precision, Stage
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -115,6 +115,12 @@ class Job(SQLModel, table=True):
     """The current attempt: the fence."""
     not_before: datetime | None = _time(nullable=True)
     """Back-off: not dispatched earlier."""
+    turn_at: datetime | None = _time(nullable=True)
+    """Its place in the queue: when its evaluation was made, or later where its submitter had others unfinished."""
+    refused_by: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON, nullable=True))
+    """Workers whose host lacks what it needs, by name: their boot, the class of the failure and its sentence."""
+    benchmarks_done: list[str] | None = Field(default=None, sa_column=Column(JSON, nullable=True))
+    """Of infer: benchmarks that its current or last attempt has answered, as far as its slice goes."""
     model_failures: int = 0
     infrastructure_failures: int = 0
     failure: FailureKind | None = _enum(FailureKind, default=None, nullable=True)
@@ -150,12 +156,18 @@ class Attempt(SQLModel, table=True):
     worker: str
     boot: str
     """The worker's boot when the attempt was dispatched."""
+    devices: int = Field(default=1, sa_column_kwargs={"server_default": "1"})
+    """How many of the worker's slots it holds."""
     dispatched_at: datetime = _time()
     started_at: datetime | None = _time(nullable=True)
     lease_until: datetime = _time()
     ended_at: datetime | None = _time(nullable=True)
     outcome: str = ""
     """`completed`, `failed`, `released`, `expired`, `unsent`, `cancelled`; empty while it runs."""
+    restarts: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
+    """Why its engine was started again, a sentence each."""
+    spent: dict[str, Any] = _json()
+    """`wire.Spent` as last told: engine time and tokens, of engines that died as well."""
     failure: FailureKind | None = _enum(FailureKind, default=None, nullable=True)
     sentence: str = Field(default="", sa_column=Column(Text, nullable=False, default=""))
     log_tail: str = Field(default="", sa_column=Column(Text, nullable=False, default=""))
@@ -173,6 +185,12 @@ class Worker(SQLModel, table=True):
     engine_version: str | None = None
     device_type: str | None = None
     device: str | None = None
+    device_count: int = Field(default=1, sa_column_kwargs={"server_default": "1"})
+    """Devices that the host has; `slots` are those that it may use now."""
+    memory_bytes: int | None = Field(default=None, sa_type=BigInteger)
+    """Of its smallest GPU, or of the host where it computes on a CPU."""
+    until: datetime | None = _time(nullable=True)
+    """When it must have given back its devices, by the hub's clock."""
     last_heartbeat: datetime = _time()
     """By the hub's clock."""
     reported_at: datetime = _time()
@@ -180,6 +198,30 @@ class Worker(SQLModel, table=True):
     first_seen: datetime = _time()
     weights: list[str] | None = Field(default=None, sa_column=Column(JSON, nullable=True))
     """Commits whose downloaded weights lie on its host, those used last first."""
+    mode: Mode = _enum(Mode, default=Mode.OPEN)
+    """What operators want of it; `orchestrator.modes` alone writes it."""
+    sentence: str = Field(default="", sa_column=Column(Text, nullable=False, default=""))
+    """Why it takes no work now, as it said itself."""
+    gpus: list[dict[str, Any]] | None = Field(default=None, sa_column=Column(JSON, nullable=True))
+    """`wire.Gpu` records: what its policy says of each GPU."""
+
+
+class Speed(SQLModel, table=True):
+    """How fast finished inference was: sums over its attempts, one row for each kind of device, suite and size."""
+
+    engine: EngineFamily = _enum(EngineFamily, primary_key=True)
+    device: str = Field(primary_key=True)
+    """Name of the device, with how many of them one engine used."""
+    suite: str = Field(primary_key=True)
+    size_class: int = Field(primary_key=True)
+    """Active parameters of the model: the power of two below them."""
+    runs: int = 0
+    requests: int = 0
+    tokens: int = Field(default=0, sa_type=BigInteger)
+    engine_seconds: float = 0.0
+    """From the first request fed to the last answered."""
+    start_seconds: float = 0.0
+    """Everything else of the attempts: loading weights, warming up, reading sheets."""
 
 
 class Score(SQLModel, table=True):

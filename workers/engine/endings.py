@@ -10,8 +10,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from orchestrator.footprint import text_config
 from orchestrator.wire import FailureKind
-from workers.engine.weights import read_config, text_config, vocabulary_size
+from workers.engine.weights import read_config, vocabulary_size
 from workers.sheets import Generate, read_requests
 from workers.stage import StageFailure
 

@@ -7,8 +7,8 @@ vLLM while it loads, as a failure of class `precision`.
 import inspect
 from typing import Any
 
+from orchestrator.footprint import quantization
 from orchestrator.wire import FailureKind, Model, Precision
-from workers.engine.sizes import quantization
 from workers.stage import StageFailure
 
 NEEDS = {

@@ -6,18 +6,11 @@ Pure: decides from the config and the sheet's needs, starts nothing and imports 
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.footprint import GIB, USUAL_SHARE, cache_bytes_per_token, head_size, quantization, text_config
 from orchestrator.wire import EngineInfo, FailureKind, InferWork, Model, Precision
 from workers.engine.adapter import MERGE, Adapter
 from workers.engine.engine import Need
-from workers.engine.sizes import (
-    GIB,
-    USUAL_SHARE,
-    cache_bytes_per_token,
-    head_size,
-    quantization,
-    tensor_parallel_size,
-)
-from workers.engine.weights import text_config
+from workers.engine.sizes import tensor_parallel_size
 from workers.stage import StageFailure
 
 CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
@@ -255,6 +248,6 @@ def _refuse_odd_heads(model: Model, config: dict[str, Any]) -> None:
 
 def _cpu_cache_bytes(work: InferWork, length: int | None, *, config: dict[str, Any], info: EngineInfo) -> int:
     """Room for several of the longest requests, within an eighth of the machine's memory."""
-    one = cache_bytes_per_token(work.model, config) * ((length or 4096) + CPU_BLOCK)
+    one = cache_bytes_per_token(config, work.model.precision) * ((length or 4096) + CPU_BLOCK)
     most = max(2 * one, (info.memory_bytes or 16 * GIB) // 8)
     return min(max(16 * one, 256 * MIB), most)

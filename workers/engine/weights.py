@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from orchestrator.footprint import text_config
 from orchestrator.wire import FailureKind
 from workers.stage import StageFailure
 
@@ -40,12 +41,6 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise StageFailure(FailureKind.CONFIG, f"config.json of {folder.name} is not a JSON object.")
     return config
-
-
-def text_config(config: dict[str, Any]) -> dict[str, Any]:
-    """The part that describes the language model: multimodal repositories keep it under `text_config`."""
-    inner = config.get("text_config")
-    return inner if isinstance(inner, dict) else config
 
 
 def vocabulary_size(folder: Path) -> int | None:

@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
+from orchestrator.footprint import GIB
 from orchestrator.wire import EngineFamily, EngineInfo, FailureKind, Model, Precision
 from workers.engine.info import smallest_memory
-from workers.engine.sizes import GIB, loaded_bytes, tensor_parallel_size
+from workers.engine.sizes import tensor_parallel_size
 from workers.stage import StageFailure
 
 BIG: dict[str, Any] = {
@@ -85,21 +86,6 @@ def test_what_no_number_of_gpus_holds_is_refused_before_it_is_loaded() -> None:
 
 def test_without_knowledge_of_the_memory_one_device_is_tried() -> None:
     assert size(8, 131, info=gpus(8, None)) == 1
-
-
-@pytest.mark.parametrize(
-    ("precision", "config", "loaded"),
-    [
-        (Precision.BFLOAT16, {"dtype": "float32"}, 50),
-        (Precision.FLOAT32, {"torch_dtype": "torch.bfloat16"}, 200),
-        (Precision.FLOAT16, {}, 100),
-        (Precision.BFLOAT16, {"text_config": {"dtype": "float32"}}, 50),
-        (Precision.FOUR_BIT, {"dtype": "bfloat16"}, 35),
-        (Precision.GPTQ, {"dtype": "float16", "quantization_config": {"quant_method": "gptq"}}, 100),
-    ],
-)
-def test_weights_count_as_they_are_loaded(precision: Precision, config: dict[str, Any], loaded: float) -> None:
-    assert loaded_bytes(model(precision), config, 100) == pytest.approx(loaded)
 
 
 TOLD = """0, GPU-aaa, 81559
