@@ -337,6 +337,8 @@ class Update(Frozen):
     sentence: str = ""
     """For people: what failed and what to do next."""
     log_tail: str = ""
+    preempted: bool = False
+    """Of a released attempt: it was ended because others want its devices."""
     progress: Progress | None = None
     """How far the attempt had come: the heartbeats say it too, but not to the last second."""
 
@@ -396,6 +398,8 @@ class Heartbeat(Frozen):
     stopping: bool = False
     weights: tuple[str, ...] = ()
     """Commits whose downloaded weights lie on its host, those used last first; no more than the first few."""
+    warm: tuple[str, ...] = ()
+    """Commits of models whose engines are up, idle ones first: the next work of such a model need not load it."""
     mode: Mode = Mode.OPEN
     """What it obeys; the hub repeats an operator's word until the worker says the same."""
     sentence: str = ""
