@@ -5,6 +5,8 @@ job was no longer where the arrow begins, or that the attempt is not its current
 What follows from a move for the rest of the evaluation is for `orchestrator.jobs`.
 """
 
+import math
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -14,7 +16,7 @@ from sqlmodel import Session, col, select
 from orchestrator.budgets import Tally
 from orchestrator.lifecycle import ARROWS, JobState
 from orchestrator.tables import Attempt, Event, Job
-from orchestrator.wire import FailureKind, Progress
+from orchestrator.wire import FailureKind, Progress, Spent
 
 JOB_QUEUED = "job_queued"
 JOB_CLAIMED = "job_claimed"
@@ -28,6 +30,7 @@ JOB_RETRIED = "job_retried"
 HELD = tuple(state for state in JobState if state.is_held)
 WAITING = (JobState.BLOCKED, JobState.QUEUED)
 LOG_TAIL_CHARACTERS = 16_000
+SENTENCE_CHARACTERS = 2_000
 
 
 def queue(session: Session, job: int, *, identity: dict[str, Any] | None = None, now: datetime) -> bool:
@@ -85,7 +88,13 @@ def touch(session: Session, attempt: str, *, progress: Progress, boot: str, leas
         update(Job).where(col(Job.attempt_id) == attempt, col(Job.state).in_(HELD)).values(**values),
     ):
         return False
-    return _change(session, update(Attempt).where(_open(attempt)).values(lease_until=lease_until, boot=boot))
+    changes = {"lease_until": lease_until, "boot": boot} | _use(progress.spent, progress.restarts)
+    return _change(session, update(Attempt).where(_open(attempt)).values(**changes))
+
+
+def note_use(session: Session, attempt: str, spent: Spent, *, restarts: Sequence[str]) -> bool:
+    """Note what the attempt's engines have used and why one was started again. No arrow; of an open attempt only."""
+    return _change(session, update(Attempt).where(_open(attempt)).values(**_use(spent, restarts)))
 
 
 def complete(session: Session, attempt: str, *, result: dict[str, Any], now: datetime) -> bool:
@@ -223,6 +232,13 @@ def _revive(session: Session, job: int, sources: tuple[JobState, ...], to: JobSt
     }
     moved = _move(session, col(Job.id) == job, sources, values)
     return moved and _record(session, JOB_RETRIED, now, job=job, to=to)
+
+
+def _use(spent: Spent, restarts: Sequence[str]) -> dict[str, Any]:
+    return {
+        "spent": {name: value for name, value in spent if math.isfinite(value)},
+        "restarts": [clean(sentence)[:SENTENCE_CHARACTERS] for sentence in restarts],
+    }
 
 
 def _move(session: Session, where: ColumnElement[bool], sources: tuple[JobState, ...], values: dict[str, Any]) -> bool:

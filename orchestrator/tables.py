@@ -164,9 +164,9 @@ class Attempt(SQLModel, table=True):
     ended_at: datetime | None = _time(nullable=True)
     outcome: str = ""
     """`completed`, `failed`, `released`, `expired`, `unsent`, `cancelled`; empty while it runs."""
-    restarts: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
+    restarts: list[str] | None = Field(default=None, sa_column=Column(JSON, nullable=True))
     """Why its engine was started again, a sentence each."""
-    spent: dict[str, Any] = _json()
+    spent: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON, nullable=True))
     """`wire.Spent` as last told: engine time and tokens, of engines that died as well."""
     failure: FailureKind | None = _enum(FailureKind, default=None, nullable=True)
     sentence: str = Field(default="", sa_column=Column(Text, nullable=False, default=""))

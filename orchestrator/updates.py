@@ -37,6 +37,8 @@ def apply_update(
         return Verdict(
             accepted=False, sentence=f"Attempt {report.attempt} holds no job (any more): nothing was changed."
         )
+    if report.progress is not None:
+        arrows.note_use(session, report.attempt, report.progress.spent, restarts=report.progress.restarts)
     match report.event:
         case "started":
             # False: a heartbeat or a double of this message has said so before.
@@ -91,9 +93,11 @@ def _complete(
     assert isinstance(done, PrepareDone | InferDone | ScoreDone)
     # The numbers of a score are rows of their own.
     result = results.finite(done.model_dump(mode="json", exclude={"scores"}))
+    if isinstance(done, InferDone):
+        arrows.note_use(session, job.attempt_id, results.spent_of(done), restarts=done.restarts)
     arrows.complete(session, job.attempt_id, result=result, now=now)
     if isinstance(done, InferDone):
-        results.add_cost(session, job, done)
+        results.add_cost(session, job.evaluation_id)
 
 
 def _unexplained(stage: Stage) -> FailureKind:

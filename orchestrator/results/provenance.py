@@ -5,13 +5,16 @@ nothing is guessed.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from sqlmodel import Session, col, select
 
+from orchestrator.lifecycle import JobState
+from orchestrator.results.costs import add_up, attempts_of
 from orchestrator.suites import Suite
 from orchestrator.tables import Attempt, Evaluation, Job, Submission, Worker
-from orchestrator.wire import InferDone, ScoreDone, identity_digest
+from orchestrator.wire import ScoreDone, identity_digest
 
 FORMAT = 1
 
@@ -25,13 +28,13 @@ def describe_score(
     job: Job,
     attempt: str,
     prepare: Job,
-    infer: Job,
+    infers: Sequence[Job],
     done: ScoreDone,
 ) -> dict[str, Any]:
     """The provenance of a benchmark's own rows, as plain JSON."""
     benchmark = suite.benchmark(job.benchmark)
     sheet = prepare.result
-    attempts = _attempts(session, infer)
+    attempts = _attempts(session, infers)
     versions = engine_versions(done, attempts)
     record: dict[str, Any] = finite(
         {
@@ -63,7 +66,7 @@ def describe_score(
             "infer": {
                 "engine": evaluation.engine.value,
                 "attempts": attempts,
-                "cost": describe_cost(session, infer, InferDone.model_validate(infer.result)) if infer.result else None,
+                "cost": describe_cost(session, infers),
             },
             # Score repeats what prepare found, from the sheet itself.
             "score": {"results": done.results, "attempt": attempt, **sheet.get("provenance", {}), **done.provenance},
@@ -79,30 +82,6 @@ def engine_versions(done: ScoreDone, attempts: list[dict[str, Any]]) -> list[str
     return sorted(found or {str(attempt["engine_version"]) for attempt in attempts if attempt["engine_version"]})
 
 
-def describe_cost(session: Session, infer: Job, done: InferDone) -> dict[str, Any]:
-    """What answering cost, for all benchmarks of the evaluation together.
-
-    `device_seconds` counts every attempt; counts of requests and tokens are those of the last one, which alone lived to
-    report them, and `earlier_attempts` says how many others there were.
-    """
-    cost = done.model_dump(mode="json", exclude={"stage"})
-    earlier = session.exec(
-        select(Attempt).where(
-            Attempt.job_id == infer.id,
-            Attempt.id != infer.attempt_id,
-            col(Attempt.started_at).is_not(None),
-            col(Attempt.ended_at).is_not(None),
-        )
-    ).all()
-    lost = sum(
-        (each.ended_at - each.started_at).total_seconds() for each in earlier if each.started_at and each.ended_at
-    )
-    cost["earlier_attempts"] = len(earlier)
-    # An engine on a GPU is billed by the seconds that it holds the device, answering or not.
-    cost["device_seconds"] = (done.total_seconds + lost) * done.engine.device_count
-    return cost
-
-
 def finite(value: Any) -> Any:
     """The same JSON without NaN and infinities, which PostgreSQL's JSON cannot hold: they become null."""
     if isinstance(value, float):
@@ -116,20 +95,31 @@ def finite(value: Any) -> Any:
     return value
 
 
-def _attempts(session: Session, infer: Job) -> list[dict[str, Any]]:
-    """Every attempt at the infer job so far: where and when, in order."""
+def describe_cost(session: Session, infers: Sequence[Job]) -> dict[str, Any] | None:
+    """What answering cost, for all benchmarks of the evaluation together; None before every slice is answered."""
+    if any(job.state is not JobState.COMPLETED for job in infers):
+        return None
+    cost: dict[str, Any] = finite(add_up(infers, attempts_of(session, infers)))
+    return cost
+
+
+def _attempts(session: Session, infers: Sequence[Job]) -> list[dict[str, Any]]:
+    """Every attempt at the infer jobs so far: where and when, in order."""
+    slices = {job.id: job.slice_index for job in infers}
     statement = (
         select(Attempt, Worker)
         .join(Worker, col(Worker.name) == Attempt.worker, isouter=True)
-        .where(Attempt.job_id == infer.id)
+        .where(col(Attempt.job_id).in_(slices))
         .order_by(col(Attempt.dispatched_at))
     )
     return [
         {
             "attempt": attempt.id,
+            "slice": slices[attempt.job_id],
             "worker": attempt.worker,
             "engine_version": worker.engine_version if worker else None,
             "device": worker.device if worker else None,
+            "devices": attempt.devices,
             "started_at": attempt.started_at.isoformat() if attempt.started_at else None,
             "ended_at": attempt.ended_at.isoformat() if attempt.ended_at else None,
             "outcome": attempt.outcome,

@@ -17,7 +17,7 @@ from orchestrator.errors import EvalyardError
 from orchestrator.results.provenance import describe_cost, describe_score
 from orchestrator.suites import BenchmarkValue, MissingScore, Suite
 from orchestrator.tables import Evaluation, Job, Score, Submission
-from orchestrator.wire import FailureKind, InferDone, ScoreDone, Stage
+from orchestrator.wire import FailureKind, ScoreDone, Stage
 
 VALUE = "value"
 RAW = "raw"
@@ -65,7 +65,7 @@ def commit(
     value = _value(benchmark, done)
     jobs = session.exec(select(Job).where(Job.evaluation_id == evaluation.id)).all()
     prepare = next(other for other in jobs if other.stage is Stage.PREPARE and other.benchmark == job.benchmark)
-    infer = next(other for other in jobs if other.stage is Stage.INFER)
+    infers = [other for other in jobs if other.stage is Stage.INFER]
     provenance = describe_score(
         session,
         submission=submission,
@@ -74,7 +74,7 @@ def commit(
         job=job,
         attempt=attempt,
         prepare=prepare,
-        infer=infer,
+        infers=infers,
         done=done,
     )
 
@@ -108,10 +108,21 @@ def commit(
     _write_average(session, evaluation, suite)
 
 
-def add_cost(session: Session, infer: Job, done: InferDone) -> None:
-    """Complete the provenance of scores that were committed before the infer job ended: its cost is known only now."""
-    cost = describe_cost(session, infer, done)
-    own = select(Score).where(Score.evaluation_id == infer.evaluation_id, Score.task == "", Score.metric == VALUE)
+def add_cost(session: Session, evaluation: int) -> None:
+    """Complete the provenance of scores that were committed before the last infer job ended: now the cost is known.
+
+    Does nothing while another slice is still to be answered.
+    """
+    infers = session.exec(
+        select(Job)
+        .where(Job.evaluation_id == evaluation, Job.stage == Stage.INFER)
+        .order_by(col(Job.id))
+        .execution_options(populate_existing=True)
+    ).all()
+    cost = describe_cost(session, infers)
+    if cost is None:
+        return
+    own = select(Score).where(Score.evaluation_id == evaluation, Score.task == "", Score.metric == VALUE)
     for row in session.exec(own).all():
         if not row.provenance.get("infer", {}).get("cost"):
             row.provenance = row.provenance | {"infer": row.provenance.get("infer", {}) | {"cost": cost}}

@@ -6,7 +6,7 @@ from sqlalchemy.exc import IntegrityError
 from orchestrator import db
 from orchestrator.lifecycle import EvaluationState
 from orchestrator.tables import Score
-from orchestrator.wire import FailureKind, Order, Progress, ScoreValue, Stage
+from orchestrator.wire import FailureKind, Order, Progress, ScoreValue, Spent, Stage
 from tests.orchestrator.yard import ENGINE, MODEL_PART, Yard, make_suite
 
 
@@ -65,7 +65,7 @@ def test_a_score_remembers_what_is_needed_to_doubt_it(yard: Yard) -> None:
     assert record["engine_versions_differ"] is False
     assert record["prepare"]["requests"] == 8
     assert record["score"]["segments_digest"] == "s1"
-    assert record["infer"]["cost"]["engine"] == ENGINE.model_dump(mode="json")
+    assert record["infer"]["cost"]["engines"] == [ENGINE.model_dump(mode="json")]
     assert record["infer"]["cost"]["device_seconds"] == 3.0
     (attempt,) = record["infer"]["attempts"]
     assert (attempt["worker"], attempt["engine_version"], attempt["outcome"]) == ("engine-1", "1.0", "completed")
@@ -88,15 +88,44 @@ def test_the_cost_counts_the_device_of_every_attempt(yard: Yard) -> None:
     evaluation = yard.submit()
     first = yard.infer_order()
     yard.report(first.attempt, "started")
+    died = Progress(spent=Spent(seconds=7.0, tokens_computed=50, requests=6), restarts=("It crashed. Once more.",))
+    yard.beat("engine-1", running={first.attempt: Progress(spent=Spent(seconds=5.0))})
     yard.wait(40)
-    yard.report(first.attempt, "released", sentence="The GPU is wanted.")
+    yard.report(first.attempt, "released", sentence="The GPU is wanted.", progress=died)
     yard.workers()
     (again,) = yard.tick()
-    yard.complete(again)
+    yard.complete(again, computed=10, reused=6)
     yard.finish()
     (row, _) = [row for row in yard.scores(evaluation) if row.metric == "value"]
     cost = row.provenance["infer"]["cost"]
     assert (cost["device_seconds"], cost["earlier_attempts"], cost["total_seconds"]) == (43.0, 1, 3.0)
+    assert (cost["seconds"], cost["tokens_computed"], cost["restarts"]) == (9.0, 150, ["It crashed. Once more."])
+    assert (cost["computed"], cost["reused"]) == (16, 0)
+
+
+def test_an_attempt_whose_worker_was_lost_is_counted_by_its_last_heartbeat(yard: Yard) -> None:
+    evaluation = yard.submit()
+    first = yard.infer_order()
+    yard.beat("engine-1", running={first.attempt: Progress(spent=Spent(seconds=5.0, tokens_computed=70, requests=8))})
+    yard.wait(1000)
+    yard.reap()
+    yard.wait(1000)
+    yard.workers()
+    (again,) = yard.tick()
+    yard.complete(again, computed=8, reused=8)
+    yard.finish()
+    (row, _) = [row for row in yard.scores(evaluation) if row.metric == "value"]
+    cost = row.provenance["infer"]["cost"]
+    assert (cost["seconds"], cost["tokens_computed"], cost["computed"], cost["reused"]) == (7.0, 170, 16, 0)
+
+
+def test_what_a_late_heartbeat_says_of_an_ended_attempt_changes_no_cost(yard: Yard) -> None:
+    yard.submit()
+    order = yard.infer_order()
+    yard.complete(order)
+    before = yard.rows()
+    yard.beat("engine-1", running={order.attempt: Progress(spent=Spent(seconds=99.0))})
+    assert yard.rows() == before
 
 
 def test_a_counted_number_that_is_not_finite_is_a_failure_and_never_a_score(yard: Yard) -> None:

@@ -11,8 +11,8 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("attempt", sa.Column("devices", sa.Integer(), nullable=False, server_default="1"))
-    op.add_column("attempt", sa.Column("restarts", sa.JSON(), nullable=False, server_default="[]"))
-    op.add_column("attempt", sa.Column("spent", sa.JSON(), nullable=False, server_default="{}"))
+    op.add_column("attempt", sa.Column("restarts", sa.JSON(), nullable=True))
+    op.add_column("attempt", sa.Column("spent", sa.JSON(), nullable=True))
     op.add_column("worker", sa.Column("device_count", sa.Integer(), nullable=False, server_default="1"))
     op.add_column("worker", sa.Column("memory_bytes", sa.BigInteger(), nullable=True))
     op.add_column("worker", sa.Column("until", sa.DateTime(timezone=True), nullable=True))
