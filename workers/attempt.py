@@ -1,0 +1,234 @@
+"""One attempt: inputs in, stage program watched, outputs sealed, and what became of it as an update for the hub.
+
+It never computes and never decides what happens next. Sealed responses stay valid even when the attempt is not the
+current one any more.
+"""
+
+import logging
+import shutil
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator import artifacts, wire
+from orchestrator.wire import FailureKind, InferWork, Order, Progress, Spent, Update
+from workers import child, inputs, recovery
+from workers.outputs import SegmentUpload, upload_folder
+from workers.reasons import AttemptFailed, AttemptStopped, Reasons
+from workers.redaction import Redactor
+from workers.reports import Hub, Reports
+from workers.settings import WorkerSettings
+from workers.weights import ModelUnavailable, NoRoom, Weights
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Host:
+    """What every attempt of a worker uses."""
+
+    settings: WorkerSettings
+    hub: Hub
+    reports: Reports
+    store: artifacts.ArtifactStore
+    weights: Weights
+    stopping: threading.Event
+    """Set when every attempt is to be given back."""
+    changed: threading.Event
+    """Set whenever the hub should hear about progress soon."""
+
+
+class Attempt:
+    def __init__(self, order: Order, host: Host) -> None:
+        self.order = order
+        self.reasons = Reasons(order, host.hub, host.stopping)
+        self._host = host
+        self._folder = host.settings.scratch / order.attempt
+        self._out = self._folder / "out"
+        self._stage_log = self._folder / "stage.log"
+        self._redact = Redactor(host.settings.secrets)
+        self._progress = Progress()
+        self._lock = threading.Lock()
+        self._note = ""
+        """Why the stage was started again, shown beside its phase."""
+
+    @property
+    def progress(self) -> Progress:
+        with self._lock:
+            return self._progress
+
+    def run(self) -> Update:
+        """Do the work; whatever happens becomes an update."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            outcome, done = self._watch(self._fetch())
+        except AttemptStopped as stopped:
+            return self._ended("released", sentence=str(stopped), tail=self._tail(), preempted=stopped.preempted)
+        except NoRoom as busy:
+            return self._ended("released", failure=busy.kind, sentence=busy.sentence)
+        except (AttemptFailed, ModelUnavailable) as failed:
+            return self._ended("failed", failure=failed.kind, sentence=failed.sentence, tail=self._tail())
+        except artifacts.ArtifactError as error:
+            return self._ended("failed", failure=FailureKind.STORAGE, sentence=str(error), tail=self._tail())
+        except OSError as error:
+            sentence = f"The worker's disk failed at {error.filename}: {error.strerror}. Make room and retry."
+            return self._ended("failed", failure=FailureKind.STORAGE, sentence=sentence, tail=self._tail())
+        except Exception as error:
+            log.exception("attempt %s: unexpected", self.order.attempt)
+            sentence = f"The worker stopped with an error of its own: {type(error).__name__}: {error}"
+            return self._ended("failed", failure=FailureKind.ENGINE, sentence=sentence, tail=self._tail())
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
+        if done is not None:
+            return self._host.reports.update(self.order.attempt, "completed", done=done)
+        return self._ended("failed", failure=outcome.failure, sentence=outcome.sentence, tail=outcome.log_tail)
+
+    def _fetch(self) -> inputs.AnyWork:
+        """The order's work with local paths. A download cannot be interrupted: it is left behind when asked to stop."""
+        self._tell(phase="fetching the model and inputs")
+        result: list[inputs.AnyWork | BaseException] = []
+
+        def fetch() -> None:
+            try:
+                result.append(
+                    inputs.fill_in(
+                        self.order,
+                        weights=self._host.weights,
+                        store=self._host.store,
+                        scratch=self._folder / "inputs",
+                        settings=self._host.settings,
+                    )
+                )
+            except BaseException as error:
+                result.append(error)
+
+        thread = threading.Thread(target=fetch, name=f"fetch-{self.order.attempt}", daemon=True)
+        thread.start()
+        while thread.is_alive():
+            thread.join(0.25)
+            if (reason := self.reasons.give_back()) is not None:
+                raise reason
+        if isinstance(result[0], BaseException):
+            raise result[0]
+        return result[0]
+
+    def _watch(self, work: inputs.AnyWork) -> tuple[child.Outcome, Any]:
+        """Run the stage program, an engine that died again while that can help; returns how it ended and, for a good
+        end, the Done record with artifact keys.
+        """
+        self.reasons.start_clock()
+        if isinstance(work, InferWork):
+            segments = SegmentUpload(self._host.store, self.order.output, self._out)
+            outcome = recovery.answer_all(
+                work, self._out, run=lambda again: self._run_stage(again, segments), tell=self._tell_restart
+            )
+        else:
+            outcome = self._run_stage(work)
+        if outcome.done is not None:
+            self._tell(phase="keeping the results")
+            return outcome, self._keep(outcome.done)
+        if outcome.stopped or outcome.failure is None:
+            raise AttemptStopped("The stage was stopped.")
+        return outcome, None
+
+    def _run_stage(self, work: inputs.AnyWork, segments: SegmentUpload | None = None) -> child.Outcome:
+        """Run one stage program to its end.
+
+        Raises:
+            AttemptStopped, AttemptFailed: it was ended from here, and had nothing more to say.
+        """
+        settings = self._host.settings
+        self._tell_phase("starting")
+        self.reasons.stage_heard()
+        process = child.start(
+            work,
+            self._out,
+            log=self._stage_log,
+            environment=inputs.environment(settings),
+            memory_bytes=settings.memory_bytes,
+        )
+        ended_because: AttemptStopped | AttemptFailed | None = None
+        try:
+            while process.running():
+                for event in process.events(timeout=0.25):
+                    self.reasons.stage_heard()
+                    self._take(event, segments)
+                if ended_because is None:
+                    ended_because = self.reasons.end_stage()
+                    if ended_because is not None:
+                        log.info("attempt %s: stopping its stage: %s", self.order.attempt, ended_because)
+                        process.stop(settings.worker_grace_seconds)
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            if segments is not None:
+                segments.salvage()
+        outcome = process.outcome()
+        if ended_because is not None and outcome.done is None:
+            raise ended_because
+        return outcome
+
+    def _take(self, event: dict[str, Any], segments: SegmentUpload | None) -> None:
+        """One event of the stage. A stage counts what it has sealed, after saying so: by then it is uploaded here."""
+        match event.get("event"):
+            case "phase":
+                self._tell_phase(str(event.get("phase", "")))
+            case "progress":
+                self._tell(done=int(event.get("done", 0)), total=int(event.get("total", 0)))
+            case "sealed" if segments is not None:
+                file = event.get("file")
+                if file and not segments.upload(str(file)):
+                    # Its requests would count as answered, and no one would ever compute them again.
+                    raise AttemptFailed(
+                        FailureKind.STORAGE,
+                        f"Segment {file} was damaged on the worker's disk before it could be kept. Its requests are "
+                        "computed again; check that disk.",
+                    )
+                if "spent" in event:
+                    self._tell(spent=Spent.model_validate(event["spent"]))
+                before = self.progress.benchmarks_done
+                finished = tuple(sorted({*before, *map(str, event.get("benchmarks_done", ()))}))
+                self._tell(benchmarks_done=finished)
+                if finished != before:
+                    self._host.changed.set()
+            case _:
+                pass
+
+    def _keep(self, done: Any) -> Any:
+        """Upload the outputs of a finished stage; the record then names their key, and no secret."""
+        if isinstance(done, wire.PrepareDone):
+            upload_folder(self._host.store, self.order.output, self._out)
+            return done.model_copy(update={"sheet": self.order.output})
+        if isinstance(done, wire.ScoreDone):
+            upload_folder(self._host.store, self.order.output, self._out)
+            return done.model_copy(update={"results": self.order.output})
+        unanswered = tuple(one.model_copy(update={"sentence": self._redact(one.sentence)}) for one in done.unanswered)
+        restarts = tuple(map(self._redact, done.restarts))
+        return done.model_copy(update={"unanswered": unanswered, "restarts": restarts})
+
+    def _tell(self, **changes: Any) -> None:
+        with self._lock:
+            self._progress = self._progress.model_copy(update=changes)
+
+    def _tell_phase(self, phase: str) -> None:
+        self._tell(phase=f"{phase} ({self._note})" if self._note else phase)
+
+    def _tell_restart(self, sentence: str) -> None:
+        log.warning("attempt %s: %s", self.order.attempt, sentence)
+        self._note = self._redact(sentence)
+        self._tell(restarts=recovery.kept_restarts((*self.progress.restarts, self._note)))
+
+    def _tail(self) -> str:
+        return child.log_tail(self._stage_log)
+
+    def _ended(self, event: Any, *, sentence: str, tail: str = "", **fields: Any) -> Update:
+        """An end that is no completion, in words without secrets."""
+        return self._host.reports.update(
+            self.order.attempt,
+            event,
+            sentence=self._redact(sentence),
+            tail=self._redact(tail),
+            progress=self.progress,
+            **fields,
+        )
