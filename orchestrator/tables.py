@@ -224,6 +224,49 @@ class Speed(SQLModel, table=True):
     """Everything else of the attempts: loading weights, warming up, reading sheets."""
 
 
+class Cluster(SQLModel, table=True):
+    """A cluster that workers are launched on, as the last look found it; `orchestrator.clusters` alone writes it."""
+
+    name: str = Field(primary_key=True)
+    kind: str
+    token: str
+    """Made once: jobs in the cluster carry it, and so are known as this hub's after any crash."""
+    paused: bool = False
+    """An operator wants nothing launched."""
+    held_by: str = ""
+    held_until: datetime | None = _time(nullable=True)
+    """Until then one control process looks, decides and launches, and no other."""
+    looked_at: datetime | None = _time(nullable=True)
+    verdict: str = Field(default="", sa_column=Column(Text, nullable=False, default=""))
+    """Why it launches or not, as a sentence."""
+    facts: dict[str, Any] = _json()
+    """What the last look saw: GPUs, jobs of others, notes."""
+
+
+class Launch(SQLModel, table=True):
+    """A worker that the hub started on a cluster. Written before the cluster is asked, so that none is forgotten."""
+
+    id: str = Field(primary_key=True)
+    """Ten hexadecimal digits: the mark that its job carries."""
+    cluster: str = Field(index=True)
+    worker: str
+    """Name that the worker takes."""
+    handle: str | None = None
+    """The cluster's name of its job; None until the cluster said it."""
+    state: str = "pending"
+    """`pending`, `running`, `ended`: the job's, as last seen."""
+    asked_at: datetime = _time()
+    running_since: datetime | None = _time(nullable=True)
+    up_at: datetime | None = _time(nullable=True)
+    """When its worker was first seen to be heard of."""
+    ending_at: datetime | None = _time(nullable=True)
+    """When the cluster was asked to end it."""
+    ended_at: datetime | None = _time(nullable=True)
+    is_death: bool = False
+    """It ended before its worker was heard of, and nobody wanted that."""
+    sentence: str = Field(default="", sa_column=Column(Text, nullable=False, default=""))
+
+
 class Score(SQLModel, table=True):
     """One number with its provenance. Written once, never changed; the cost of answering is added when it is known."""
 

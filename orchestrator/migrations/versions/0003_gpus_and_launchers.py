@@ -36,9 +36,41 @@ def upgrade() -> None:
         sa.Column("start_seconds", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("engine", "device", "suite", "size_class"),
     )
+    op.create_table(
+        "cluster",
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("token", sa.String(), nullable=False),
+        sa.Column("paused", sa.Boolean(), nullable=False),
+        sa.Column("held_by", sa.String(), nullable=False),
+        sa.Column("held_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("looked_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("verdict", sa.Text(), nullable=False),
+        sa.Column("facts", sa.JSON(), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+    )
+    op.create_table(
+        "launch",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("cluster", sa.String(), nullable=False),
+        sa.Column("worker", sa.String(), nullable=False),
+        sa.Column("handle", sa.String(), nullable=True),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("asked_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("running_since", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("up_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("ending_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("is_death", sa.Boolean(), nullable=False),
+        sa.Column("sentence", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("ix_launch_cluster", "launch", ["cluster"])
 
 
 def downgrade() -> None:
+    op.drop_table("launch")
+    op.drop_table("cluster")
     op.drop_table("speed")
     for column in ("benchmarks_done", "refused_by", "turn_at"):
         op.drop_column("job", column)
