@@ -100,6 +100,7 @@ class Job(SQLModel, table=True):
     __table_args__ = (
         UniqueConstraint("evaluation_id", "stage", "benchmark", "slice_index", name="job_once"),
         Index("job_waiting", "state", "stage"),
+        Index("job_turn", "state", "turn_at"),
     )
 
     id: int | None = Field(default=None, primary_key=True)
@@ -128,6 +129,8 @@ class Job(SQLModel, table=True):
     log_tail: str = Field(default="", sa_column=Column(Text, nullable=False, default=""))
     requests_done: int = 0
     requests_total: int = 0
+    longest: int | None = None
+    """Of infer: tokens of its longest request."""
     phase: str = ""
     result: dict[str, Any] = _json()
     """The Done record of the completed attempt."""
@@ -198,6 +201,8 @@ class Worker(SQLModel, table=True):
     first_seen: datetime = _time()
     weights: list[str] | None = Field(default=None, sa_column=Column(JSON, nullable=True))
     """Commits whose downloaded weights lie on its host, those used last first."""
+    warm: list[str] | None = Field(default=None, sa_column=Column(JSON, nullable=True))
+    """Commits of models whose engines are up, idle ones first."""
     mode: Mode = _enum(Mode, default=Mode.OPEN)
     """What operators want of it; `orchestrator.modes` alone writes it."""
     sentence: str = Field(default="", sa_column=Column(Text, nullable=False, default=""))

@@ -23,6 +23,10 @@ def upgrade() -> None:
     op.add_column("job", sa.Column("turn_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("job", sa.Column("refused_by", sa.JSON(), nullable=True))
     op.add_column("job", sa.Column("benchmarks_done", sa.JSON(), nullable=True))
+    op.add_column("job", sa.Column("longest", sa.Integer(), nullable=True))
+    op.execute("UPDATE job SET turn_at = created_at")
+    op.create_index("job_turn", "job", ["state", "turn_at"], unique=False)
+    op.add_column("worker", sa.Column("warm", sa.JSON(), nullable=True))
     op.create_table(
         "speed",
         sa.Column("engine", sa.String(length=32), nullable=False),
@@ -72,9 +76,10 @@ def downgrade() -> None:
     op.drop_table("launch")
     op.drop_table("cluster")
     op.drop_table("speed")
-    for column in ("benchmarks_done", "refused_by", "turn_at"):
+    op.drop_index("job_turn", table_name="job")
+    for column in ("longest", "benchmarks_done", "refused_by", "turn_at"):
         op.drop_column("job", column)
-    for column in ("gpus", "sentence", "mode", "until", "memory_bytes", "device_count"):
+    for column in ("warm", "gpus", "sentence", "mode", "until", "memory_bytes", "device_count"):
         op.drop_column("worker", column)
     for column in ("spent", "restarts", "devices"):
         op.drop_column("attempt", column)
