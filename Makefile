@@ -4,6 +4,9 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 SET ?= auto
 DATA ?= .evalyard
+N ?= 300
+SEED ?= 1
+DATABASE ?= sqlite
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(PYTHON) deploy/environment.py --set $(SET) --folder $(VENV)
@@ -11,7 +14,7 @@ PATHS := orchestrator workers submissions deploy tests benchmarks
 PYTEST := $(BIN)/python -m pytest $(if $(CI),-p tests.strict)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo up test test-full pytest lint format types contracts docs requirements clean distclean
+.PHONY: help setup setup-dev demo up test test-full faults pytest lint format types contracts docs requirements clean distclean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +35,9 @@ test: lint types contracts pytest ## all checks and tests but the slow sweeps
 
 test-full: lint types contracts ## everything, slow sweeps too
 	@$(PYTEST)
+
+faults: setup-dev ## a storm of N=300 faults of SEED=1 against real processes (DATABASE=postgresql)
+	@$(BIN)/python -m tests.faults.run --faults $(N) --seed $(SEED) --database $(DATABASE)
 
 pytest: setup-dev
 	@$(PYTEST) -m "not slow"

@@ -72,6 +72,22 @@ tasks = ["demo_stories"]
 parts = [{ task = "demo_stories", metric = "acc", baseline = 0.25 }]
 """
 
+SHORT = """
+name = "short"
+version = "1"
+title = "Short"
+description = "One of the demo's tasks."
+harness = "lm_eval 0.4.13"
+
+[[benchmarks]]
+name = "Letters"
+description = "Letter choice."
+tasks = ["demo_letters"]
+parts = [{ task = "demo_letters", metric = "acc", baseline = 0.25 }]
+"""
+
+SUITES = {"flow": SUITE, "sharing": SHARING, "short": SHORT}
+
 
 def program(name: str) -> list[str]:
     """Arguments of Python for a part of a fleet: `control`, `harness` and `engine`, or `engine-2` and so on."""
@@ -94,8 +110,8 @@ class Fleet:
     def __post_init__(self) -> None:
         suites = self.folder / "suites"
         suites.mkdir(parents=True)
-        (suites / "flow.toml").write_text(SUITE)
-        (suites / "sharing.toml").write_text(SHARING)
+        for name, text in SUITES.items():
+            (suites / f"{name}.toml").write_text(text)
         self.settings = HubSettings(
             data=self.folder,
             database_url=self.database_url,

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shutil
 import socket
 import subprocess
 import time
@@ -52,6 +53,10 @@ class Valkey:
         assert self.process is not None
         self.process.kill()
         self.process.wait()
+
+    def forget(self) -> None:
+        """Remove what a killed server kept: it starts again empty."""
+        shutil.rmtree(self.folder / "appendonlydir", ignore_errors=True)
 
 
 @contextmanager

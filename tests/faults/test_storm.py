@@ -1,0 +1,91 @@
+"""A short storm in every test run; `make faults` lets a long one rage. And that the judge sees what he must see."""
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, update
+from sqlmodel import col
+
+from orchestrator import arrows, db
+from orchestrator.tables import Event, Score
+from orchestrator.wire import Stage
+from tests.faults import invariants, run
+from tests.orchestrator.yard import Yard
+from tests.postgres import Server
+from tests.services import processes_with
+
+
+@pytest.mark.flow
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_a_short_storm_loses_nothing_and_doubles_nothing(
+    database: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    server: Server | None = None if database == "sqlite" else request.getfixturevalue("postgres_server")
+    report = run.run(
+        tmp_path,
+        seed=1 if server is None else 2,
+        faults=8,
+        database=server,
+        shapes=run.SHORT_SHAPES,
+        open_at_once=2,
+    )
+    print(report)
+    assert report.broken == []
+    assert processes_with(f"{tmp_path}/") == {}
+
+
+class Judged:
+    """A yard as the judge sees a fleet."""
+
+    def __init__(self, yard: Yard) -> None:
+        self._yard = yard
+
+    def rows(self, statement):
+        with db.session(self._yard.engine, read_only=True) as session:
+            return list(session.exec(statement).all())
+
+
+@pytest.fixture
+def finished(engine: Engine) -> tuple[Yard, int]:
+    yard = Yard(engine)
+    yard.beat("harness-1", slots=4)
+    yard.beat("engine-1")
+    evaluation = yard.submit()
+    yard.finish()
+    return yard, evaluation
+
+
+def test_the_judge_finds_nothing_in_an_undisturbed_evaluation(finished: tuple[Yard, int]) -> None:
+    yard, evaluation = finished
+    judged = Judged(yard)
+    assert invariants.ended(judged, {evaluation: ("small", 1)}) == []
+    assert invariants.history(judged) == []
+    assert invariants.attempts(judged) == []
+
+
+def test_the_judge_sees_a_lost_evaluation(finished: tuple[Yard, int]) -> None:
+    yard, _ = finished
+    assert invariants.ended(Judged(yard), {77: ("small", 1)}) == ["evaluation 77 is lost"]
+
+
+def test_the_judge_sees_what_a_stale_attempt_changed(finished: tuple[Yard, int]) -> None:
+    yard, evaluation = finished
+    job = yard.job(evaluation, Stage.INFER)
+    with db.session(yard.engine) as session:
+        session.add(
+            Event(at=yard.now, evaluation_id=evaluation, job_id=job.id, attempt_id="stale", name=arrows.JOB_COMPLETED)
+        )
+    assert invariants.history(Judged(yard)) == [f"job {job.id}: job_completed by stale while None held it"]
+
+
+def test_the_judge_sees_a_score_of_another_attempt_and_a_wrong_one(finished: tuple[Yard, int]) -> None:
+    yard, evaluation = finished
+    accepted = {evaluation: ("small", 1)}
+    numbers = {(row.benchmark, row.task, row.metric, row.filter): row.value for row in yard.scores(evaluation)}
+    right = invariants.Undisturbed({("small", 1): numbers}, {})
+    assert invariants.scores(Judged(yard), accepted, right) == []
+    with db.session(yard.engine) as session:
+        session.exec(update(Score).where(col(Score.benchmark) == "ARC").values(attempt_id="stale", value=1.0))
+    found = invariants.scores(Judged(yard), accepted, right)
+    assert found[0] == f"evaluation {evaluation} ARC has scores of another attempt"
+    assert "undisturbed" in found[1]
