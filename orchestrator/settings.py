@@ -52,6 +52,9 @@ class HubSettings(BaseSettings):
     """An attempt without a heartbeat for this long is given up and its job queued again."""
     tick_seconds: float = Field(default=1.0, gt=0)
     """Pause between two rounds of dispatching and looking for ended leases."""
+    clusters: Path | None = None
+    """Clusters file: where the hub may launch workers by itself (docs/slurm.md, docs/kubernetes.md); `clusters.toml` in
+    the data folder by default, if it is there."""
     hub_token: SecretStr | None = None
     """Read token for gated weights, never stored and in no message; `evalyard up` hands it to its workers."""
 
@@ -89,7 +92,17 @@ class HubSettings(BaseSettings):
             folder: Path | None = getattr(self, name)
             if folder is not None and not folder.is_dir():
                 raise ValueError(f"{PREFIX}{name.upper()}: there is no folder {folder}. Create it or unset it.")
+        if self.clusters is not None and not self.clusters.is_file():
+            raise ValueError(f"EVALYARD_CLUSTERS: there is no file {self.clusters}. Write it or unset it.")
         return self
+
+    @property
+    def clusters_file(self) -> Path | None:
+        """The clusters file that counts, if there is one."""
+        if self.clusters is not None:
+            return self.clusters
+        usual = self.data / "clusters.toml"
+        return usual if usual.is_file() else None
 
 
 def read_settings(**given: Any) -> HubSettings:
