@@ -19,6 +19,7 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 from orchestrator import artifacts, broker
 from orchestrator.wire import EngineInfo
 from workers import tasks
+from workers.devices import Devices, visible_names
 from workers.engine.info import EngineMissing, engine_info
 from workers.heartbeat import HeartbeatThread
 from workers.hub_cache import HubCache
@@ -41,8 +42,6 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = read_worker_settings(kind=given.kind, worker_name=given.name, worker_slots=given.slots)
         engine = engine_info(settings.engine) if settings.worker_kind == "engine" else None
-        if engine is not None:
-            refuse_shared_gpus(settings, engine)
         store = artifacts.ArtifactStore(settings.artifacts_url)
         lock = _claim_scratch(settings)
         return _work(settings, engine, store, lock)
@@ -51,18 +50,14 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
-def refuse_shared_gpus(settings: WorkerSettings, engine: EngineInfo) -> None:
-    """Two engines of one worker would see the same GPUs, and the second would find them taken.
-
-    Raises:
-        CannotStart: the worker has GPUs and more than one slot.
-    """
-    if engine.device_type != "cpu" and settings.worker_slots > 1:
-        raise CannotStart(
-            f"An engine worker on GPUs runs one engine, and {settings.worker_slots} slots would share its GPUs. Start "
-            "a worker for each engine instead, with a --name, an EVALYARD_WORKER_SCRATCH and GPUs of its own in "
-            "CUDA_VISIBLE_DEVICES."
-        )
+def devices_of(settings: WorkerSettings, engine: EngineInfo | None) -> Devices | None:
+    """What an engine worker gives out: each of its GPUs, or slots on a CPU; None for a harness worker."""
+    if engine is None:
+        return None
+    if engine.device_type == "cpu":
+        return Devices(settings.worker_slots or 1)
+    names = visible_names(engine.device_count, os.environ.get("CUDA_VISIBLE_DEVICES"))[: settings.worker_slots]
+    return Devices(len(names), names=names)
 
 
 def _work(settings: WorkerSettings, engine: EngineInfo | None, store: artifacts.ArtifactStore, lock: IO[bytes]) -> int:
@@ -74,7 +69,11 @@ def _work(settings: WorkerSettings, engine: EngineInfo | None, store: artifacts.
         digests=settings.scratch / "digests.json",
         cache=HubCache(settings.worker_weights, limit=settings.worker_weights_bytes),
     )
-    supervisor = Supervisor(settings, hub=tasks.BrokerHub(app), store=store, weights=weights)
+    devices = devices_of(settings, engine)
+    slots = devices.count if devices is not None else settings.worker_slots or 1
+    if engine is not None and engine.device_type != "cpu":
+        engine = engine.model_copy(update={"device_count": slots})
+    supervisor = Supervisor(settings, hub=tasks.BrokerHub(app), store=store, weights=weights, devices=devices)
     tasks.register(app, supervisor, weights)
     heartbeat = HeartbeatThread(
         app, supervisor, settings, engine=engine, weights=weights, on_deaf=lambda: os.kill(os.getpid(), signal.SIGTERM)
@@ -84,12 +83,14 @@ def _work(settings: WorkerSettings, engine: EngineInfo | None, store: artifacts.
         look=lambda: broker.read_forecast(app, settings.name),
         pause_seconds=settings.worker_heartbeat_seconds,
     )
-    log.info("worker %s (%s) with %d slots starts", settings.name, settings.worker_kind, settings.worker_slots)
+    log.info("worker %s (%s) with %d slots starts", settings.name, settings.worker_kind, slots)
 
     def give_back(**_: Any) -> None:
         prefetcher.stopping.set()
         supervisor.stopping.set()
         supervisor.changed.set()
+        if devices is not None:
+            devices.end_idle(range(devices.count))
 
     def announce(**_: Any) -> None:
         heartbeat.start()
@@ -103,7 +104,7 @@ def _work(settings: WorkerSettings, engine: EngineInfo | None, store: artifacts.
     worker = app.Worker(
         hostname=f"{settings.worker_kind}@{settings.name}",
         pool="threads",
-        concurrency=settings.worker_slots,
+        concurrency=slots,
         queues=[broker.worker_queue(settings.name)],
         loglevel="INFO",
         quiet=True,
@@ -114,6 +115,8 @@ def _work(settings: WorkerSettings, engine: EngineInfo | None, store: artifacts.
     worker.start()
     if heartbeat.is_alive():
         heartbeat.end()
+    if devices is not None:
+        devices.close()
     lock.close()
     log.info("worker %s has ended", settings.name)
     return int(worker.exitcode or 0)
@@ -149,7 +152,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m workers.app", description="A worker of Evalyard.")
     parser.add_argument("kind", choices=("harness", "engine"), help="harness prepares and scores, engine infers")
     parser.add_argument("--name", help="unique name of this worker (default: host and kind)")
-    parser.add_argument("--slots", type=int, help="stages at the same time (default 1)")
+    parser.add_argument("--slots", type=int, help="stages at the same time (default 1; on GPUs their number)")
     return parser.parse_args(arguments)
 
 

@@ -1,4 +1,4 @@
-"""One attempt: inputs in, stage program watched, outputs sealed, and what became of it as an update for the hub.
+"""One attempt: devices and inputs in, stage program watched, outputs sealed, and what became of it as an update.
 
 It never computes and never decides what happens next. Sealed responses stay valid even when the attempt is not the
 current one any more.
@@ -13,11 +13,13 @@ from typing import Any
 from orchestrator import artifacts, wire
 from orchestrator.wire import FailureKind, InferWork, Order, Progress, Spent, Update
 from workers import child, inputs, recovery
+from workers.devices import Devices
 from workers.outputs import SegmentUpload, upload_folder
 from workers.reasons import AttemptFailed, AttemptStopped, Reasons
 from workers.redaction import Redactor
 from workers.reports import Hub, Reports
 from workers.settings import WorkerSettings
+from workers.warm import WarmEngine, engine_key
 from workers.weights import ModelUnavailable, NoRoom, Weights
 
 log = logging.getLogger(__name__)
@@ -32,6 +34,8 @@ class Host:
     reports: Reports
     store: artifacts.ArtifactStore
     weights: Weights
+    devices: Devices | None
+    """Of an engine worker; a harness worker's stages need none."""
     stopping: threading.Event
     """Set when every attempt is to be given back."""
     changed: threading.Event
@@ -51,6 +55,11 @@ class Attempt:
         self._lock = threading.Lock()
         self._note = ""
         """Why the stage was started again, shown beside its phase."""
+        self._environment: dict[str, str] = {}
+        self._warm: WarmEngine | None = None
+        """Holds the devices with this attempt, and was given nothing yet."""
+        self._process: child.Child | None = None
+        """The stage program of now, or the last."""
 
     @property
     def progress(self) -> Progress:
@@ -58,8 +67,26 @@ class Attempt:
             return self._progress
 
     def run(self) -> Update:
-        """Do the work; whatever happens becomes an update."""
+        """Do the work; whatever happens becomes an update. The devices are free, or their engine idle, when it ends."""
+        update: Update | None = None
         try:
+            update = self._run()
+            return update
+        finally:
+            self._leave_devices(ended_well=update is not None and update.event == "completed")
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def preempt(self, sentence: str) -> None:
+        """Give the attempt back within the grace, as others want its devices. Returns at once."""
+        self.reasons.preempt(sentence)
+        if (process := self._process) is not None:
+            # From a thread of its own: the one that listens may be waiting for the artifact store.
+            grace = self._host.settings.worker_grace_seconds
+            threading.Thread(target=process.stop, args=(grace,), name=f"stop-{process.pid}", daemon=True).start()
+
+    def _run(self) -> Update:
+        try:
+            self._take_devices()
             self._folder.mkdir(parents=True, exist_ok=True)
             outcome, done = self._watch(self._fetch())
         except AttemptStopped as stopped:
@@ -77,11 +104,46 @@ class Attempt:
             log.exception("attempt %s: unexpected", self.order.attempt)
             sentence = f"The worker stopped with an error of its own: {type(error).__name__}: {error}"
             return self._ended("failed", failure=FailureKind.ENGINE, sentence=sentence, tail=self._tail())
-        finally:
-            shutil.rmtree(self._folder, ignore_errors=True)
         if done is not None:
             return self._host.reports.update(self.order.attempt, "completed", done=done)
         return self._ended("failed", failure=outcome.failure, sentence=outcome.sentence, tail=outcome.log_tail)
+
+    def _take_devices(self) -> None:
+        """Hold the devices of this attempt from now on, and an engine that is warm for its work.
+
+        Raises:
+            AttemptStopped: not as many are free: the hub did not know yet what this host is used for.
+        """
+        devices, work = self._host.devices, self.order.work
+        if devices is None or not isinstance(work, InferWork):
+            return
+        taken = devices.take(self.order.attempt, self.order.devices, key=engine_key(work, self.order.devices))
+        if taken is None:
+            raise AttemptStopped(
+                f"This worker has not {self.order.devices} of its {devices.count} devices free at the moment."
+            )
+        self._environment = devices.environment(taken.indices)
+        self._warm = taken.engine
+
+    def _leave_devices(self, *, ended_well: bool) -> None:
+        """Leave the devices to the engine where that stays up, else to nobody."""
+        devices, seconds = self._host.devices, self._host.settings.worker_warm_seconds
+        if self._warm is not None:
+            self._warm.child.kill()  # not even begun with
+        if devices is None:
+            return
+        process, work = self._process, self.order.work
+        if process is None or not process.idle():
+            devices.free(self.order.attempt)
+        elif not ended_well or seconds == 0 or self.reasons.devices_are_wanted():
+            process.kill()
+            devices.free(self.order.attempt)
+        else:
+            assert isinstance(work, InferWork)
+            engine = WarmEngine(process, engine_key(work, self.order.devices), work.model.revision)
+            devices.park(self.order.attempt, engine, seconds=seconds)
+            if self.reasons.devices_are_wanted():  # since a moment ago
+                devices.close((engine,))
 
     def _fetch(self) -> inputs.AnyWork:
         """The order's work with local paths. A download cannot be interrupted: it is left behind when asked to stop."""
@@ -124,29 +186,47 @@ class Attempt:
             )
         else:
             outcome = self._run_stage(work)
-        if outcome.done is not None:
-            self._tell(phase="keeping the results")
-            return outcome, self._keep(outcome.done)
-        if outcome.stopped or outcome.failure is None:
-            raise AttemptStopped("The stage was stopped.")
-        return outcome, None
+        if outcome.done is None:
+            return outcome, None
+        self._tell(phase="keeping the results")
+        return outcome, self._keep(outcome.done)
 
     def _run_stage(self, work: inputs.AnyWork, segments: SegmentUpload | None = None) -> child.Outcome:
-        """Run one stage program to its end.
+        """Run one stage program to its end: in the warm engine, if there is one, else in a process of its own.
 
         Raises:
             AttemptStopped, AttemptFailed: it was ended from here, and had nothing more to say.
         """
-        settings = self._host.settings
         self._tell_phase("starting")
-        self.reasons.stage_heard()
-        process = child.start(
+        warm, self._warm = self._warm, None
+        if warm is not None:
+            if warm.child.give(work, self._out):
+                log.info("attempt %s: its engine is up already", self.order.attempt)
+                outcome = self._listen(warm.child, segments)
+                if outcome.failure is None or warm.child.heard:
+                    return outcome
+            warm.child.kill()  # dead, or no engine for this work
+        return self._listen(self._start(work), segments)
+
+    def _start(self, work: inputs.AnyWork) -> child.Child:
+        if (reason := self.reasons.give_back()) is not None:
+            raise reason
+        settings = self._host.settings
+        return child.start(
             work,
             self._out,
             log=self._stage_log,
-            environment=inputs.environment(settings),
+            environment=inputs.environment(settings) | self._environment,
             memory_bytes=settings.memory_bytes,
+            stay=self._host.devices is not None and settings.worker_warm_seconds > 0,
         )
+
+    def _listen(self, process: child.Child, segments: SegmentUpload | None) -> child.Outcome:
+        """Listen to a stage until its work has ended, and end it where there is a reason to."""
+        self._process = process
+        if self._host.devices is not None and isinstance(self.order.work, InferWork):
+            self._host.devices.started(self.order.attempt, process.pid, self.order.work.model.revision)
+        self.reasons.stage_heard()
         ended_because: AttemptStopped | AttemptFailed | None = None
         try:
             while process.running():
@@ -157,7 +237,7 @@ class Attempt:
                     ended_because = self.reasons.end_stage()
                     if ended_because is not None:
                         log.info("attempt %s: stopping its stage: %s", self.order.attempt, ended_because)
-                        process.stop(settings.worker_grace_seconds)
+                        process.stop(self._host.settings.worker_grace_seconds)
         except BaseException:
             process.kill()
             raise
@@ -165,8 +245,8 @@ class Attempt:
             if segments is not None:
                 segments.salvage()
         outcome = process.outcome()
-        if ended_because is not None and outcome.done is None:
-            raise ended_because
+        if outcome.done is None and (ended_because is not None or outcome.stopped):
+            raise ended_because or self.reasons.give_back() or AttemptStopped("The stage was stopped.")
         return outcome
 
     def _take(self, event: dict[str, Any], segments: SegmentUpload | None) -> None:
@@ -220,7 +300,7 @@ class Attempt:
         self._tell(restarts=recovery.kept_restarts((*self.progress.restarts, self._note)))
 
     def _tail(self) -> str:
-        return child.log_tail(self._stage_log)
+        return self._process.log_tail() if self._process is not None else ""
 
     def _ended(self, event: Any, *, sentence: str, tail: str = "", **fields: Any) -> Update:
         """An end that is no completion, in words without secrets."""

@@ -1,5 +1,7 @@
 """A stage program as a child process: started limited, listened to, stopped with its whole process group.
 
+One that has ended its work well and stays up (a warm engine) can be given the next.
+
 The child sees no credentials: its environment is a short list of allowed names, and inference runs with the Hub
 offline. A child that outlived its supervisor would hold a GPU for nobody, so it ends when its standard input closes.
 """
@@ -16,7 +18,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pydantic import TypeAdapter
 
@@ -83,27 +85,66 @@ class Outcome:
 class Child:
     """A running stage program; made by `start`."""
 
-    def __init__(self, process: subprocess.Popen[bytes], *, stage: Stage, log: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], *, stage: Stage, log: IO[bytes]) -> None:
         self._process = process
         self._stage = stage
         self._log = log
         self._events: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        self._last: dict[str, Any] = {}
-        self._sealed = 0
-        self._spent: Spent | None = None
-        self._memory_kills = memory_kills()
         self._asked_to_stop = False
-        self._ended = False
+        self._log_start = 0
+        self._begin()
         threading.Thread(target=self._listen, name=f"listen-{process.pid}", daemon=True).start()
-        threading.Thread(target=self._bury, name=f"bury-{process.pid}", daemon=True).start()
+        self._burial = threading.Thread(target=self._bury, name=f"bury-{process.pid}", daemon=True)
+        self._burial.start()
 
     @property
     def pid(self) -> int:
         """Also the id of its process group."""
         return self._process.pid
 
+    def _begin(self) -> None:
+        """Nothing is known of the work at hand, which is the first or the next."""
+        self._last: dict[str, Any] = {}
+        self._sealed = 0
+        self._spent: Spent | None = None
+        self._memory_kills = memory_kills()
+        self._heard = False
+        self._ended = False
+
+    def alive(self) -> bool:
+        """Whether the process lives; it may have ended its work."""
+        return self._process.poll() is None
+
+    def idle(self) -> bool:
+        """Whether it has ended its work well and waits for the next."""
+        return self._ended and self._stays() and self.alive() and not self._asked_to_stop
+
+    @property
+    def heard(self) -> bool:
+        """Whether it has said anything about the work at hand."""
+        return self._heard
+
+    def give(self, work: PrepareWork | InferWork | ScoreWork, out: Path) -> bool:
+        """Let it go on with another work of its stage, with outputs in `out`; False when it is not idle.
+
+        Its log goes on, and only what is written from now on belongs to the outcome.
+        """
+        if not self.idle():
+            return False
+        next_work = json.dumps({"work": str(write_work(work, out)), "out": str(out)})
+        self._begin()
+        self._log_start = _size(self._log)
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(next_work.encode() + b"\n")
+            self._process.stdin.flush()
+        except OSError:
+            self._ended = True
+            return False
+        return True
+
     def events(self, timeout: float) -> list[dict[str, Any]]:
-        """Events since the last call; waits up to `timeout` seconds for one, and returns none after the last."""
+        """Events since the last call; waits up to `timeout` seconds for one, and returns none after the work's last."""
         found: list[dict[str, Any]] = []
         deadline = time.monotonic() + timeout
         while not self._ended:
@@ -118,7 +159,7 @@ class Child:
         return found
 
     def running(self) -> bool:
-        """Whether there may be more to hear: the process lives or its last events are not read yet."""
+        """Whether there may be more to hear of its work: it is not done, or its last events are not read yet."""
         return not self._ended
 
     def stop(self, grace_seconds: float) -> None:
@@ -131,17 +172,18 @@ class Child:
 
     def kill(self) -> None:
         """Kill the process group and wait until the process is gone."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
-        self._process.wait()
+        if self.alive():  # else the group is killed already, and its number may be another's by now
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+        self._burial.join()
 
     def outcome(self) -> Outcome:
-        """Wait for the end and say how it came. Drain `events` first to see them all."""
-        exit_code = self._process.wait()
+        """Wait for the end of its work and say how it came. Drain `events` first to see them all."""
         while self.running():
             self.events(timeout=1.0)
-        tail = log_tail(self._log)
         last = self._last
+        exit_code = 0 if self._stays() else self._process.wait()
+        tail = self.log_tail()
         if last.get("event") == "completed" and exit_code == 0:
             return Outcome(exit_code, _done.validate_python(last["done"]), None, "", tail, False, sealed=self._sealed)
 
@@ -160,6 +202,14 @@ class Child:
         kind = FailureKind.ENGINE if self._stage is Stage.INFER else FailureKind.HARNESS
         return failed(kind, f"The {self._stage} process {_ending(exit_code)}.")
 
+    def _stays(self) -> bool:
+        """Whether the work has ended well and the process said that it stays."""
+        return self._last.get("event") == "completed" and bool(self._last.get("stays"))
+
+    def log_tail(self) -> str:
+        """The end of what it has written about the work at hand."""
+        return _tail(self._log, self._log_start)
+
     def _listen(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
@@ -168,6 +218,9 @@ class Child:
             except ValueError:
                 continue  # not ours: stage.run keeps stdout for events, but a crashing library may still write there
             if isinstance(event, dict) and "event" in event:
+                if self._stays():
+                    continue  # ended while it was idle: no word on the work before
+                self._heard = self._heard or event["event"] != "stopped"
                 if event["event"] in ("completed", "failed", "stopped"):
                     self._last = event
                 elif event["event"] == "sealed":
@@ -175,6 +228,8 @@ class Child:
                     if "spent" in event:
                         self._spent = Spent.model_validate(event["spent"])
                 self._events.put(event)
+                if self._stays():
+                    self._events.put(None)
         self._process.wait()
         self._events.put(None)
 
@@ -193,27 +248,37 @@ def start(
     python: str = sys.executable,
     environment: Mapping[str, str] | None = None,
     memory_bytes: int | None = None,
+    stay: bool = False,
 ) -> Child:
     """Start the stage program of `work` with its outputs in `out` and its log in `log`.
 
-    `environment` is added to what a child may inherit; `memory_bytes` limits its address space.
+    `environment` is added to what a child may inherit; `memory_bytes` limits its address space. With `stay` an engine
+    stays up when its work has ended well, and waits for the next.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    work_file = out.with_name(out.name + ".work.json")
-    work_file.write_text(work.model_dump_json(indent=2), encoding="utf-8")
+    work_file = write_work(work, out)
+    stays = {"EVALYARD_STAY": "1"} if stay else {}
     limits = {} if memory_bytes is None else {"EVALYARD_MEMORY_BYTES": str(memory_bytes)}
     computes = isinstance(work, InferWork) and work.engine is not EngineFamily.SCRIPTED
     threads = openmp.environment() if computes else {}
-    with log.open("ab") as err:
-        process = subprocess.Popen(
-            [python, "-m", PROGRAMS[work.stage], str(work_file), str(out)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=err,
-            env=child_environment(work.stage) | threads | limits | dict(environment or {}),
-            start_new_session=True,
-        )
-    return Child(process, stage=work.stage, log=log)
+    # Held open: a warm engine's log is read on when the folder of its first work is gone.
+    held = log.open("a+b")
+    process = subprocess.Popen(
+        [python, "-m", PROGRAMS[work.stage], str(work_file), str(out)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=held,
+        env=child_environment(work.stage) | threads | limits | stays | dict(environment or {}),
+        start_new_session=True,
+    )
+    return Child(process, stage=work.stage, log=held)
+
+
+def write_work(work: PrepareWork | InferWork | ScoreWork, out: Path) -> Path:
+    """Make the output folder and write the work beside it; returns its file."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = out.with_name(out.name + ".work.json")
+    path.write_text(work.model_dump_json(indent=2), encoding="utf-8")
+    return path
 
 
 def child_environment(stage: Stage) -> dict[str, str]:
@@ -257,12 +322,21 @@ def log_tail(log: Path) -> str:
     if not log.exists():
         return ""
     with log.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - LOG_TAIL_BYTES))
-        data = file.read()
-    if size > LOG_TAIL_BYTES:
+        return _tail(file, 0)
+
+
+def _tail(log: IO[bytes], start: int) -> str:
+    """The last few kilobytes of what was written from `start` on, from the beginning of a line."""
+    size = _size(log)
+    # Not by seeking: the place in the file is shared with the stage, and several threads may ask.
+    data = os.pread(log.fileno(), LOG_TAIL_BYTES, max(start, size - LOG_TAIL_BYTES))
+    if size - start > LOG_TAIL_BYTES:
         data = data.partition(b"\n")[2]
     return data.decode(errors="replace")
+
+
+def _size(log: IO[bytes]) -> int:
+    return os.fstat(log.fileno()).st_size
 
 
 def _ending(exit_code: int) -> str:

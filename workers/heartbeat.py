@@ -78,7 +78,7 @@ class HeartbeatThread(threading.Thread):
 
     def beat(self) -> None:
         """Send a heartbeat now; a broker that is away is no reason to stop working."""
-        running = self._supervisor.progress()
+        running, devices = self._supervisor.progress(), self._supervisor.devices
         try:
             waiting = broker.waiting_messages(self._app, broker.CONTROL_QUEUE)
             if waiting is not None and waiting > MOST_WAITING:
@@ -90,11 +90,12 @@ class HeartbeatThread(threading.Thread):
                     boot=self.boot,
                     kind=self._settings.worker_kind,
                     at=datetime.now(UTC),
-                    slots=self._settings.worker_slots,
+                    slots=devices.usable() if devices is not None else self._settings.worker_slots or 1,
                     engine=self._engine,
                     running=running,
                     stopping=self._supervisor.stopping.is_set(),
                     weights=self._weights.on_disk(MOST_WEIGHTS) if self._engine else (),
+                    warm=devices.warm() if devices is not None else (),
                 ),
             )
         except broker.BrokerLost as error:
@@ -110,7 +111,9 @@ class HeartbeatThread(threading.Thread):
     def _listen(self) -> None:
         """Find out whether orders wait that this worker has a free slot for and does not read."""
         waiting = broker.waiting_messages(self._app, broker.worker_queue(self._settings.name))
-        free = self._settings.worker_slots - len(self._supervisor.progress())
+        devices = self._supervisor.devices
+        slots = devices.count if devices is not None else self._settings.worker_slots or 1
+        free = slots - len(self._supervisor.progress())
         if not waiting or free <= 0 or self._supervisor.stopping.is_set():
             self._waiting_since = None
             return

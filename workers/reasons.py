@@ -65,16 +65,20 @@ class Reasons:
         """Others want the devices."""
         self._preempted = sentence
 
+    def devices_are_wanted(self) -> bool:
+        """Whether nothing of the attempt may stay on its devices."""
+        return self._preempted is not None or self._stopping.is_set()
+
     def lease_ended(self) -> bool:
         """Whether the hub has given the job to another by now."""
         return self._now() - self._heard_at > self._order.lease_seconds
 
     def give_back(self) -> AttemptStopped | None:
         """Why the attempt is to be given back, if it is. Asks the broker now and then."""
-        if self._stopping.is_set():
-            return AttemptStopped("The worker is stopping.")
         if self._preempted is not None:
             return AttemptStopped(self._preempted, preempted=True)
+        if self._stopping.is_set():
+            return AttemptStopped("The worker is stopping.")
         if self._now() - self._asked_at > ASK_SECONDS:
             note = self._hub.stop_requested(self._order.attempt)
             self._asked_at = self._now()

@@ -45,8 +45,9 @@ class WorkerSettings(BaseSettings):
     """`harness` prepares and scores, `engine` infers; given on the command line."""
     worker_name: str = ""
     """Unique among all workers, and the name of its queue; the host's name and the kind by default."""
-    worker_slots: int = Field(default=1, ge=1, le=256)
-    """Stages at the same time. An engine worker on GPUs has one; start a worker for each share of the GPUs."""
+    worker_slots: int | None = Field(default=None, ge=1, le=256)
+    """Stages at the same time: 1 by default. An engine worker on GPUs has as many as it sees GPUs, and with a number
+    uses no more than the first so many of them."""
     worker_engine_settings: dict[str, Any] = {}
     """Engine settings of this host, as a JSON object; an order's own settings win."""
     worker_scratch: Path = Field(default_factory=lambda: Path(platformdirs.user_cache_dir("evalyard", appauthor=False)))
@@ -70,6 +71,8 @@ class WorkerSettings(BaseSettings):
     worker_hang_seconds: float | None = Field(default=None, gt=0)
     """How long an engine may take for one step before it is ended and started again; what the order says (10 minutes)
     by default."""
+    worker_warm_seconds: float = Field(default=60.0, ge=0)
+    """How long an engine stays up when its work has ended well, for the next work of its model; 0 never keeps one."""
     worker_memory_bytes: int | None = Field(default=None, gt=0)
     """Address space of a harness stage; the host's memory by default."""
 

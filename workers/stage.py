@@ -3,15 +3,20 @@
     {"event": "phase", "phase": "loading weights"}
     {"event": "progress", "done": 120, "total": 600}
     {"event": "sealed", "file": "000003-….jsonl.zst", "count": 57, "benchmarks_done": ["ARC"]}     infer only
-    {"event": "completed", "done": {…}}                     a Done record of orchestrator.wire
+    {"event": "completed", "done": {…}, "stays": false}     a Done record of orchestrator.wire
     {"event": "failed", "failure": "dataset", "sentence": "…", "lasting": false}
 
 The program reads its work from a file and writes only under its output folder. It ends when its standard input
-closes while `EVALYARD_SUPERVISED=1`: no stage outlives its supervisor. `EVALYARD_MEMORY_BYTES` limits its memory.
+closes while `EVALYARD_SUPERVISED=1`: no stage outlives its supervisor. `EVALYARD_MEMORY_BYTES` limits its memory. With
+`EVALYARD_STAY=1` a program that keeps something for the next work (an engine) says so when it has completed one, and
+stays; each next work is a line on standard input:
+
+    {"work": "/…/out.work.json", "out": "/…/out"}
 """
 
 import json
 import os
+import queue
 import resource
 import signal
 import sys
@@ -53,11 +58,18 @@ def emit(event: str, **fields: Any) -> None:
         print(line, file=_events or sys.stdout, flush=True)
 
 
-def run(work_type: type[WorkT], main: Callable[[WorkT, Path], BaseModel]) -> None:
+def run(
+    work_type: type[WorkT],
+    main: Callable[[WorkT, Path], BaseModel],
+    *,
+    stays: Callable[[], bool] = lambda: False,
+    idle: Callable[[], None] = lambda: None,
+) -> None:
     """Run a stage program: read `WORK.json OUT_DIR` from the command line, report, exit 0 or 1.
 
     `main` returns the Done record, or raises StageFailure. Any other exception is reported as a failure of the
-    harness (prepare, score) or the engine (infer), with its traceback on stderr.
+    harness (prepare, score) or the engine (infer), with its traceback on stderr. `stays` is asked after each work;
+    before it waits for the next, the program is told that it is `idle`.
     """
     global _events
     if len(sys.argv) != 3:
@@ -66,15 +78,32 @@ def run(work_type: type[WorkT], main: Callable[[WorkT, Path], BaseModel]) -> Non
     # Libraries print to stdout; keep it for events and send everything else to stderr.
     _events = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)
-    if os.environ.get("EVALYARD_SUPERVISED") == "1":
-        threading.Thread(target=_end_with_supervisor, daemon=True).start()
+    orders: queue.Queue[bytes] = queue.Queue()
+    supervised = os.environ.get("EVALYARD_SUPERVISED") == "1"
+    if supervised:
+        threading.Thread(target=_listen, args=(orders,), daemon=True).start()
     if limit := os.environ.get("EVALYARD_MEMORY_BYTES"):
         resource.setrlimit(resource.RLIMIT_AS, (int(limit), int(limit)))
-    work = work_type.model_validate_json(Path(sys.argv[1]).read_bytes())
-    out = Path(sys.argv[2])
+    may_stay = supervised and os.environ.get("EVALYARD_STAY") == "1"
+    path, out = Path(sys.argv[1]), Path(sys.argv[2])
+    while True:
+        done = _do(work_type, main, path, out)
+        staying = may_stay and stays()
+        emit("completed", done=done.model_dump(mode="json"), stays=staying)
+        if not staying:
+            _leave(0)
+        del done
+        idle()
+        following = json.loads(orders.get())
+        path, out = Path(following["work"]), Path(following["out"])
+
+
+def _do(work_type: type[WorkT], main: Callable[[WorkT, Path], BaseModel], path: Path, out: Path) -> BaseModel:
+    """One work to its end; a failure ends the program."""
+    work = work_type.model_validate_json(path.read_bytes())
     out.mkdir(parents=True, exist_ok=True)
     try:
-        done = main(work, out)
+        return main(work, out)
     except StageFailure as failure:
         traceback.print_exc()
         end_failed(failure)
@@ -85,8 +114,6 @@ def run(work_type: type[WorkT], main: Callable[[WorkT, Path], BaseModel]) -> Non
         traceback.print_exc()
         kind = FailureKind.ENGINE if "Infer" in work_type.__name__ else FailureKind.HARNESS
         end_failed(StageFailure(kind, f"{type(error).__name__}: {error}"[:500]))
-    emit("completed", done=done.model_dump(mode="json"))
-    _leave(0)
 
 
 def end_failed(failure: StageFailure) -> NoReturn:
@@ -103,8 +130,10 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _end_with_supervisor() -> None:
-    sys.stdin.buffer.read()
+def _listen(orders: queue.Queue[bytes]) -> None:
+    """Pass on what the supervisor orders; when it is gone, end."""
+    for line in sys.stdin.buffer:
+        orders.put(line)
     if os.getpgrp() == os.getpid():
         os.killpg(os.getpgrp(), signal.SIGKILL)
     os._exit(1)

@@ -5,11 +5,12 @@ It never decides what happens next, and nothing that it says needs to be believe
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 from orchestrator import artifacts
 from orchestrator.wire import FailureKind, Order, Progress
 from workers.attempt import Attempt, Host
+from workers.devices import Devices
 from workers.reports import Hub, Reports
 from workers.settings import WorkerSettings
 from workers.weights import Weights
@@ -30,12 +31,15 @@ class Supervisor:
         hub: Hub,
         store: artifacts.ArtifactStore,
         weights: Weights,
+        devices: Devices | None = None,
         changed: threading.Event | None = None,
     ) -> None:
+        """`devices` are those of an engine worker, which gives them out to its attempts."""
         self.stopping = threading.Event()
         """Set it to give every attempt back: each seals, reports `released` and ends."""
         self.changed = changed or threading.Event()
         """Set whenever the hub should hear about progress soon."""
+        self.devices = devices
         self._reports = Reports(hub, settings.name)
         self._host = Host(
             settings=settings,
@@ -43,6 +47,7 @@ class Supervisor:
             reports=self._reports,
             store=store,
             weights=weights,
+            devices=devices,
             stopping=self.stopping,
             changed=self.changed,
         )
@@ -55,7 +60,7 @@ class Supervisor:
         with self._lock:
             return {name: attempt.progress for name, attempt in self._running.items()}
 
-    def heard(self, attempts: Iterator[str] | list[str]) -> None:
+    def heard(self, attempts: Iterable[str]) -> None:
         """A heartbeat with these attempts was delivered: their leases live on."""
         with self._lock:
             for name in attempts:
@@ -81,6 +86,21 @@ class Supervisor:
             with self._lock:
                 del self._running[order.attempt]
             self.changed.set()
+
+    def preempt(self, indices: Iterable[int], sentence: str) -> None:
+        """Leave these devices, as others want them: attempts there seal and are given back within the grace, idle
+        engines end. Returns at once; the devices' `groups` say when nothing of us is left. Withhold them first, or the
+        hub's next order takes them again.
+        """
+        if self.devices is None:
+            return
+        wanted = tuple(indices)
+        held = self.devices.attempts(wanted)
+        with self._lock:
+            attempts = [attempt for name, attempt in self._running.items() if name in held]
+        for attempt in attempts:
+            attempt.preempt(sentence)
+        self.devices.end_idle(wanted)
 
     def refuse(self, attempt: str, sentence: str) -> None:
         """Report an order that cannot be run at all."""

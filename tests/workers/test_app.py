@@ -1,6 +1,5 @@
 """The worker process itself, with a real broker: what it says of itself, and what it refuses."""
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -60,16 +59,29 @@ def server(tmp_path: Path):
         yield running
 
 
-@pytest.mark.parametrize(("device", "slots", "refused"), [("cuda", 2, True), ("cuda", 1, False), ("cpu", 2, False)])
-def test_engines_that_would_share_gpus_are_refused_at_the_start(
-    tmp_path: Path, device: Literal["cuda", "cpu"], slots: int, refused: bool
+@pytest.mark.parametrize(
+    ("device", "slots", "names"),
+    [("cuda", None, ("3", "4", "5")), ("cuda", 2, ("3", "4")), ("cpu", None, None), ("cpu", 2, None)],
+)
+def test_an_engine_worker_gives_out_each_of_its_gpus_or_slots_on_a_cpu(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    device: Literal["cuda", "cpu"],
+    slots: int | None,
+    names: tuple[str, ...] | None,
 ):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,4,5")
     settings = WorkerSettings(
         broker_url="redis://localhost", artifacts_url=tmp_path.as_uri(), worker_kind="engine", worker_slots=slots
     )
-    info = wire.EngineInfo(family=EngineFamily.VLLM, version="1", device_type=device, device="a device")
-    with pytest.raises(app.CannotStart, match="CUDA_VISIBLE_DEVICES") if refused else contextlib.nullcontext():
-        app.refuse_shared_gpus(settings, info)
+    count = 3 if device == "cuda" else 1
+    info = wire.EngineInfo(
+        family=EngineFamily.VLLM, version="1", device_type=device, device="a device", device_count=count
+    )
+    devices = app.devices_of(settings, info)
+    assert devices is not None
+    assert (devices.names, devices.count) == (names or (), len(names or ()) or slots or 1)
+    assert app.devices_of(settings, None) is None
 
 
 def test_a_worker_says_what_it_is_refuses_a_foreign_order_and_says_goodbye(tmp_path: Path, server: Valkey):

@@ -1,18 +1,14 @@
 """The infer stage: `python -m workers.engine.infer WORK.json OUT` answers what sheets ask and no segment holds yet.
 
+A work that ended well may leave its engine up for the next that would start the same one (`workers.stage`).
+
 It opens no connection, knows no benchmark and scores nothing. SIGTERM makes it stop feeding, seal what is finished,
 say `stopped` and end with exit code 3. When nothing is missing it starts no engine. It ends by itself when the engine
 hangs; what to do after it died is for whoever runs it (`workers.recovery`).
 """
 
-import os
-import signal
-import sys
 import time
-from collections.abc import Callable, Iterator
-from itertools import chain
 from pathlib import Path
-from types import FrameType
 
 from orchestrator.wire import EngineInfo, FailureKind, InferDone, InferWork, Spent, identity_digest
 from workers import stage
@@ -26,156 +22,141 @@ from workers.engine.info import EngineMissing, engine_info
 from workers.engine.known import answered
 from workers.engine.ledger import Ledger
 from workers.engine.sealer import Sealer, segment_files
-from workers.engine.selection import open_groups, request_ids
+from workers.engine.selection import request_ids
+from workers.engine.stopping import Stop, leave_stopped, leave_unheard
+from workers.engine.turns import turns
 from workers.engine.unanswered import unanswered
 from workers.engine.watchdog import Watchdog
 from workers.engine.weights import vocabulary_size
 from workers.model_folders import whole_folder
 from workers.segments import Header
-from workers.sheets import Request, read_info
+from workers.sheets import read_info
 from workers.stage import StageFailure, emit
 
-EXIT_STOPPED = 3
 
-
-class _Stop:
-    """Whether the stage was asked to stop. While the engine loads there is nothing to seal: it ends at once."""
+class Inference:
+    """The works of this process, one after the other, and the engine that they share."""
 
     def __init__(self) -> None:
-        self.asked = False
-        self.loading = False
-        signal.signal(signal.SIGTERM, self._ask)
+        self._stop = Stop()
+        self._engine: Engine | None = None
+        self._started_for: InferWork | None = None
+        self._longest = 0
+        """Tokens of the longest request that the engine was started for."""
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
-        if self.loading:
+    def stays(self) -> bool:
+        """Whether the engine is up and as a new one would be."""
+        started_for = self._started_for
+        return started_for is not None and not started_for.restarts and not self._stop.asked
+
+    def idle(self) -> None:
+        """Nothing is computed until the next work comes."""
+        self._stop.nothing_to_seal()
+
+    def infer(self, work: InferWork, out: Path) -> InferDone:
+        """Answer the open requests of this work's slice into sealed segments below `out`."""
+        started = time.monotonic()
+        self._stop.seal_first()
+        sheets = {name: Path(folder) for name, folder in work.sheets.items()}
+        if self._engine is not None and not self._answers(work, _longest(sheets)):
+            leave_unheard()
+        info = _info(work)
+        ledger, own = _ledger(work, sheets, out)
+        earlier = ledger.sealed
+        emit("progress", done=ledger.sealed, total=ledger.total)
+        if done := ledger.benchmarks_done:
+            emit("sealed", file=None, count=0, benchmarks_done=done)
+        crowd, alone = turns(work, sheets, ledger, lambda: self._engine is None or self._engine.wants_generations())
+        if crowd.empty and alone.empty:
+            return InferDone(
+                computed=own,
+                reused=earlier - own,
+                seconds=work.spent.seconds,
+                total_seconds=work.spent.total_seconds + time.monotonic() - started,
+                tokens_computed=work.spent.tokens_computed,
+                tokens_reused=work.spent.tokens_reused,
+                engine=info,
+                unanswered=unanswered(work.set_aside, ledger, sheets),
+                restarts=work.restarts,
+            )
+
+        folder = whole_folder(work.model, work.model_folder) if work.model_folder else None
+        if folder is not None:
+            refuse_endless(folder, sheets.values())
+        if self._engine is None:
+            longest = _longest(sheets)
+            self._engine = _start(work, Need(ledger.open, longest), self._stop)
+            self._started_for, self._longest = work, longest
+        engine = self._engine
+        emit("phase", phase="answering")
+        settings = engine.settings | ({"footprint": work.footprint} if work.footprint else {})
+        header = Header(identity_digest(work.identity), work.attempt, info.model_dump(mode="json"), settings)
+        began = time.monotonic()
+        computed, reused = engine.tokens_computed, engine.tokens_reused
+
+        def spent() -> Spent:
+            now = time.monotonic()
+            return Spent(
+                seconds=work.spent.seconds + now - began,
+                total_seconds=work.spent.total_seconds + now - started,
+                tokens_computed=work.spent.tokens_computed + engine.tokens_computed - computed,
+                tokens_reused=work.spent.tokens_reused + engine.tokens_reused - reused,
+                requests=own + sealer.count,
+            )
+
+        sealer = Sealer(out, header, ledger, seconds=work.seal_seconds, now=time.monotonic, spent=spent)
+        vocabulary = vocabulary_size(folder) if folder is not None else None
+        in_flight = InFlight(out)
+        try:
+            with Watchdog(work.hang_seconds) as watchdog:
+                finished = all(
+                    feed(
+                        engine,
+                        refuse_foreign_tokens(turn, vocabulary),
+                        sealer,
+                        in_flight=in_flight,
+                        step_ended=watchdog.step_ended,
+                        stopping=self._stop,
+                        alone=turn is alone,
+                    )
+                    for turn in (crowd, alone)
+                )
+        except StageFailure:
+            raise
+        except Exception as error:
+            raise classify(error, work.model.name) from error
+        if not finished:
             leave_stopped()
-
-    def __call__(self) -> bool:
-        return self.asked
-
-
-def leave_stopped() -> None:
-    """Say that the stage stopped as asked, and end it."""
-    emit("stopped")
-    sys.stderr.flush()
-    os._exit(EXIT_STOPPED)
-
-
-def infer(work: InferWork, out: Path) -> InferDone:
-    """Answer the open requests of this work's slice into sealed segments below `out`."""
-    started = time.monotonic()
-    stop = _Stop()
-    info = _info(work)
-    sheets = {name: Path(folder) for name, folder in work.sheets.items()}
-    ledger, own = _ledger(work, sheets, out)
-    earlier = ledger.sealed
-    emit("progress", done=ledger.sealed, total=ledger.total)
-    if done := ledger.benchmarks_done:
-        emit("sealed", file=None, count=0, benchmarks_done=done)
-    engine: Engine | None = None
-    crowd, alone = _turns(work, sheets, ledger, lambda: engine is None or engine.wants_generations())
-    if crowd.empty and alone.empty:
+        fed = crowd.requests + alone.requests
+        if sealer.count != fed:
+            raise StageFailure(
+                FailureKind.ENGINE,
+                f"The engine was given {fed} requests and answered {sealer.count}. The rest can be computed by another "
+                "attempt.",
+            )
+        total = spent()
         return InferDone(
-            computed=own,
+            computed=total.requests,
             reused=earlier - own,
-            seconds=work.spent.seconds,
-            total_seconds=work.spent.total_seconds + time.monotonic() - started,
-            tokens_computed=work.spent.tokens_computed,
-            tokens_reused=work.spent.tokens_reused,
+            seconds=total.seconds,
+            total_seconds=total.total_seconds,
+            tokens_computed=total.tokens_computed,
+            tokens_reused=total.tokens_reused,
             engine=info,
+            settings=settings,
             unanswered=unanswered(work.set_aside, ledger, sheets),
             restarts=work.restarts,
         )
 
-    folder = whole_folder(work.model, work.model_folder) if work.model_folder else None
-    if folder is not None:
-        refuse_endless(folder, sheets.values())
-    engine = _start(work, Need(ledger.open, _longest(sheets)), stop)
-    emit("phase", phase="answering")
-    settings = engine.settings | ({"footprint": work.footprint} if work.footprint else {})
-    header = Header(identity_digest(work.identity), work.attempt, info.model_dump(mode="json"), settings)
-    began = time.monotonic()
-    computed, reused = engine.tokens_computed, engine.tokens_reused
-
-    def spent() -> Spent:
-        now = time.monotonic()
-        return Spent(
-            seconds=work.spent.seconds + now - began,
-            total_seconds=work.spent.total_seconds + now - started,
-            tokens_computed=work.spent.tokens_computed + engine.tokens_computed - computed,
-            tokens_reused=work.spent.tokens_reused + engine.tokens_reused - reused,
-            requests=own + sealer.count,
+    def _answers(self, work: InferWork, longest: int) -> bool:
+        """Whether the engine that is up is the one that this work would start."""
+        before = self._started_for
+        return (
+            before is not None
+            and (work.identity, work.engine, work.settings) == (before.identity, before.engine, before.settings)
+            and work.footprint == before.footprint
+            and longest <= self._longest
         )
-
-    sealer = Sealer(out, header, ledger, seconds=work.seal_seconds, now=time.monotonic, spent=spent)
-    vocabulary = vocabulary_size(folder) if folder is not None else None
-    in_flight = InFlight(out)
-    try:
-        with Watchdog(work.hang_seconds) as watchdog:
-            finished = all(
-                feed(
-                    engine,
-                    refuse_foreign_tokens(turn, vocabulary),
-                    sealer,
-                    in_flight=in_flight,
-                    step_ended=watchdog.step_ended,
-                    stopping=stop,
-                    alone=turn is alone,
-                )
-                for turn in (crowd, alone)
-            )
-    except StageFailure:
-        raise
-    except Exception as error:
-        raise classify(error, work.model.name) from error
-    if not finished:
-        leave_stopped()
-    fed = crowd.requests + alone.requests
-    if sealer.count != fed:
-        raise StageFailure(
-            FailureKind.ENGINE,
-            f"The engine was given {fed} requests and answered {sealer.count}. The rest can be computed by another "
-            "attempt.",
-        )
-    total = spent()
-    return InferDone(
-        computed=total.requests,
-        reused=earlier - own,
-        seconds=total.seconds,
-        total_seconds=total.total_seconds,
-        tokens_computed=total.tokens_computed,
-        tokens_reused=total.tokens_reused,
-        engine=info,
-        settings=settings,
-        unanswered=unanswered(work.set_aside, ledger, sheets),
-        restarts=work.restarts,
-    )
-
-
-def _turns(
-    work: InferWork, sheets: dict[str, Path], ledger: Ledger, wants_generations: Callable[[], bool]
-) -> tuple["_Turn", "_Turn"]:
-    """What is fed together, and what is fed after it, each group alone. What is set aside is in neither."""
-    aside = frozenset(request for one in work.set_aside for request in one.requests)
-    alone = frozenset(work.alone) - aside
-    last = frozenset(work.last) - aside - alone
-    held = aside | alone | last
-
-    def groups(wanted: Callable[[str], bool]) -> Iterator[list[Request]]:
-        return open_groups(
-            list(sheets.values()),
-            lambda request: ledger.is_open(request) and wanted(request),
-            slice_index=work.slice_index,
-            slice_count=work.slice_count,
-            wants_generations=wants_generations,
-            take=ledger.take,
-        )
-
-    crowd = groups(lambda request: request not in held)
-    if last:
-        crowd = chain(crowd, groups(lambda request: request in last))
-    return _Turn(crowd), _Turn(groups(lambda request: request in alone) if alone else iter(()))
 
 
 def _info(work: InferWork) -> EngineInfo:
@@ -185,11 +166,9 @@ def _info(work: InferWork) -> EngineInfo:
         raise StageFailure(FailureKind.ENGINE, str(missing)) from missing
 
 
-def _start(work: InferWork, need: Need, stop: _Stop) -> Engine:
+def _start(work: InferWork, need: Need, stop: Stop) -> Engine:
     emit("phase", phase="loading weights")
-    stop.loading = True
-    if stop.asked:
-        leave_stopped()
+    stop.nothing_to_seal()
     try:
         engine = make_engine(work, need)
         engine.start()
@@ -197,7 +176,7 @@ def _start(work: InferWork, need: Need, stop: _Stop) -> Engine:
         raise
     except Exception as error:
         raise classify(error, work.model.name) from error
-    stop.loading = False
+    stop.seal_first()
     return engine
 
 
@@ -217,24 +196,9 @@ def _ledger(work: InferWork, sheets: dict[str, Path], out: Path) -> tuple[Ledger
 
 
 def _longest(sheets: dict[str, Path]) -> int:
-    return max(read_info(sheet).longest for sheet in sheets.values())
-
-
-class _Turn(Iterator[list[Request]]):
-    """Groups on their way to the engine, whether there are any, and how many requests they held."""
-
-    def __init__(self, groups: Iterator[list[Request]]) -> None:
-        self._groups = groups
-        self._first = next(groups, None)
-        self.empty = self._first is None
-        self.requests = 0
-
-    def __next__(self) -> list[Request]:
-        group = self._first or next(self._groups)
-        self._first = None
-        self.requests += len(group)
-        return group
+    return max((read_info(sheet).longest for sheet in sheets.values()), default=0)
 
 
 if __name__ == "__main__":
-    stage.run(InferWork, infer)
+    inference = Inference()
+    stage.run(InferWork, inference.infer, stays=inference.stays, idle=inference.idle)

@@ -46,17 +46,17 @@ def run(
     out.mkdir(parents=True, exist_ok=True)
     work_file, log = out.with_name(out.name + ".work.json"), out.with_name(out.name + ".log")
     work_file.write_text(work.model_dump_json(indent=2), encoding="utf-8")
-    with log.open("ab") as err:
-        process = subprocess.Popen(
-            [python, "-m", PROGRAM, str(work_file), str(out)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=err,
-            # Prepare, not infer: lm-eval loads its datasets itself, from where the harness has them.
-            env=child_environment(Stage.PREPARE) | dict(environment or {}),
-            start_new_session=True,
-        )
-    child = Child(process, stage=Stage.INFER, log=log)
+    held = log.open("a+b")
+    process = subprocess.Popen(
+        [python, "-m", PROGRAM, str(work_file), str(out)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=held,
+        # Prepare, not infer: lm-eval loads its datasets itself, from where the harness has them.
+        env=child_environment(Stage.PREPARE) | dict(environment or {}),
+        start_new_session=True,
+    )
+    child = Child(process, stage=Stage.INFER, log=held)
     last = _listen(child, report)
     if last.get("event") == "completed":
         return ReferenceDone.model_validate(last["done"])

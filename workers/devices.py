@@ -1,0 +1,220 @@
+"""Which device of this host is whose: an attempt's, a warm engine's, nobody's; and which are withheld from all.
+
+An engine gets its devices before it starts, and nobody else gets them until its processes are gone. On a CPU a device
+is a slot. It asks no driver and decides nothing about idleness: who withholds devices has reasons of its own.
+"""
+
+import logging
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from workers.warm import WarmEngine
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Device:
+    holder: str | WarmEngine | None = None
+    """An attempt's id, or an idle engine."""
+    group: int | None = None
+    """Process group of what computes on it or waits there with its model loaded."""
+    weights: str | None = None
+    """Commit of the model that is loaded there."""
+    withheld: str | None = None
+    """Why it may not be used now."""
+
+    def free(self) -> None:
+        self.holder = self.group = self.weights = None
+
+
+class Taken(NamedTuple):
+    """What an attempt got."""
+
+    indices: tuple[int, ...]
+    engine: WarmEngine | None
+    """Up on these devices, for work of this kind."""
+
+
+class Devices:
+    """The devices of one worker, by index from 0. Safe to use from any thread."""
+
+    def __init__(self, count: int, *, names: Sequence[str] = ()) -> None:
+        """`names`: what CUDA_VISIBLE_DEVICES calls each of them; none for slots on a CPU."""
+        self._devices = [_Device() for _ in range(count)]
+        self._names = tuple(names)
+        self._lock = threading.Lock()
+
+    @property
+    def count(self) -> int:
+        """All of them, withheld ones too."""
+        return len(self._devices)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Index or UUID of each GPU as the driver knows it; empty on a CPU."""
+        return self._names
+
+    def usable(self) -> int:
+        """How many may be used now, free or not."""
+        with self._lock:
+            return sum(device.withheld is None for device in self._devices)
+
+    def take(self, attempt: str, count: int, *, key: str = "") -> Taken | None:
+        """Give the attempt so many devices, at best those of an idle engine of this key; None when not as many are
+        free. Idle engines in the way are ended first.
+        """
+        with self._lock:
+            free = [index for index, device in enumerate(self._devices) if _available(device)]
+            engine = self._idle_engine(free, count, key)
+            if engine is not None:
+                chosen = self._held_by(engine)
+            else:
+                free.sort(key=lambda index: self._devices[index].holder is not None)
+                chosen = free[:count]
+            if len(chosen) < count:
+                return None
+            in_the_way = self._mark_closing(chosen, but=engine)
+            for index in chosen:
+                self._devices[index].holder = attempt
+        if engine is not None and engine.timer is not None:
+            engine.timer.cancel()
+        self._end(in_the_way)
+        return Taken(tuple(chosen), engine)
+
+    def started(self, attempt: str, group: int, weights: str) -> None:
+        """Note the process group of the attempt's engine, and the commit of its model."""
+        with self._lock:
+            for index in self._held_by(attempt):
+                self._devices[index].group, self._devices[index].weights = group, weights
+
+    def free(self, attempt: str) -> None:
+        """The attempt's processes are gone."""
+        with self._lock:
+            for index in self._held_by(attempt):
+                self._devices[index].free()
+
+    def park(self, attempt: str, engine: WarmEngine, *, seconds: float) -> None:
+        """Leave the attempt's devices to its engine, which is idle now, for so long; then it is ended."""
+        engine.timer = threading.Timer(seconds, self.close, ((engine,),))
+        engine.timer.daemon = True
+        with self._lock:
+            held = self._held_by(attempt)
+            for index in held:
+                self._devices[index].holder = engine
+            unwanted = any(self._devices[index].withheld is not None for index in held)
+            engine.timer.start()
+        if unwanted:
+            self.close((engine,))
+
+    def close(self, engines: Iterable[WarmEngine] | None = None) -> None:
+        """End idle engines, all of them by default; returns when their processes are gone. Others are left alone."""
+        with self._lock:
+            wanted = None if engines is None else set(engines)
+            held = [
+                index
+                for index, device in enumerate(self._devices)
+                if isinstance(device.holder, WarmEngine) and (wanted is None or device.holder in wanted)
+            ]
+            closing = self._mark_closing(held)
+        self._end(closing)
+
+    def withhold(self, index: int, sentence: str) -> None:
+        """Give this device to nobody from now on, and end an idle engine on it. What runs there goes on."""
+        with self._lock:
+            self._devices[index].withheld = sentence
+        self.end_idle((index,))
+
+    def allow(self, index: int) -> None:
+        """Take back what `withhold` said."""
+        with self._lock:
+            self._devices[index].withheld = None
+
+    def withheld(self) -> dict[int, str]:
+        """Why devices may not be used now, by index."""
+        with self._lock:
+            return {index: device.withheld for index, device in enumerate(self._devices) if device.withheld is not None}
+
+    def end_idle(self, indices: Iterable[int]) -> None:
+        """End idle engines on these devices; returns at once, they are free when `groups` names them no more."""
+        with self._lock:
+            closing = self._mark_closing(indices)
+        if closing:
+            threading.Thread(target=self._end, args=(closing,), name="end-idle-engines", daemon=True).start()
+
+    def attempts(self, indices: Iterable[int]) -> set[str]:
+        """The attempts that hold one of these devices."""
+        with self._lock:
+            holders = [self._devices[index].holder for index in indices]
+        return {holder for holder in holders if isinstance(holder, str)}
+
+    def groups(self) -> dict[int, int]:
+        """Process group of what we run or keep on a device, by index; a device that is not there has nothing of us."""
+        with self._lock:
+            return {index: device.group for index, device in enumerate(self._devices) if device.group is not None}
+
+    def warm(self) -> tuple[str, ...]:
+        """Commits of models whose engines are up, idle ones first."""
+        with self._lock:
+            loaded = sorted(
+                (device for device in self._devices if device.weights is not None),
+                key=lambda device: isinstance(device.holder, str),
+            )
+            return tuple(dict.fromkeys(device.weights for device in loaded if device.weights is not None))
+
+    def environment(self, indices: Sequence[int]) -> dict[str, str]:
+        """What an engine's process is told so that it sees these devices only; nothing on a CPU."""
+        if not self._names:
+            return {}
+        # Without the order CUDA counts the fastest first, and the driver's tools by place on the bus.
+        return {
+            "CUDA_VISIBLE_DEVICES": ",".join(self._names[index] for index in indices),
+            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        }
+
+    def _held_by(self, holder: str | WarmEngine) -> list[int]:
+        return [index for index, device in enumerate(self._devices) if device.holder == holder]
+
+    def _idle_engine(self, free: Sequence[int], count: int, key: str) -> WarmEngine | None:
+        for index in free:
+            holder = self._devices[index].holder
+            if isinstance(holder, WarmEngine) and holder.key == key and holder.child.alive():
+                held = self._held_by(holder)
+                if len(held) == count and set(held) <= set(free):
+                    return holder
+        return None
+
+    def _mark_closing(self, indices: Iterable[int], *, but: WarmEngine | None = None) -> list[WarmEngine]:
+        """The idle engines on these devices, which nobody gets any more."""
+        found: list[WarmEngine] = []
+        for index in indices:
+            holder = self._devices[index].holder
+            if isinstance(holder, WarmEngine) and holder is not but and not holder.closing:
+                holder.closing = True
+                found.append(holder)
+        return found
+
+    def _end(self, engines: Iterable[WarmEngine]) -> None:
+        # Without the lock: a process that hangs in the driver must not stop the heartbeat.
+        for engine in engines:
+            if engine.timer is not None:
+                engine.timer.cancel()
+            engine.close()
+            log.info("the idle engine of %s has ended", engine.weights)
+            with self._lock:
+                for index in self._held_by(engine):
+                    self._devices[index].free()
+
+
+def _available(device: _Device) -> bool:
+    idle = isinstance(device.holder, WarmEngine) and not device.holder.closing
+    return device.withheld is None and (device.holder is None or idle)
+
+
+def visible_names(count: int, variable: str | None) -> tuple[str, ...]:
+    """What CUDA_VISIBLE_DEVICES calls each of the GPUs that this process sees, where `variable` is its own value."""
+    if variable:
+        return tuple(name.strip() for name in variable.split(","))[:count]
+    return tuple(map(str, range(count)))
