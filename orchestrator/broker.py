@@ -31,6 +31,9 @@ KEY_PREFIX = "evalyard:"
 FORECAST_SECONDS = 600
 """How long a forecast is kept for its worker; the hub repeats it in time."""
 
+MODE_SECONDS = 600
+"""How long a note of what an operator wants of a worker is kept; the hub repeats it at each heartbeat that differs."""
+
 STOP_SECONDS = 600
 """How long a note to stop is kept; the hub repeats it at each heartbeat that still lists the attempt."""
 
@@ -177,6 +180,27 @@ def stop_requested(app: Celery, attempt: str) -> str | None:
     return note.decode(errors="replace") if isinstance(note, bytes) else note
 
 
+def leave_mode(app: Celery, worker: str, mode: wire.Mode) -> None:
+    """Leave a note of what an operator wants of a worker, in place of the one before.
+
+    Harmless when lost: the hub repeats it while the worker's heartbeats say another.
+    """
+    try:
+        _notes(app).set(_mode_key(worker), mode.value, ex=MODE_SECONDS)
+    except redis.RedisError as error:
+        raise BrokerLost(f"The broker at {redacted(str(app.conf.broker_url))} cannot be reached: {error}") from error
+
+
+def read_mode(app: Celery, worker: str) -> wire.Mode | None:
+    """What an operator wants of a worker; None for no news, which changes nothing."""
+    try:
+        note = _notes(app).get(_mode_key(worker))
+    except redis.RedisError:
+        return None
+    text = note.decode(errors="replace") if isinstance(note, bytes) else note
+    return wire.Mode(text) if text in set(wire.Mode) else None
+
+
 def leave_forecast(app: Celery, worker: str, forecast: wire.Forecast) -> None:
     """Leave a note of what a worker is likely to be ordered next, in place of the one before.
 
@@ -248,6 +272,10 @@ def _send(app: Celery, task: str, message: BaseModel, *, queue: str, retry: bool
 
 def _forecast_key(worker: str) -> str:
     return f"{KEY_PREFIX}next:{worker}"
+
+
+def _mode_key(worker: str) -> str:
+    return f"{KEY_PREFIX}mode:{worker}"
 
 
 def _stop_key(attempt: str) -> str:

@@ -14,6 +14,7 @@ from sqlmodel import col, exists, select
 from orchestrator import db, jobs
 from orchestrator.budgets import Budgets
 from orchestrator.tables import Attempt, Job, Worker
+from orchestrator.wire import Mode
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +53,13 @@ def reap(engine: Engine, now: datetime, *, budgets: Budgets | None = None) -> in
 
 
 def forget_workers(engine: Engine, now: datetime) -> int:
-    """Remove workers that were not heard of for a week and hold nothing; returns how many."""
+    """Remove workers that were not heard of for a week and hold nothing; returns how many.
+
+    One that an operator drained or paused is kept: it would come back open.
+    """
     holds = exists(select(Attempt.id).where(Attempt.worker == Worker.name, col(Attempt.ended_at).is_(None)))
-    statement = delete(Worker).where(col(Worker.last_heartbeat) < now - FORGOTTEN_AFTER, ~holds)
+    statement = delete(Worker).where(
+        col(Worker.last_heartbeat) < now - FORGOTTEN_AFTER, ~holds, col(Worker.mode) == Mode.OPEN
+    )
     with db.session(engine) as session:
         return session.connection().execute(statement).rowcount

@@ -19,6 +19,7 @@ from sqlalchemy.exc import OperationalError
 from orchestrator import broker, db, jobs
 from orchestrator.budgets import Budgets
 from orchestrator.heartbeats import apply_heartbeat
+from orchestrator.modes import unheard
 from orchestrator.suites import Suite
 from orchestrator.updates import apply_update
 from orchestrator.wire import FailureKind, Heartbeat, Update
@@ -101,7 +102,13 @@ def take_heartbeat(hub: Hub, payload: Any, *, now: datetime) -> None:
         return
     with db.session(hub.engine) as session:
         stale = apply_heartbeat(session, heartbeat, lease=hub.lease, budgets=hub.budgets, now=now)
+        mode = unheard(session, heartbeat)
     _ask_to_stop(hub, stale)
+    if mode is not None:
+        try:
+            broker.leave_mode(hub.app, heartbeat.worker, mode)
+        except broker.BrokerLost as error:
+            log.warning("mode_not_sent worker=%s sentence=%s", heartbeat.worker, error)
 
 
 def _ask_to_stop(hub: Hub, attempts: list[str]) -> None:

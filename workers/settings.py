@@ -9,14 +9,22 @@ import re
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 import platformdirs
 from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from tzlocal import get_localzone
 
 from orchestrator.wire import EngineFamily
+from workers.idleness import GpuPolicy
+from workers.setting_words import fault, not_json, unknown_variable
+from workers.windows import ALWAYS, WindowError, Windows, read_windows
 
 PREFIX = "EVALYARD_"
+
+SECRET = frozenset({"broker_url", "artifacts_url", "hub_token"})
+"""Settings whose values are never repeated."""
 
 
 class WorkerSettingsError(Exception):
@@ -73,15 +81,57 @@ class WorkerSettings(BaseSettings):
     by default."""
     worker_warm_seconds: float = Field(default=60.0, ge=0)
     """How long an engine stays up when its work has ended well, for the next work of its model; 0 never keeps one."""
+    worker_until_idle_seconds: float | None = Field(default=None, gt=0)
+    """A worker that has had nothing to do for so long ends itself: for workers on GPUs that a cluster lends."""
     worker_memory_bytes: int | None = Field(default=None, gt=0)
     """Address space of a harness stage; the host's memory by default."""
+    worker_gpu_policy: Literal["idle", "always"] = "idle"
+    """`idle` uses a GPU only while nobody else does; `always` is for GPUs that are this worker's alone."""
+    worker_gpu_idle_seconds: float = Field(default=300.0, ge=0)
+    """How long a GPU must have been idle before it is used."""
+    worker_gpu_memory_bytes: ByteSize = Field(default=ByteSize(500_000_000), gt=0)
+    """An idle GPU has less memory in use, such as `500MB`."""
+    worker_gpu_utilisation: float = Field(default=5.0, ge=0, le=100)
+    """Percent; an idle GPU is no busier."""
+    worker_gpu_sample_seconds: float = Field(default=2.0, gt=0, le=10)
+    """Pause between two looks at the GPUs: so much later one is given back when others come."""
+    worker_gpus_left_free: int = Field(default=0, ge=0)
+    """GPUs of this host that nobody uses and that stay so, for others to find."""
+    worker_gpus: str = "nvml"
+    """Where GPUs are looked at: `nvml`, the driver; or `fake:PATH`, a JSON file, for tests and demonstrations."""
+    worker_windows: str = ""
+    """When an engine worker may compute, such as `Mon-Fri 20:00-07:00; Sat,Sun 00:00-24:00`; always by default."""
+    worker_time_zone: str = ""
+    """Time zone of the windows, such as `Europe/Berlin`; the host's by default."""
 
     @field_validator("worker_name")
     @classmethod
     def _plain(cls, name: str) -> str:
         if name and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-            raise ValueError(f"worker name {name!r}: take letters, digits, dot, dash and underscore, at most 100")
+            raise ValueError(
+                f"{name!r} is no name for a worker. Take letters, digits, dot, dash and underscore, at most 100"
+            )
         return name
+
+    @field_validator("worker_gpus")
+    @classmethod
+    def _source(cls, source: str) -> str:
+        if source != "nvml" and not (source.startswith("fake:") and source != "fake:"):
+            raise ValueError(f"'{source}' is neither nvml nor fake:PATH")
+        return source
+
+    @model_validator(mode="after")
+    def _readable(self) -> Self:
+        try:
+            _ = self.windows
+        except WindowError as error:
+            raise ValueError(f"EVALYARD_WORKER_WINDOWS: {error}") from error
+        except (ValueError, LookupError, OSError) as error:
+            raise ValueError(
+                f"EVALYARD_WORKER_TIME_ZONE: this host knows no time zone '{self.worker_time_zone}'. Zones are called "
+                "like Europe/Berlin or UTC; where none is known, the package tzdata is missing."
+            ) from error
+        return self
 
     @model_validator(mode="after")
     def _apart(self) -> Self:
@@ -108,6 +158,27 @@ class WorkerSettings(BaseSettings):
         return self.worker_scratch / self.name
 
     @property
+    def windows(self) -> Windows:
+        """When the worker may compute.
+
+        Raises:
+            WindowError: they cannot be read; not after the settings were made.
+        """
+        if not self.worker_windows and not self.worker_time_zone:
+            return ALWAYS
+        return read_windows(self.worker_windows, ZoneInfo(self.worker_time_zone or get_localzone().key))
+
+    @property
+    def gpu_policy(self) -> GpuPolicy:
+        return GpuPolicy(
+            is_always=self.worker_gpu_policy == "always",
+            idle_seconds=self.worker_gpu_idle_seconds,
+            memory_bytes=self.worker_gpu_memory_bytes,
+            utilisation=self.worker_gpu_utilisation,
+            left_free=self.worker_gpus_left_free,
+        )
+
+    @property
     def memory_bytes(self) -> int | None:
         """Limit for a harness stage. An engine maps weights and reserves addresses freely: it has none."""
         if self.worker_kind == "engine":
@@ -124,26 +195,19 @@ def read_worker_settings(*, kind: str, **given: object) -> WorkerSettings:
     known = {PREFIX + name.upper() for name in WorkerSettings.model_fields}
     for variable in sorted(os.environ):
         if variable.startswith(PREFIX + "WORKER_") and variable not in known:
-            raise WorkerSettingsError(f"There is no setting {variable}. docs/settings.md lists a worker's settings.")
+            raise WorkerSettingsError(unknown_variable(variable, known))
     values = {name: value for name, value in given.items() if value is not None}
     try:
         return WorkerSettings(worker_kind=kind, **values)  # type: ignore[arg-type]  # pydantic checks the types
     except ValidationError as error:
-        raise WorkerSettingsError(
-            " ".join(_sentence(detail) for detail in error.errors(include_input=False))
-        ) from error
+        faults = [fault(dict(detail), prefix=PREFIX, secret=SECRET) for detail in error.errors(include_url=False)]
+        raise WorkerSettingsError(" ".join(faults)) from None  # the cause would repeat what was given
+    except SettingsError as error:
+        # Raised before validation, with the field's name in its text alone.
+        field = re.search(r'field "(\w+)"', str(error))
+        raise WorkerSettingsError(not_json(field[1] if field else "…", prefix=PREFIX)) from None
 
 
 def host_name() -> str:
     """This host's name, fit for a worker's name."""
     return re.sub(r"[^A-Za-z0-9-]+", "-", platform.node().partition(".")[0]).strip("-")[:80] or "host"
-
-
-def _sentence(detail: object) -> str:
-    assert isinstance(detail, dict)
-    if not detail["loc"]:
-        return str(detail["ctx"]["error"])
-    name = PREFIX + str(detail["loc"][0]).upper()
-    if detail["type"] == "missing":
-        return f"{name} is not set: give it the hub's value (docs/workers.md)."
-    return f"{name}: {detail['msg']}."

@@ -88,6 +88,9 @@ class Windows:
             yield current
 
 
+ALWAYS = Windows("", (), UTC)
+
+
 def read_windows(text: str, zone: tzinfo) -> Windows:
     """The windows of this text, `;` between them; no text means always.
 

@@ -1,7 +1,9 @@
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from workers.idleness import GpuPolicy
 from workers.settings import WorkerSettingsError, read_worker_settings
 
 
@@ -60,3 +62,51 @@ def test_weights_never_lie_where_each_start_deletes_them(monkeypatch: pytest.Mon
     assert read_worker_settings(kind="engine", worker_name="gpu-1").worker_weights == tmp_path / "weights"
     with pytest.raises(WorkerSettingsError, match="emptied at each start"):
         read_worker_settings(kind="engine", worker_name="weights")
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "answer"),
+    [
+        ("SLOT", "2", r"no setting EVALYARD_WORKER_SLOT\. Did you mean EVALYARD_WORKER_SLOTS\?"),
+        ("SLOTS", "two", r"EVALYARD_WORKER_SLOTS: 'two' is no whole number\. Write one in digits\."),
+        ("SLOTS", "0", r"'0' is too small\. Give at least 1\."),
+        ("HEARTBEAT_SECONDS", "100", r"'100' is too large\. Give at most 20\."),
+        ("GPU_POLICY", "alway", r"'alway' is none of idle, always\. Did you mean 'always'\?"),
+        ("GPUS", "nvidia", r"'nvidia' is neither nvml nor fake:PATH\."),
+        ("WEIGHTS_BYTES", "5 apples", r"'5 apples' is no size\. Write it as 500GB or 2TiB\."),
+        ("ENGINE_SETTINGS", "{bad", r"is not the JSON that is wanted\. Write it like \{"),
+        ("ENGINE_SETTINGS", "[1]", r"is not the JSON that is wanted\. Write it like \{"),
+        ("TASK_FOLDERS", "/srv/tasks", r"is not the JSON that is wanted\. Write it like \["),
+        ("WINDOWS", "weekends", r"EVALYARD_WORKER_WINDOWS: 'weekends' is no window\. Write windows as"),
+        ("TIME_ZONE", "Europe/Berln", r"EVALYARD_WORKER_TIME_ZONE: this host knows no time zone 'Europe/Berln'"),
+    ],
+)
+def test_a_mistyped_setting_stops_the_start_with_what_to_write(
+    monkeypatch: pytest.MonkeyPatch, name: str, said: str, answer: str
+):
+    monkeypatch.setenv(f"EVALYARD_WORKER_{name}", said)
+    with pytest.raises(WorkerSettingsError, match=answer):
+        read_worker_settings(kind="engine")
+
+
+def test_a_mistyped_name_of_a_needed_setting_is_pointed_out(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("EVALYARD_BROKER_URL")
+    monkeypatch.setenv("EVALYARD_BROKR_URL", "redis://host/0")
+    with pytest.raises(WorkerSettingsError, match="EVALYARD_BROKER_URL is not set, and EVALYARD_BROKR_URL is not its"):
+        read_worker_settings(kind="engine")
+
+
+def test_no_value_of_a_setting_with_a_secret_is_repeated(monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(WorkerSettingsError) as refused:
+        read_worker_settings(kind="engine", broker_url=b"\xff:passphrase")
+    assert "passphrase" not in str(refused.value)
+    assert refused.value.__cause__ is None
+
+
+def test_by_default_only_idle_gpus_are_used(monkeypatch: pytest.MonkeyPatch):
+    settings = read_worker_settings(kind="engine")
+    assert settings.gpu_policy == GpuPolicy(is_always=False, idle_seconds=300, memory_bytes=500_000_000)
+    assert settings.windows.is_open(datetime.now(UTC))
+    monkeypatch.setenv("EVALYARD_WORKER_GPU_POLICY", "always")
+    monkeypatch.setenv("EVALYARD_WORKER_GPUS_LEFT_FREE", "2")
+    assert read_worker_settings(kind="engine").gpu_policy == GpuPolicy(is_always=True, left_free=2)

@@ -1,0 +1,33 @@
+"""What operators let a worker do: open, drained or paused. Kept with the worker, and told to it until it says the same.
+
+It alone writes `Worker.mode`. A worker that is not open gets no job whether it has heard of that or not.
+"""
+
+from sqlmodel import Session, col, select
+
+from orchestrator.errors import NotFound
+from orchestrator.tables import Worker
+from orchestrator.wire import Heartbeat, Mode
+
+
+def set_mode(session: Session, name: str, mode: Mode) -> Worker:
+    """Note what an operator wants of a worker. Tell the worker after the commit: `orchestrator.broker.leave_mode`.
+
+    Raises:
+        NotFound: no worker of that name has reported.
+    """
+    worker = session.exec(select(Worker).where(Worker.name == name).with_for_update()).first()
+    if worker is None:
+        known = session.exec(select(Worker.name).order_by(col(Worker.name)).limit(10)).all()
+        there = f"Known are {', '.join(known)}." if known else "None has reported yet."
+        raise NotFound(f"There is no worker '{name}'. {there}")
+    worker.mode = mode
+    session.add(worker)
+    session.flush()
+    return worker
+
+
+def unheard(session: Session, heartbeat: Heartbeat) -> Mode | None:
+    """What the sender should be told again, because it says another; None when it obeys."""
+    worker = session.get(Worker, heartbeat.worker)
+    return worker.mode if worker is not None and worker.mode is not heartbeat.mode else None
