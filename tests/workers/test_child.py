@@ -1,4 +1,6 @@
+import json
 import os
+import signal
 import sys
 import textwrap
 import time
@@ -112,6 +114,47 @@ def test_a_grandchild_does_not_hold_the_supervisor_after_the_stage_died(started)
     """)
     events = drain(running)
     assert ended(int(events[0]["phase"]))
+
+
+STAYING = """
+    import json, sys
+    done = {"computed": 1, "reused": 0, "seconds": 0, "total_seconds": 0, "tokens_computed": 0, "tokens_reused": 0,
+            "engine": {"family": "scripted", "version": "1", "device_type": "cpu", "device": "x"}, "stage": "infer"}
+    print("first", file=sys.stderr, flush=True)
+    print(json.dumps({"event": "sealed", "count": 3}))
+    print(json.dumps({"event": "completed", "done": done, "stays": True}), flush=True)
+    print("out of turn", flush=True)
+    work = json.loads(sys.stdin.readline())
+    print("second", file=sys.stderr, flush=True)
+    print(json.dumps({"event": "phase", "phase": work["out"]}))
+    print(json.dumps({"event": "failed", "failure": "engine", "sentence": "No more."}), flush=True)
+    sys.exit(1)
+"""
+
+
+def test_a_stage_that_stays_is_given_the_next_work_and_each_has_its_own_outcome(started, tmp_path: Path):
+    running = started(STAYING, stay=True)
+    drain(running)
+    first = running.outcome()
+    assert (first.done is not None, first.sealed, first.log_tail) == (True, 3, "first\n")
+    assert running.idle()
+
+    assert running.give(WORK, tmp_path / "next")
+
+    assert [event["event"] for event in drain(running)] == ["phase", "failed"]
+    second = running.outcome()
+    assert (second.failure, second.sealed, second.log_tail) == (FailureKind.ENGINE, 0, "second\n")
+    assert json.loads((tmp_path / "next.work.json").read_text())["engine"] == "scripted"
+    assert not running.idle()
+    assert not running.give(WORK, tmp_path / "more")
+
+
+def test_a_stage_that_died_while_it_was_idle_is_given_nothing(started, tmp_path: Path):
+    running = started(STAYING, stay=True)
+    drain(running)
+    os.kill(running.pid, signal.SIGKILL)
+    assert ended(running.pid)
+    assert not running.give(WORK, tmp_path / "next") or not running.outcome().done
 
 
 def test_no_credentials_reach_a_stage(started, monkeypatch):

@@ -2,137 +2,17 @@
 
 import os
 import signal
-import threading
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from orchestrator.artifacts import ArtifactStore, model_folder_digest
-from orchestrator.broker import BrokerLost
-from orchestrator.wire import (
-    EngineFamily,
-    FailureKind,
-    InferDone,
-    InferWork,
-    Model,
-    Order,
-    Precision,
-    Update,
-    identity_digest,
-)
-from tests.services import processes_with, wait_until
+from orchestrator.artifacts import model_folder_digest
+from orchestrator.wire import FailureKind, InferDone, Model, Precision
+from tests.services import wait_until
 from tests.tiny import build_tiny_model
+from tests.workers.bench import Bench, slow
 from tests.workers.downloads import MODEL_BYTES, Host, hub_with_models, model
-from workers import segments, sheets
-from workers.settings import WorkerSettings
 from workers.supervisor import Supervisor
-from workers.weights import Weights
-
-IDENTITY = {"weights": "sha256-0", "engine": "scripted", "device_type": "cpu"}
-RESPONSES = f"responses/{identity_digest(IDENTITY)}"
-
-
-@dataclass
-class ListeningHub:
-    """Keeps every update; asks to stop what is in `stops`; is away while `away` is set."""
-
-    updates: list[Update] = field(default_factory=list)
-    stops: dict[str, str] = field(default_factory=dict)
-    away: threading.Event = field(default_factory=threading.Event)
-
-    def send(self, update: Update) -> None:
-        if self.away.is_set():
-            raise BrokerLost("away")
-        self.updates.append(update)
-
-    def stop_requested(self, attempt: str) -> str | None:
-        return self.stops.get(attempt)
-
-    @property
-    def events(self) -> list[str]:
-        return [update.event for update in self.updates]
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    folder = tmp_path_factory.mktemp("tiny")
-    build_tiny_model(folder)
-    return Model(name="tiny", revision=model_folder_digest(folder), folder=str(folder), precision=Precision.FLOAT32)
-
-
-@dataclass
-class Bench:
-    """A supervisor with its store, its hub, and a sheet of requests."""
-
-    supervisor: Supervisor
-    hub: ListeningHub
-    store: ArtifactStore
-    scratch: Path
-    model: Model
-    requests: list[sheets.Loglikelihood]
-    settings: WorkerSettings
-
-    def order(self, attempt: str, **changes) -> Order:
-        settings = changes.pop("settings", {})
-        work = InferWork(
-            model=changes.pop("model", self.model),
-            identity=IDENTITY,
-            engine=EngineFamily.SCRIPTED,
-            sheets={"ARC": "sheets/1/ARC/p"},
-            settings=settings,
-            seal_seconds=0.05,
-        )
-        fields = {"lease_seconds": 60.0, "job": 1, "evaluation": 1, "output": f"{RESPONSES}/{attempt}"} | changes
-        return Order(attempt=attempt, work=work, **fields)
-
-    def start(self, order: Order) -> threading.Thread:
-        thread = threading.Thread(target=self.supervisor.run, args=(order,))
-        thread.start()
-        return thread
-
-    def answered(self) -> list[str]:
-        """Hashes in every segment of the store, doubles included."""
-        keys = self.store.list(RESPONSES)
-        return [response.id for key in keys for response in segments.read(self.store.fetch_file(key, self.scratch))[1]]
-
-    def stage_pids(self) -> dict[int, str]:
-        return processes_with(str(self.scratch))
-
-
-def slow(per_request: float) -> dict:
-    return {"delay_seconds": per_request, "batch": 4}
-
-
-@pytest.fixture
-def bench(tmp_path: Path, tiny: Model):
-    store = ArtifactStore((tmp_path / "store").as_uri())
-    requests = [
-        sheets.Loglikelihood(sheets.loglikelihood_id([1, number], [5, 6]), [1, number], [5, 6]) for number in range(40)
-    ]
-    folder = tmp_path / "sheet"
-    folder.mkdir()
-    sheets.write_lines(folder / "requests.jsonl.zst", requests)
-    info = sheets.SheetInfo("ARC", "vllm", 40, 40, 40, 0, 4, {}, {}, {})
-    sheets.write_info(folder, info)
-    store.put_folder("sheets/1/ARC/p", folder)
-    settings = WorkerSettings(
-        worker_kind="engine",
-        worker_name="test",
-        broker_url="redis://:passphrase@unused/0",
-        artifacts_url=store.url,
-        engine=EngineFamily.SCRIPTED,
-        worker_scratch=tmp_path / "scratch",
-        worker_grace_seconds=10,
-    )
-    hub = ListeningHub()
-    weights = Weights(mirror=None, token=None, digests=tmp_path / "digests.json")
-    supervisor = Supervisor(settings, hub=hub, store=store, weights=weights)
-    made = Bench(supervisor, hub, store, tmp_path / "scratch", tiny, requests, settings)
-    yield made
-    supervisor.stopping.set()
-    wait_until(lambda: not supervisor.progress(), "every attempt has ended")
-    assert made.stage_pids() == {}
 
 
 def test_an_order_ends_with_every_response_in_the_store_and_the_scratch_folder_empty(bench: Bench):
