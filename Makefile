@@ -11,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(PYTHON) deploy/environment.py --set $(SET) --folder $(VENV)
 PATHS := orchestrator workers submissions deploy tests benchmarks
-PYTEST := $(BIN)/python -m pytest $(if $(CI),-p tests.strict)
+PYTEST := $(BIN)/python -m pytest $(if $(CI),-p tests.strict --durations=25)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo up test test-full faults pytest lint format types contracts docs requirements clean distclean
