@@ -14,6 +14,7 @@ from celery import Celery
 
 from orchestrator import broker
 from orchestrator.wire import EngineInfo, Heartbeat
+from workers.idle_watch import Standing
 from workers.settings import WorkerSettings
 from workers.supervisor import Supervisor
 from workers.weights import Weights
@@ -42,6 +43,7 @@ class HeartbeatThread(threading.Thread):
         *,
         engine: EngineInfo | None,
         weights: Weights,
+        standing: Callable[[], Standing] = Standing,
         on_deaf: Callable[[], None],
     ) -> None:
         super().__init__(name="heartbeat", daemon=True)
@@ -51,6 +53,7 @@ class HeartbeatThread(threading.Thread):
         self._settings = settings
         self._engine = engine
         self._weights = weights
+        self._standing = standing
         self._on_deaf = on_deaf
         self._waiting_since: float | None = None
         self._end = threading.Event()
@@ -78,7 +81,8 @@ class HeartbeatThread(threading.Thread):
 
     def beat(self) -> None:
         """Send a heartbeat now; a broker that is away is no reason to stop working."""
-        running, devices = self._supervisor.progress(), self._supervisor.devices
+        running, devices, standing = self._supervisor.progress(), self._supervisor.devices, self._standing()
+        slots = 0 if standing.sentence else self._settings.worker_slots or 1
         try:
             waiting = broker.waiting_messages(self._app, broker.CONTROL_QUEUE)
             if waiting is not None and waiting > MOST_WAITING:
@@ -90,12 +94,16 @@ class HeartbeatThread(threading.Thread):
                     boot=self.boot,
                     kind=self._settings.worker_kind,
                     at=datetime.now(UTC),
-                    slots=devices.usable() if devices is not None else self._settings.worker_slots or 1,
+                    slots=devices.usable() if devices is not None else slots,
+                    until=standing.until,
                     engine=self._engine,
                     running=running,
                     stopping=self._supervisor.stopping.is_set(),
                     weights=self._weights.on_disk(MOST_WEIGHTS) if self._engine else (),
                     warm=devices.warm() if devices is not None else (),
+                    mode=standing.mode,
+                    sentence=standing.sentence,
+                    gpus=standing.gpus,
                 ),
             )
         except broker.BrokerLost as error:

@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 LEAVING_PAUSE_SECONDS = 0.5
 """Between two looks while a GPU is being given back."""
 
-Preempt = Callable[[Collection[int], str], None]
-"""`Supervisor.preempt`: stops attempts and engines on these devices, sealing first; returns when they are gone."""
+Preempt = Callable[[Iterable[int], str], None]
+"""`Supervisor.preempt`: stops attempts and engines on these devices, sealing first; returns at once."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Standing:
 class IdleWatch(threading.Thread):
     def __init__(
         self,
-        devices: Devices,
+        devices: Devices | None,
         *,
         preempt: Preempt,
         look: Callable[[], Mode | None],
@@ -56,7 +56,8 @@ class IdleWatch(threading.Thread):
         now: Callable[[], float] = time.monotonic,
         wall: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """`look` asks what an operator wants, None for no news; `gpus` is None where the worker computes on none."""
+        """`look` asks what an operator wants, None for no news; `gpus` is None where the worker computes on none, and
+        `devices` where it gives out none (a harness worker)."""
         super().__init__(name="idle-watch", daemon=True)
         self.stopping = threading.Event()
         self._devices = devices
@@ -76,8 +77,8 @@ class IdleWatch(threading.Thread):
         self._warned: set[int] = set()
         self._failing_since: float | None = None
         self._standing = Standing(sentence="The worker has just started.")
-        for index in range(devices.count):
-            devices.withhold(index, "not looked at yet")
+        self._everything = range(devices.count if devices is not None else 0)
+        self._withhold_all("not looked at yet")
 
     def run(self) -> None:
         while not self.stopping.is_set():
@@ -101,9 +102,8 @@ class IdleWatch(threading.Thread):
             self._standing = Standing(mode=self._mode, sentence=sentence)
             now = self._now()
             self._failing_since = now if self._failing_since is None else self._failing_since
-            everything = range(self._devices.count)
-            if now - self._failing_since > BLIND_SECONDS and any(map(self._holds, everything)):
-                self._give_back(everything, sentence)
+            if now - self._failing_since > BLIND_SECONDS:
+                self._preempt(self._everything, sentence)
 
     def step(self) -> None:
         """Look once, and act."""
@@ -138,20 +138,19 @@ class IdleWatch(threading.Thread):
         return None
 
     def _watch_slots(self, closure: Closure | None) -> tuple[Gpu, ...]:
-        everything = range(self._devices.count)
-        if closure is None:
-            for index in everything:
+        if closure is not None:
+            self._withhold_all(closure.sentence)
+            if not closure.is_gentle:
+                # Again at each look: an order may have been on its way.
+                self._preempt(self._everything, closure.sentence)
+        elif self._devices is not None:
+            for index in self._everything:
                 self._devices.allow(index)
-            return ()
-        self._withhold_all(closure.sentence)
-        if not closure.is_gentle and self._devices.attempts(everything):
-            self._give_back(everything, closure.sentence)
         return ()
 
     def _watch_gpus(self, closure: Closure | None) -> tuple[Gpu, ...]:
-        readings = self._read()
-        now = self._now()
-        own = self._own()
+        assert self._devices is not None
+        readings, own, now = self._read(), self._own(), self._now()
         for reading in readings:
             before = self._seen.get(reading.index)
             seen = observe(before, reading, own, policy=self._policy, now=now)
@@ -171,12 +170,15 @@ class IdleWatch(threading.Thread):
                     self._seen[gpu.index] = leave(seen, now=now)
                     wanted.setdefault(gpu.sentence, []).append(gpu.index)
         for sentence, indices in wanted.items():
-            self._give_back(indices, sentence)
+            log.warning("giving back device %s: %s", ", ".join(map(str, indices)), sentence)
+            self._preempt(indices, sentence)
+        self._say_what_changed(verdicts)
         return tuple(verdicts)
 
     def _read(self) -> list[Reading]:
         """One reading of each device, whatever the driver says."""
         assert self._gpus is not None
+        assert self._devices is not None
         try:
             found = {reading.index: reading for reading in self._gpus.read()}
             fault = "the driver lists fewer GPUs than the worker has"
@@ -185,30 +187,34 @@ class IdleWatch(threading.Thread):
         names = self._devices.names
         return [
             found.get(index) or Reading(index, names[index] if index < len(names) else "", fault=fault)
-            for index in range(self._devices.count)
+            for index in self._everything
         ]
 
     def _own(self) -> Own:
+        assert self._devices is not None
         groups = self._devices.groups()
         # A group that is being ended is named no more, and may be on its GPU for a moment yet, or for ever.
         self._groups = {*filter(_exists, self._groups), *groups.values()}
         return Own(
             groups=frozenset(self._groups),
-            devices=frozenset(index for index in range(self._devices.count) if index in groups or self._holds(index)),
+            devices=frozenset(filter(self._holds, self._everything)),
         )
 
     def _holds(self, index: int) -> bool:
+        """Whether an attempt or an idle engine has this device."""
+        assert self._devices is not None
         return bool(self._devices.attempts((index,))) or index in self._devices.groups()
 
-    def _give_back(self, indices: Iterable[int], sentence: str) -> None:
-        """Without waiting: the look at the GPUs goes on meanwhile."""
-        chosen = tuple(indices)
-        log.warning("giving back device %s: %s", ", ".join(map(str, chosen)), sentence)
-        threading.Thread(target=self._preempt, args=(chosen, sentence), name="give-back", daemon=True).start()
-
     def _withhold_all(self, sentence: str) -> None:
-        for index in range(self._devices.count):
-            self._devices.withhold(index, sentence)
+        if self._devices is not None:
+            for index in self._everything:
+                self._devices.withhold(index, sentence)
+
+    def _say_what_changed(self, verdicts: Collection[Gpu]) -> None:
+        before = {gpu.index: gpu.state for gpu in self._standing.gpus}
+        for gpu in verdicts:
+            if before.get(gpu.index) is not gpu.state:
+                log.info("GPU %d: %s", gpu.index, gpu.sentence)
 
     def _say_how_it_left(self, before: Seen | None, seen: Seen, now: float) -> None:
         index = seen.reading.index

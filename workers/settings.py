@@ -85,8 +85,9 @@ class WorkerSettings(BaseSettings):
     """A worker that has had nothing to do for so long ends itself: for workers on GPUs that a cluster lends."""
     worker_memory_bytes: int | None = Field(default=None, gt=0)
     """Address space of a harness stage; the host's memory by default."""
-    worker_gpu_policy: Literal["idle", "always"] = "idle"
-    """`idle` uses a GPU only while nobody else does; `always` is for GPUs that are this worker's alone."""
+    worker_gpu_policy: Literal["idle", "always"] | None = None
+    """`idle` uses a GPU only while nobody else does, `always` is for GPUs that are this worker's alone; by default
+    `idle`, and `always` where a cluster's launcher started the worker."""
     worker_gpu_idle_seconds: float = Field(default=300.0, ge=0)
     """How long a GPU must have been idle before it is used."""
     worker_gpu_memory_bytes: ByteSize = Field(default=ByteSize(500_000_000), gt=0)
@@ -169,9 +170,16 @@ class WorkerSettings(BaseSettings):
         return read_windows(self.worker_windows, ZoneInfo(self.worker_time_zone or get_localzone().key))
 
     @property
+    def fake_gpus(self) -> Path | None:
+        """The file of fake GPUs, where they are fake."""
+        kind, _, path = self.worker_gpus.partition(":")
+        return Path(path) if kind == "fake" else None
+
+    @property
     def gpu_policy(self) -> GpuPolicy:
+        launched = "idle" if self.worker_until_idle_seconds is None else "always"
         return GpuPolicy(
-            is_always=self.worker_gpu_policy == "always",
+            is_always=(self.worker_gpu_policy or launched) == "always",
             idle_seconds=self.worker_gpu_idle_seconds,
             memory_bytes=self.worker_gpu_memory_bytes,
             utilisation=self.worker_gpu_utilisation,

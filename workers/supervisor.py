@@ -90,17 +90,16 @@ class Supervisor:
     def preempt(self, indices: Iterable[int], sentence: str) -> None:
         """Leave these devices, as others want them: attempts there seal and are given back within the grace, idle
         engines end. Returns at once; the devices' `groups` say when nothing of us is left. Withhold them first, or the
-        hub's next order takes them again.
+        hub's next order takes them again. Where there are no devices, every attempt is given back.
         """
-        if self.devices is None:
-            return
         wanted = tuple(indices)
-        held = self.devices.attempts(wanted)
+        held = self.devices.attempts(wanted) if self.devices is not None else None
         with self._lock:
-            attempts = [attempt for name, attempt in self._running.items() if name in held]
+            attempts = [attempt for name, attempt in self._running.items() if held is None or name in held]
         for attempt in attempts:
             attempt.preempt(sentence)
-        self.devices.end_idle(wanted)
+        if self.devices is not None:
+            self.devices.end_idle(wanted)
 
     def refuse(self, attempt: str, sentence: str) -> None:
         """Report an order that cannot be run at all."""
