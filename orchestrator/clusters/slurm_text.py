@@ -25,11 +25,9 @@ _USABLE = frozenset({"IDLE", "MIXED", "CLOUD", "COMPLETING", "DYNAMIC_NORM"})
 
 _UP = _USABLE | {"ALLOCATED", "PLANNED", "RESERVED"}
 
-_CANNOT_START = re.compile(
-    r"JobHeld|Dependency|BeginTime|JobArrayTaskLimit|(Assoc|QOS)[A-Za-z]*(Limit|PerUser|PerAccount|Minutes|Job)"
-    r"|PartitionTimeLimit"
-)
-"""Pending reasons of jobs that would not start though every GPU were idle, and may stay so for ever."""
+_CANNOT_START = re.compile(r"JobHeld|Dependency|BeginTime|JobArrayTaskLimit|Assoc|QOS|PartitionTimeLimit")
+"""Pending reasons of jobs that would not start though every GPU were idle, and may stay so for ever: held, for later,
+or over a limit of their account."""
 
 
 @dataclass(frozen=True)
