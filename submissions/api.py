@@ -7,7 +7,7 @@ import time
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, BeforeValidator, Field
 from sqlalchemy import text
 from starlette.responses import JSONResponse, PlainTextResponse
@@ -18,9 +18,10 @@ from orchestrator.board.export import as_csv, as_records
 from orchestrator.lifecycle import EvaluationState
 from orchestrator.suites import find_suite
 from orchestrator.wire import Precision
-from submissions import reading, samples
-from submissions.context import Hub, get_hub
+from submissions import samples
+from submissions.context import AHub, Hub, Id
 from submissions.intake import Intake, examine, record, workers_have_gpu
+from submissions.reading import details, evaluations, queues, suites
 from submissions.records import (
     EvaluationDetail,
     EvaluationRecord,
@@ -46,8 +47,6 @@ REFUSED: dict[int | str, dict[str, Any]] = {
 }
 
 router = APIRouter(prefix=f"/api/{VERSION}")
-AHub = Annotated[Hub, Depends(get_hub)]
-Id = Annotated[int, Path(ge=1, le=2**62)]
 # A form or a script sends `type=` for no choice: nothing named is nothing filtered.
 EMPTY_IS_NONE = BeforeValidator(lambda value: None if value == "" else value)
 EMPTY_IS_ALL = BeforeValidator(lambda values: [value for value in values if value != ""])
@@ -88,7 +87,7 @@ def submit_to(hub: Hub, request: SubmissionRequest) -> SubmissionAnswer:
     with hub.writing() as session:
         taken = record(session, accepted)
         assert taken.evaluation.id is not None
-        row = reading.read_evaluation(session, taken.evaluation.id)
+        row = evaluations.read_evaluation(session, taken.evaluation.id)
     return SubmissionAnswer(existing=taken.existing, message=_submitted(taken, row), evaluation=row)
 
 
@@ -102,7 +101,9 @@ def list_evaluations(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> EvaluationList:
     with hub.reading() as session:
-        found = reading.list_evaluations(session, state=state, suite=suite, model=model, before=before, limit=limit + 1)
+        found = evaluations.list_evaluations(
+            session, state=state, suite=suite, model=model, before=before, limit=limit + 1
+        )
     more = len(found) > limit
     return EvaluationList(evaluations=found[:limit], next_before=found[limit - 1].id if more else None)
 
@@ -110,8 +111,7 @@ def list_evaluations(
 @router.get("/evaluations/{evaluation_id}", responses=FOUND, summary="One evaluation with everything known of it")
 def read_evaluation(evaluation_id: Id, hub: AHub) -> EvaluationDetail:
     with hub.reading() as session:
-        detail = reading.read_detail(session, evaluation_id, suites=hub.suites)
-        detail.waiting_because = reading.waiting_because(session, detail)
+        detail = details.read_detail(session, evaluation_id, suites=hub.suites)
     return detail
 
 
@@ -119,7 +119,7 @@ def read_evaluation(evaluation_id: Id, hub: AHub) -> EvaluationDetail:
 def retry(evaluation_id: Id, hub: AHub) -> Answer:
     with hub.writing() as session:
         count = jobs.retry(session, evaluation_id, datetime.now(UTC))
-        row = reading.read_evaluation(session, evaluation_id)
+        row = evaluations.read_evaluation(session, evaluation_id)
     plural = "" if count == 1 else "s"
     return Answer(message=f"Queued {count} job{plural} of evaluation {evaluation_id} again.", evaluation=row)
 
@@ -128,7 +128,7 @@ def retry(evaluation_id: Id, hub: AHub) -> Answer:
 def cancel(evaluation_id: Id, hub: AHub) -> Answer:
     with hub.writing() as session:
         attempts = jobs.cancel(session, evaluation_id, datetime.now(UTC))
-        row = reading.read_evaluation(session, evaluation_id)
+        row = evaluations.read_evaluation(session, evaluation_id)
     hub.request_stops(attempts, "cancelled")
     return Answer(message=f"Cancelled evaluation {evaluation_id}. What it had computed is kept.", evaluation=row)
 
@@ -138,7 +138,7 @@ def cancel(evaluation_id: Id, hub: AHub) -> Answer:
 )
 def reproduce(evaluation_id: Id, hub: AHub) -> ReproductionRecord:
     with hub.reading() as session:
-        detail = reading.read_detail(session, evaluation_id, suites=hub.suites)
+        detail = details.read_detail(session, evaluation_id, suites=hub.suites)
     return write_reproduction(detail, hub.suites.get(detail.suite))
 
 
@@ -160,7 +160,7 @@ def read_samples(
     """Of every filter unless one is named; `right` keeps those that the counted metric calls right, or wrong."""
     with hub.reading() as session:
         key = samples.results_key(session, evaluation_id, benchmark)
-        counting = reading.counting_benchmark(session, evaluation_id, benchmark, suites=hub.suites)
+        counting = suites.counting_benchmark(session, evaluation_id, benchmark, suites=hub.suites)
     page = samples.read_page(
         hub.store,
         key,
@@ -187,7 +187,7 @@ def read_samples(
 @router.get("/queue", summary="What runs, what waits, what failed lately, and the workers")
 def read_queue(hub: AHub) -> QueueRecord:
     with hub.reading() as session:
-        return reading.read_queue(session)
+        return queues.read_queue(session)
 
 
 @router.get("/board", responses=FOUND, summary="The board of a suite, as JSON or CSV")
@@ -214,7 +214,7 @@ def read_standings(
         largest=largest,
     )
     with hub.reading() as session:
-        name = suite or reading.suite_to_show(session, hub.suites)
+        name = suite or suites.suite_to_show(session, hub.suites)
         board = apply_view(read_board(session, find_suite(hub.suites, name)), view)
     if format == "csv":
         disposition = f'attachment; filename="board-{board.suite.name}.csv"'
@@ -224,12 +224,12 @@ def read_standings(
 
 @router.get("/suites", summary="The suites that models can be evaluated under")
 def list_suites(hub: AHub) -> list[SuiteRecord]:
-    return [reading.suite_record(hub.suites[name]) for name in sorted(hub.suites)]
+    return [suites.suite_record(hub.suites[name]) for name in sorted(hub.suites)]
 
 
 @router.get("/suites/{name}", responses=FOUND, summary="One suite: benchmarks, shots, known problems")
 def read_suite(name: Annotated[str, Path(max_length=100)], hub: AHub) -> SuiteRecord:
-    return reading.suite_record(find_suite(hub.suites, name))
+    return suites.suite_record(find_suite(hub.suites, name))
 
 
 @router.get("/health", summary="Whether the hub can do its work")
@@ -238,7 +238,7 @@ def read_health(hub: AHub) -> Health:
     with hub.reading() as session:
         session.connection().execute(text("SELECT 1"))
         taken = (time.perf_counter() - started) * 1000
-        up = sum(1 for worker in reading.read_queue(session, most=1).workers if worker.is_up)
+        up = sum(worker.is_up for worker in queues.read_workers(session, datetime.now(UTC)))
     return Health(ok=True, database_milliseconds=round(taken, 2), workers_up=up)
 
 

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from fastapi import Request
+from fastapi import Depends, Request
+from fastapi import Path as PathParameter
 from sqlalchemy import Engine
 from sqlmodel import Session
 
@@ -64,3 +66,9 @@ def get_hub(request: Request) -> Hub:
     hub = request.app.state.hub
     assert isinstance(hub, Hub)
     return hub
+
+
+AHub = Annotated[Hub, Depends(get_hub)]
+"""The hub, as an operation or a page takes it."""
+Id = Annotated[int, PathParameter(ge=1, le=2**62)]
+"""Number of an evaluation in an address."""

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from orchestrator.lifecycle import EvaluationState, JobState
-from orchestrator.wire import EngineFamily, FailureKind, Precision, Stage
+from orchestrator.wire import EngineFamily, FailureKind, Precision, Spent, Stage
 from submissions import words
 
 
@@ -100,20 +100,77 @@ class BenchmarkRecord(BaseModel):
         return self.sentence, self.log_tail
 
 
+class AttemptRecord(BaseModel):
+    """One dispatch of a job."""
+
+    worker: str
+    devices: int
+    dispatched_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    outcome: str
+    """Empty while it runs."""
+    failure: FailureKind | None
+    sentence: str
+    restarts: list[str]
+    """Why its engine was started again, a sentence each."""
+    spent: Spent
+
+
+class CostRecord(BaseModel):
+    """What answering took so far: every attempt at every infer job is counted, engines that died included."""
+
+    text: str
+    """For people; empty before the first attempt."""
+    seconds: float
+    """Engine time: from the first request fed to the last answered."""
+    total_seconds: float
+    """The same with loading."""
+    device_seconds: float
+    """How long attempts held devices, times their number."""
+    tokens_computed: int
+    tokens_reused: int
+    """Prompt tokens that another request's computation already held."""
+    computed: int
+    """Requests answered."""
+    reused: int
+    """Requests that others had answered before."""
+    earlier_attempts: int
+    """Attempts that ended without completing their job."""
+    restarts: list[str]
+    """Why engines were started again within their attempts, a sentence each."""
+
+
 class JobRecord(BaseModel):
     id: int
     stage: Stage
     benchmark: str
+    slice_index: int
+    slice_count: int
+    """Inference may be cut into slices, a job each."""
     state: JobState
     phase: str
     requests_done: int
     requests_total: int
     attempts: int
+    history: list[AttemptRecord]
+    """Every attempt, in order."""
     worker: str | None
     """Of the last attempt."""
     failure: FailureKind | None
     sentence: str
     log_tail: str
+
+    @property
+    def name(self) -> str:
+        """`prepare ARC`, `infer`, `infer, slice 2 of 4`."""
+        part = f", slice {self.slice_index + 1} of {self.slice_count}" if self.slice_count > 1 else ""
+        return f"{self.stage.value} {self.benchmark}".strip() + part
+
+    @property
+    def was_disturbed(self) -> bool:
+        """Whether it took more than one attempt, or one whose engine was started again."""
+        return len(self.history) > 1 or any(attempt.restarts for attempt in self.history)
 
 
 class EventRecord(BaseModel):
@@ -132,6 +189,7 @@ class EvaluationDetail(EvaluationRecord):
     submitter: str
     benchmarks: list[BenchmarkRecord]
     jobs: list[JobRecord]
+    cost: CostRecord
     events: list[EventRecord]
     facts: dict[str, Any]
 

@@ -20,6 +20,7 @@ from orchestrator.settings import HubSettings, read_settings
 from submissions import api, pages
 from submissions.context import Hub, open_hub
 from submissions.guard import Guard
+from submissions.pages.rendering import render
 from submissions.problems import HANDLED, describe, problem
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ def _answer_error(request: Request, error: Exception) -> Response:
     status, sentence, faults = describe(error)
     if request.url.path.startswith("/api/"):
         return problem(status, sentence, faults)
-    return pages.render("error.html", status=status, code=status, sentence=sentence)
+    return render("error.html", status=status, code=status, sentence=sentence)
 
 
 def serve(settings: HubSettings) -> None:

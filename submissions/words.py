@@ -1,5 +1,7 @@
 """How the pages and the command line write numbers, sizes and times for people. Pure."""
 
+from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 
@@ -45,6 +47,22 @@ def duration(seconds: float) -> str:
     if seconds < 36 * 3600:
         return f"{seconds / 3600:.2g} h"
     return f"{seconds / 86400:.0f} days"
+
+
+def count(number: int, noun: str) -> str:
+    """`1 attempt`, `2 attempts`, `12,345 tokens`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def times(number: int) -> str:
+    """`once`, `twice`, `3 times`."""
+    return {1: "once", 2: "twice"}.get(number, f"{number:,} times")
+
+
+def attempts(outcomes: Sequence[str]) -> str:
+    """`3 attempts (1 expired, 1 released, 1 completed)`; an empty outcome is one that runs."""
+    kinds = Counter(outcome or "running" for outcome in outcomes)
+    return f"{count(len(outcomes), 'attempt')} ({', '.join(f'{many} {kind}' for kind, many in kinds.items())})"
 
 
 def percent(share: float) -> str:

@@ -211,7 +211,21 @@ def _answer_detail(record: dict[str, Any], *, page: str) -> None:
             for benchmark in record["benchmarks"]
         ],
     )
+    if record["cost"]["text"]:
+        answer(f"\n{record['cost']['text']}")
+    for job in record["jobs"]:
+        _answer_disturbances(job)
     chat(page)
+
+
+def _answer_disturbances(job: dict[str, Any]) -> None:
+    """What went wrong in a job before it ended, or so far: attempts that died and engines that were started again."""
+    name = f"{job['stage']} {job['benchmark']}".strip()
+    for attempt in job["history"]:
+        for sentence in attempt["restarts"]:
+            answer(f"  {name} on {attempt['worker']}, within the attempt: {sentence}")
+        if attempt["outcome"] not in ("", "completed"):
+            answer(f"  {name} on {attempt['worker']}, {attempt['outcome']}: {attempt['sentence']}")
 
 
 def _answer_board(found: dict[str, Any]) -> None:

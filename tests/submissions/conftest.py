@@ -4,6 +4,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -13,6 +14,7 @@ from starlette.testclient import TestClient
 from submissions.context import Hub
 from submissions.site import make_site
 from tests.hub_stub import HubStub, running_hub, use_instead_of_the_hub
+from tests.submissions.command import Command
 from tests.submissions.factories import make_hub
 from tests.tiny import build_tiny_model
 
@@ -65,6 +67,19 @@ def model(tiny_model: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_model, tmp_path / "models" / "tiny"))
 
 
+@pytest.fixture
+def evalyard(server: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    monkeypatch.setenv("EVALYARD_URL", server)
+    return Command(capsys)
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
+    """The command where no server runs."""
+    monkeypatch.setenv("EVALYARD_URL", closed_url())
+    return Command(capsys)
+
+
 def closed_url() -> str:
     """An address where nothing answers."""
     import socket
@@ -77,3 +92,11 @@ def closed_url() -> str:
 def ok(answer: httpx.Response) -> httpx.Response:
     assert answer.is_success, answer.text
     return answer
+
+
+def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    content: dict[str, Any] = answer.json()
+    assert content["status"] == status
+    return content

@@ -15,11 +15,13 @@ from orchestrator.artifacts import ArtifactStore, slug
 from orchestrator.lifecycle import EvaluationState, JobState
 from orchestrator.settings import HubSettings
 from orchestrator.suites import Suite
-from orchestrator.tables import Evaluation, Job, Score, Submission, Worker
-from orchestrator.wire import EngineFamily, FailureKind, Precision, Stage
+from orchestrator.tables import Attempt, Evaluation, Event, Job, Score, Submission, Worker
+from orchestrator.wire import EngineFamily, FailureKind, Precision, Spent, Stage
 from submissions.context import Hub, open_hub
 
 NOON = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
+DEMO = {"Letters": 80.0, "Stories": 60.0, "Sums": 40.0}
+"""Values of the demo's benchmarks; their average is 60."""
 
 
 def make_hub(folder: Path, **settings: Any) -> Hub:
@@ -178,5 +180,32 @@ def choice_sample(number: int, *, right: bool = True) -> dict[str, Any]:
     }
 
 
+def add_attempt(session: Session, job: Job, *, at: datetime = NOON, minutes: float = 1, **facts: Any) -> Attempt:
+    """An attempt at a job; it has ended unless `outcome` is empty."""
+    ended_at = at + timedelta(minutes=minutes) if facts.setdefault("outcome", "completed") else None
+    fields = {"worker": "engine-1", "boot": "b1", "dispatched_at": at, "started_at": at, "ended_at": ended_at} | facts
+    number = len(session.exec(select(Attempt)).all()) + 1
+    attempt = Attempt(id=f"attempt-{number}", job_id=job.id or 0, lease_until=at, **fields)
+    session.add(attempt)
+    session.flush()
+    return attempt
+
+
 def add_worker(session: Session, name: str, *, kind: str, now: datetime, **facts: Any) -> None:
     session.add(Worker(name=name, kind=kind, boot="b1", last_heartbeat=now, reported_at=now, first_seen=now, **facts))
+
+
+def disturb(session: Session, evaluation: int) -> None:
+    """Give the evaluation's infer job two attempts: one that was released after a restart, one that went on."""
+    infer = session.exec(select(Job).where(Job.evaluation_id == evaluation, Job.stage == Stage.INFER)).one()
+    spent = Spent(seconds=90, total_seconds=100, tokens_computed=1200, tokens_reused=34, requests=7)
+    again = ["The engine was killed. Starting it again."]
+    released = {"outcome": "released", "sentence": "The GPU is wanted.", "restarts": again, "minutes": 3}
+    add_attempt(session, infer, spent=spent.model_dump(), **released)
+    add_attempt(session, infer, worker="engine-2", at=NOON + timedelta(minutes=5), outcome="", spent=spent.model_dump())
+
+
+def rows(hub: Hub) -> list[int]:
+    """Numbers of submissions, evaluations, jobs and events."""
+    with hub.reading() as session:
+        return [len(session.exec(select(table)).all()) for table in (Submission, Evaluation, Job, Event)]  # type: ignore[call-overload]

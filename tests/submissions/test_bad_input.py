@@ -16,10 +16,10 @@ from sqlalchemy import text
 from orchestrator import db
 from submissions.context import Hub
 from tests.hub_stub import HubStub
+from tests.submissions.command import Command
 from tests.submissions.conftest import closed_url
-from tests.submissions.test_checks import edit
-from tests.submissions.test_cli import Command, evalyard  # noqa: F401  # a fixture
-from tests.submissions.test_intake import rows
+from tests.submissions.factories import rows
+from tests.submissions.models import edit
 
 
 class Bad(NamedTuple):
@@ -83,7 +83,7 @@ def test_a_bad_submission_gets_a_sentence_and_leaves_no_trace(
     bad: Bad,
     hub: Hub,
     hf_hub: HubStub,
-    evalyard: Command,  # noqa: F811  # the fixture
+    evalyard: Command,  # the fixture
     model: Path,
     tiny_model: Path,
 ) -> None:
@@ -102,7 +102,7 @@ def test_a_bad_submission_gets_a_sentence_and_leaves_no_trace(
 def test_a_hub_that_is_away_is_said_and_leaves_no_trace(
     hub: Hub,
     hf_hub: HubStub,
-    evalyard: Command,  # noqa: F811  # the fixture
+    evalyard: Command,  # the fixture
 ) -> None:
     hf_hub.status = 500
     ran = evalyard("submit", "acme/tiny", "--suite", "demo")

@@ -2,13 +2,11 @@
 
 import csv
 import io
-import json
 import re
 import subprocess
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 
@@ -17,51 +15,10 @@ from orchestrator.lifecycle import EvaluationState
 from orchestrator.program import program
 from orchestrator.tables import Evaluation
 from orchestrator.wire import EngineFamily, FailureKind
-from submissions.cli import main
 from submissions.cli.client import hub_url
 from submissions.context import Hub
-from tests.submissions.conftest import closed_url
-from tests.submissions.factories import add_evaluation
-
-DEMO = {"Letters": 80.0, "Stories": 60.0, "Sums": 40.0}
-
-
-class Ran(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-class Command:
-    """Runs `evalyard …` in this process."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self.capsys = capsys
-
-    def __call__(self, *words: str) -> Ran:
-        with pytest.raises(SystemExit) as ended:
-            main(words)
-        out, err = self.capsys.readouterr()
-        assert "Traceback" not in out + err
-        code = ended.value.code
-        return Ran(code if isinstance(code, int) else 0, out, err)
-
-
-@pytest.fixture
-def evalyard(server: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    monkeypatch.setenv("EVALYARD_URL", server)
-    return Command(capsys)
-
-
-@pytest.fixture
-def alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
-    """The command where no server runs."""
-    monkeypatch.setenv("EVALYARD_URL", closed_url())
-    return Command(capsys)
+from tests.submissions.command import Command, Ran
+from tests.submissions.factories import DEMO, add_evaluation, disturb
 
 
 def test_submit_says_what_happened_and_the_next_command(evalyard: Command, model: Path) -> None:
@@ -252,6 +209,17 @@ def test_status_lists_and_shows(hub: Hub, evalyard: Command) -> None:
     assert "/evaluations/1" in detail.err
     assert evalyard("status", "1", "--json").json["average"] == 60.0
     assert [row["id"] for row in evalyard("status", "--json").json["evaluations"]] == [3, 2, 1]
+
+
+def test_status_says_what_was_tried_before(hub: Hub, evalyard: Command) -> None:
+    with hub.writing() as session:
+        disturb(session, add_evaluation(session, hub.suites["demo"], state=EvaluationState.RUNNING).id or 0)
+    lines = evalyard("status", "1").out.splitlines()
+    assert lines[-3].endswith("2 attempts (1 released, 1 running), and an engine was started again once within one.")
+    assert lines[-2:] == [
+        "  infer on engine-1, within the attempt: The engine was killed. Starting it again.",
+        "  infer on engine-1, released: The GPU is wanted.",
+    ]
 
 
 def test_an_unknown_evaluation_is_a_sentence(evalyard: Command) -> None:

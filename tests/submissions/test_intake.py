@@ -16,15 +16,15 @@ from orchestrator import db
 from orchestrator.lifecycle import EvaluationState, JobState
 from orchestrator.settings import HubSettings
 from orchestrator.suites import load_suites
-from orchestrator.tables import Evaluation, Event, Job, Submission
+from orchestrator.tables import Evaluation, Job, Submission
 from orchestrator.wire import EngineFamily, FailureKind, Precision, Stage
 from submissions.context import Hub
 from submissions.faults import HubAway, SubmissionRefused
 from submissions.intake import Intake, evaluation_key, examine, record, submit
 from submissions.request import SubmissionRequest
 from tests.hub_stub import HubStub, sha_of
-from tests.submissions.factories import NOON, add_worker, make_hub
-from tests.submissions.test_checks import make_adapter
+from tests.submissions.factories import NOON, add_worker, make_hub, rows
+from tests.submissions.models import make_adapter
 
 SUITES = load_suites()
 
@@ -39,12 +39,6 @@ def refusal(hub: Hub, **request: Any) -> list[tuple[str, str]]:
     with pytest.raises(SubmissionRefused) as refused:
         take(hub, **request)
     return [(fault.field, fault.sentence) for fault in refused.value.faults]
-
-
-def rows(hub: Hub) -> list[int]:
-    """Numbers of submissions, evaluations, jobs and events."""
-    with hub.reading() as session:
-        return [len(session.exec(select(table)).all()) for table in (Submission, Evaluation, Job, Event)]  # type: ignore[call-overload]
 
 
 def test_an_accepted_folder_becomes_submission_evaluation_and_jobs(hub: Hub, model: Path) -> None:

@@ -1,0 +1,69 @@
+"""One evaluation's page, and the buttons on it."""
+
+from urllib.parse import urlencode
+
+from fastapi import APIRouter
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from submissions import api
+from submissions.context import AHub, Id
+from submissions.pages.rendering import render
+from submissions.reading import details
+from submissions.records import EvaluationDetail
+from submissions.reproduce import write_reproduction
+
+router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+
+
+@router.get("/evaluations/{evaluation_id}")
+def show_evaluation(evaluation_id: Id, hub: AHub, existing: str = "", said: str = "") -> Response:
+    with hub.reading() as session:
+        detail = details.read_detail(session, evaluation_id, suites=hub.suites)
+    notices = {
+        "existing": "An equal evaluation was there already: this is it. Nothing new was queued.",
+        "retried": "What failed is queued again.",
+        "cancelled": "The evaluation is cancelled. What it had computed is kept.",
+    }
+    return render(
+        "evaluation.html",
+        evaluation=detail,
+        reproduction=write_reproduction(detail, hub.suites.get(detail.suite)),
+        jobs={job.id: job for job in detail.jobs},
+        notice=notices.get("existing" if existing else said, ""),
+        suite=hub.suites.get(detail.suite),
+        again="/submit?" + urlencode(_asked_again(detail)),
+    )
+
+
+@router.post("/evaluations/{evaluation_id}/retry")
+def retry(evaluation_id: Id, hub: AHub) -> Response:
+    api.retry(evaluation_id, hub)
+    return RedirectResponse(f"/evaluations/{evaluation_id}?said=retried", status_code=303)
+
+
+@router.post("/evaluations/{evaluation_id}/cancel")
+def cancel(evaluation_id: Id, hub: AHub) -> Response:
+    api.cancel(evaluation_id, hub)
+    return RedirectResponse(f"/evaluations/{evaluation_id}?said=cancelled", status_code=303)
+
+
+def _asked_again(detail: EvaluationDetail) -> dict[str, str]:
+    """The form's fields of an equal submission, everything pinned as it was then."""
+    asked = {
+        "model": _submitted_name(detail.model, detail.folder),
+        "revision": detail.revision,
+        "suite": detail.suite,
+        "model_type": detail.model_type,
+        "precision": detail.precision.value,
+        "chat_template": "yes" if detail.chat_template else "no",
+        "limit": str(detail.limit or ""),
+        "weight_type": detail.weight_type,
+        "base_model": _submitted_name(detail.base_model or "", detail.base_folder),
+        "base_revision": detail.base_revision or "",
+    }
+    return {name: value for name, value in asked.items() if value}
+
+
+def _submitted_name(name: str, folder: str | None) -> str:
+    """A folder goes by its last part; what the mirror has, by its name on the Hub."""
+    return folder if folder and "/" not in name else name

@@ -1,0 +1,95 @@
+"""The submission form, without JavaScript: what was typed stays, and each error stands at its field."""
+
+from collections.abc import Mapping
+from urllib.parse import parse_qsl
+
+from fastapi import APIRouter, Request
+from pydantic import ValidationError
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from orchestrator.errors import Refused
+from orchestrator.suites import Suite
+from orchestrator.wire import Precision
+from submissions import api
+from submissions.context import AHub, Hub
+from submissions.faults import Fault, HubAway, SubmissionRefused
+from submissions.pages.rendering import render
+from submissions.problems import fault_of
+from submissions.reading import queues
+from submissions.request import ModelType, SubmissionRequest
+
+MOST_FIELDS = 30
+
+router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+
+
+@router.get("/submit")
+def show_form(request: Request, hub: AHub) -> Response:
+    """The form, filled with whatever of it the address names."""
+    asked = {name: request.query_params.get(name, "")[:1000] for name in SubmissionRequest.model_fields}
+    return _form(hub, {name: value for name, value in asked.items() if value}, faults=[])
+
+
+@router.post("/submit")
+async def take_form(request: Request, hub: AHub) -> Response:
+    from starlette.concurrency import run_in_threadpool
+
+    body = (await request.body()).decode("utf-8", errors="replace")
+    try:
+        given = dict(parse_qsl(body, max_num_fields=MOST_FIELDS))
+    except ValueError as error:
+        raise Refused(f"The form has more than {MOST_FIELDS} fields. Use the one at /submit.") from error
+    return await run_in_threadpool(_submit, hub, given)
+
+
+def _submit(hub: Hub, given: dict[str, str]) -> Response:
+    values = {name: value.strip() for name, value in given.items() if value.strip()}
+    if "chat_template" in values and values["chat_template"] not in ("yes", "no"):
+        del values["chat_template"]
+    try:
+        answer = api.submit_to(hub, SubmissionRequest.model_validate(values))
+    except ValidationError as error:
+        faults = [_form_fault(fault_of(detail)) for detail in error.errors(include_url=False)]
+        return _form(hub, given, faults=faults, status=422)
+    except SubmissionRefused as refused:
+        return _form(hub, given, faults=list(refused.faults), status=422)
+    except HubAway as error:
+        return _form(hub, given, faults=[Fault("model", error.sentence)], status=503)
+    target = f"/evaluations/{answer.evaluation.id}{'?existing=yes' if answer.existing else ''}"
+    return RedirectResponse(target, status_code=303)
+
+
+def _form(hub: Hub, values: Mapping[str, str], *, faults: list[Fault], status: int = 200) -> Response:
+    by_field: dict[str, list[str]] = {}
+    for fault in faults:
+        by_field.setdefault(fault.field, []).append(fault.sentence)
+    with hub.reading() as session:
+        queue = queues.read_queue(session)
+    fields = set(SubmissionRequest.model_fields)
+    return render(
+        "submit.html",
+        status=status,
+        values=dict(values),
+        faults=by_field,
+        others=[fault.sentence for fault in faults if fault.field not in fields],
+        suites=[hub.suites[name] for name in sorted(hub.suites)],
+        default_suite=_first_suite(hub.suites),
+        types=[kind.value for kind in ModelType],
+        precisions=["auto", *(kind.value for kind in Precision)],
+        queue=queue,
+        engine=hub.settings.engine.value,
+    )
+
+
+def _form_fault(fault: Fault) -> Fault:
+    """A schema's message in the form's words."""
+    if fault.field == "model":
+        return Fault("model", "Name a model: a Hub id such as org/name, or the absolute path of a folder.")
+    if fault.field == "limit":
+        return Fault("limit", "The limit is a whole number of documents, at least 1. Leave it empty for all.")
+    return fault
+
+
+def _first_suite(suites: Mapping[str, Suite]) -> str:
+    """What the form has chosen already: the demo, else the smallest, so that nobody starts hours of work unawares."""
+    return min(suites, key=lambda name: (name != "demo", len(suites[name].benchmarks), name), default="")

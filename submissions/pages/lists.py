@@ -1,0 +1,46 @@
+"""Pages that list: the queue, the suites, the operations of the API."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request
+from starlette.responses import HTMLResponse, Response
+
+from orchestrator.suites import find_suite
+from submissions import api
+from submissions.bodies import body_fields
+from submissions.context import AHub
+from submissions.pages.rendering import render
+from submissions.reading import evaluations, queues, suites
+
+router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+
+
+@router.get("/queue")
+def show_queue(hub: AHub) -> Response:
+    with hub.reading() as session:
+        queue = queues.read_queue(session)
+        latest = evaluations.list_evaluations(session, limit=20)
+    return render("queue.html", queue=queue, latest=[row for row in latest if row.state.is_final])
+
+
+@router.get("/suites")
+def show_suites(hub: AHub) -> Response:
+    with hub.reading() as session:
+        counts = suites.count_by_suite(session)
+    return render("suites.html", suites=[hub.suites[name] for name in sorted(hub.suites)], counts=counts)
+
+
+@router.get("/suites/{name}")
+def show_suite(name: Annotated[str, Path(max_length=100)], hub: AHub) -> Response:
+    return render("suite.html", suite=find_suite(hub.suites, name))
+
+
+@router.get(f"/api/{api.VERSION}/docs")
+def show_api(request: Request) -> Response:
+    schema = request.app.openapi()
+    operations = [
+        (method.upper(), path, operation, body_fields(schema, operation))
+        for path, methods in schema["paths"].items()
+        for method, operation in methods.items()
+    ]
+    return render("api.html", operations=operations, base=str(request.base_url).rstrip("/"))

@@ -1,0 +1,46 @@
+"""Templates and what they may call. Everything that came from a stranger is escaped."""
+
+import json
+from datetime import UTC, datetime
+from importlib.resources import files
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.responses import HTMLResponse
+
+from orchestrator.program import FIRST_SUBMISSION, program
+from submissions import words
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(str(files("submissions") / "templates")),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "score": words.score,
+        "parameters": words.parameters,
+        "revision": words.revision,
+        "moment": words.moment,
+        "percent": words.percent,
+        "duration": words.duration,
+        "event": words.event,
+        "job_state": words.job_state,
+        "path": lambda part: quote(str(part), safe=""),
+        "pretty": lambda value: json.dumps(value, indent=2, ensure_ascii=False, default=str),
+    }
+    environment.globals |= {"program": program, "first_submission": FIRST_SUBMISSION}
+    return environment
+
+
+TEMPLATES = _environment()
+
+
+def render(name: str, *, status: int = 200, **facts: Any) -> HTMLResponse:
+    now = datetime.now(UTC)
+    html = TEMPLATES.get_template(name).render(now=now, ago=lambda at: words.ago(at, now), **facts)
+    return HTMLResponse(html, status_code=status)

@@ -1,0 +1,62 @@
+"""The queue: what runs, what waits and why, what failed lately, and the workers that are there to do it."""
+
+from collections import defaultdict
+from datetime import UTC, datetime, timedelta
+
+from sqlmodel import Session, col, select
+
+from orchestrator.lifecycle import EvaluationState, JobState
+from orchestrator.tables import Attempt, Evaluation, Job, Submission, Worker
+from submissions.reading.evaluations import FINAL_STATES, as_records
+from submissions.reading.waiting import with_reasons
+from submissions.records import QueueRecord, WorkerRecord
+
+WORKER_IS_UP_FOR = timedelta(seconds=30)
+"""After its last heartbeat; workers send one every few seconds."""
+
+
+def read_queue(session: Session, *, now: datetime | None = None, most: int = 200) -> QueueRecord:
+    """What runs, what waits in its order, what failed lately, and who is there to do the work."""
+    now = now or datetime.now(UTC)
+    joined = select(Evaluation, Submission).join(Submission, col(Submission.id) == col(Evaluation.submission_id))
+    open_pairs = session.exec(
+        joined.where(col(Evaluation.state).not_in(FINAL_STATES)).order_by(col(Evaluation.id)).limit(most)
+    ).all()
+    failed_pairs = session.exec(
+        joined.where(Evaluation.state == EvaluationState.FAILED).order_by(col(Evaluation.ended_at).desc()).limit(10)
+    ).all()
+    unfinished = with_reasons(session, as_records(session, open_pairs), now=now)
+    return QueueRecord(
+        running=[record for record in unfinished if not record.is_waiting],
+        waiting=[record for record in unfinished if record.is_waiting],
+        failed=as_records(session, failed_pairs),
+        workers=read_workers(session, now),
+    )
+
+
+def read_workers(session: Session, now: datetime) -> list[WorkerRecord]:
+    """Every worker that has reported, with what it does now."""
+    doing: dict[str, list[str]] = defaultdict(list)
+    held = session.exec(
+        select(Attempt.worker, Job)
+        .join(Job, col(Job.id) == col(Attempt.job_id))
+        .where(col(Attempt.ended_at).is_(None), col(Job.state).in_([JobState.DISPATCHED, JobState.RUNNING]))
+    )
+    for worker, job in held:
+        what = f"{job.stage.value} {job.benchmark}".strip()
+        doing[worker].append(f"{what} of evaluation {job.evaluation_id}")
+    return [
+        WorkerRecord(
+            name=worker.name,
+            kind=worker.kind,
+            is_up=now - worker.last_heartbeat < WORKER_IS_UP_FOR,
+            stopping=worker.stopping,
+            engine=f"{worker.engine_family.value} {worker.engine_version or ''}".strip()
+            if worker.engine_family
+            else None,
+            device=worker.device,
+            last_heartbeat=worker.last_heartbeat,
+            doing=doing[worker.name],
+        )
+        for worker in session.exec(select(Worker).order_by(col(Worker.kind), col(Worker.name)))
+    ]

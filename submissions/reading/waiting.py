@@ -1,0 +1,44 @@
+"""Why evaluations wait, as the scheduler sees it."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from sqlmodel import Session, col, select
+
+from orchestrator.dispatch import waiting_reasons
+from orchestrator.lifecycle import JobState
+from orchestrator.tables import Job
+from submissions.reading.progress import next_jobs
+from submissions.records import EvaluationRecord
+
+
+def waiting_because(session: Session, record: EvaluationRecord, *, now: datetime | None = None) -> str:
+    """Why an evaluation does not move, in a sentence; empty when it does."""
+    return _waiting_because(session, [record.id], now=now or datetime.now(UTC)).get(record.id, "")
+
+
+def with_reasons(session: Session, records: list[EvaluationRecord], *, now: datetime) -> list[EvaluationRecord]:
+    """The records, those that wait with the reason."""
+    because = _waiting_because(session, [record.id for record in records if record.is_waiting], now=now)
+    for record in records:
+        record.waiting_because = because.get(record.id, "")
+    return records
+
+
+def _waiting_because(session: Session, evaluations: Sequence[int], *, now: datetime) -> dict[int, str]:
+    """Why evaluations do not move, by id, as the scheduler sees it; those that move are not among them."""
+    open_states = [JobState.QUEUED, JobState.DISPATCHED, JobState.RUNNING]
+    jobs: dict[int, list[Job]] = defaultdict(list)
+    query = select(Job).where(col(Job.evaluation_id).in_(evaluations), col(Job.state).in_(open_states))
+    for job in session.exec(query.order_by(col(Job.id))):
+        jobs[job.evaluation_id].append(job)
+    if not jobs:
+        return {}
+    reasons = waiting_reasons(session, now)
+    found = {}
+    for evaluation, unfinished in jobs.items():
+        first = next_jobs(unfinished)
+        if not any(job.state.is_held for job in first):
+            found[evaluation] = next((reasons[job.id] for job in first if job.id in reasons), "")
+    return found

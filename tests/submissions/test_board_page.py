@@ -1,0 +1,95 @@
+"""The board's page: what it says when empty, in which order, and what its links and filters do."""
+
+import pytest
+from starlette.testclient import TestClient
+
+from orchestrator.lifecycle import EvaluationState
+from orchestrator.program import program
+from submissions import words
+from submissions.context import Hub
+from tests.submissions.factories import DEMO, add_evaluation
+from tests.submissions.pages import page
+
+
+def test_an_empty_board_guides_to_the_first_submission(client: TestClient) -> None:
+    found = page(client, "/?suite=demo")
+    assert "Nothing is ranked here yet" in found.text
+    assert f"{program()} submit org/name --suite demo --wait" in found.text
+    assert "/submit?suite=demo" in found.links
+
+
+def test_the_front_page_is_the_suite_with_scores_else_the_one_with_most_to_come(hub: Hub, client: TestClient) -> None:
+    demo, v1 = hub.suites["demo"], hub.suites["open-llm-v1"]
+    with hub.writing() as session:
+        add_evaluation(session, demo, state=EvaluationState.RUNNING)
+        add_evaluation(session, demo, state=EvaluationState.RUNNING, waits=True)
+        add_evaluation(session, demo, state=EvaluationState.FAILED)
+        add_evaluation(session, v1, state=EvaluationState.RUNNING)
+    found = page(client, "/")
+    assert (
+        "Nothing is ranked here yet 1 evaluation is running and 1 waits for this board: see the queue ." in found.text
+    )
+    assert "<title>Evalyard demo" in client.get("/").text
+    assert "2 evaluations are running and 1 waits for other boards" in page(client, "/?suite=open-llm-v2").text
+    with hub.writing() as session:
+        add_evaluation(session, v1, values={"ARC": 1.0})
+    assert "<title>Open LLM Leaderboard v1" in client.get("/").text
+    assert client.get("/api/v1/board").json()["suite"] == "open-llm-v1"
+
+
+@pytest.mark.parametrize(
+    ("running", "waiting", "said"),
+    [
+        (0, 0, ""),
+        (1, 0, "1 evaluation is running"),
+        (2, 1, "2 evaluations are running and 1 waits"),
+        (1, 2, "1 evaluation is running and 2 wait"),
+        (0, 1, "1 evaluation waits"),
+        (0, 3, "3 evaluations wait"),
+    ],
+)
+def test_what_is_under_way_is_a_sentence(running: int, waiting: int, said: str) -> None:
+    assert words.under_way(running, waiting) == said
+
+
+def test_the_board_shows_ranks_errors_and_what_is_apart(hub: Hub, client: TestClient) -> None:
+    with hub.writing() as session:
+        add_evaluation(session, hub.suites["demo"], model="acme/second", values={**DEMO, "Sums": 10.0})
+        add_evaluation(session, hub.suites["demo"], model="acme/first", values=DEMO)
+        add_evaluation(session, hub.suites["demo"], model="acme/trial", values=DEMO, limit=3)
+    found = page(client, "/")
+    assert found.text.index("acme/first") < found.text.index("acme/second") < found.text.index("Not ranked")
+    assert found.text.index("Not ranked") < found.text.index("acme/trial")
+    assert "60.00 ±0.58" in found.text
+    assert "A trial: at most 3 documents of each task." in found.text
+    assert "/evaluations/2#Letters" in found.links
+    assert any("format=csv" in link for link in found.links)
+    assert "Every number links to its evidence" in found.text
+    assert "Every number" not in page(client, "/?suite=open-llm-v2").text
+
+
+def test_the_board_is_sorted_and_filtered_by_links_alone(hub: Hub, client: TestClient) -> None:
+    with hub.writing() as session:
+        add_evaluation(session, hub.suites["demo"], model="acme/a", values=DEMO, model_type="chat")
+        add_evaluation(session, hub.suites["demo"], model="acme/b", values={**DEMO, "Letters": 90.0, "Sums": 0.0})
+    by_letters = page(client, "/?suite=demo&sort=Letters&order=down").text
+    assert by_letters.index("acme/b") < by_letters.index("acme/a")
+    assert "acme/b" not in page(client, "/?suite=demo&type=chat").text
+    assert "No row fits these filters" in page(client, "/?suite=demo&q=zzz").text
+    assert "acme/a" in page(client, "/?suite=demo&min=1&max=2,5").text
+    links = page(client, "/?suite=demo&q=acme&sort=Letters&order=down").links
+    assert "/?suite=demo&q=acme&sort=Letters" in links
+
+
+def test_an_applied_form_with_nothing_chosen_shows_every_row(hub: Hub, client: TestClient) -> None:
+    with hub.writing() as session:
+        add_evaluation(session, hub.suites["demo"], model="acme/a", values=DEMO, model_type="chat")
+        add_evaluation(session, hub.suites["demo"], model="acme/b", values=DEMO)
+    form = "/?suite=demo&q={}&type={}&precision={}&min=&max=&show="
+    everything = page(client, form.format("", "", "")).text
+    assert "2 of 2 ranked evaluations" in everything
+    assert "Clear" not in everything
+    searched = page(client, form.format("acme/b", "", "")).text
+    assert "acme/b" in searched
+    assert "acme/a" not in searched
+    assert "1 of 2 ranked evaluations" in page(client, form.format("", "chat", "bfloat16")).text

@@ -1,0 +1,117 @@
+"""A precision is one that these weights can be loaded as, on the engine that is to load them."""
+
+from typing import Any
+
+import pytest
+
+from orchestrator.wire import EngineFamily, FailureKind, Precision
+from submissions.checks import Case, find_faults, resolve_precision
+from submissions.facts import ModelFacts, Weights
+
+
+@pytest.mark.parametrize(
+    ("quantization", "stored", "asked", "is_fine"),
+    [
+        (None, "F32", Precision.FLOAT32, True),
+        (None, "BF16", Precision.FLOAT16, False),
+        (None, "F16", Precision.BFLOAT16, True),
+        (None, "BF16", Precision.FOUR_BIT, True),
+        (None, "BF16", Precision.GPTQ, False),
+        ({"quant_method": "gptq", "bits": 4}, "F16", Precision.GPTQ, True),
+        ({"quant_method": "gptq", "bits": 4}, "F16", Precision.BFLOAT16, False),
+        ({"quant_method": "awq", "bits": 4}, "F16", Precision.FLOAT16, True),
+        ({"quant_method": "awq", "bits": 4}, "F16", Precision.EIGHT_BIT, False),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "BF16", Precision.FOUR_BIT, True),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "BF16", Precision.EIGHT_BIT, False),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "BF16", Precision.BFLOAT16, False),
+    ],
+)
+def test_a_precision_must_be_what_the_weights_can_be_loaded_as(
+    quantization: dict[str, Any] | None, stored: str, asked: Precision, is_fine: bool
+) -> None:
+    facts = made_up(stored=stored, quantization=quantization)
+    found = find_faults(Case(model=facts, precision=asked))
+    assert (found == []) is is_fine
+    assert all(fault.field == "precision" and fault.kind is FailureKind.PRECISION for fault in found)
+
+
+@pytest.mark.parametrize(
+    ("asked", "quantization", "has_gpu", "engine", "is_fine"),
+    [
+        (Precision.FOUR_BIT, None, False, EngineFamily.VLLM, False),
+        (None, {"quant_method": "bitsandbytes", "load_in_8bit": True}, False, EngineFamily.VLLM, False),
+        (None, {"quant_method": "bitsandbytes", "load_in_4bit": True}, False, EngineFamily.VLLM, False),
+        (Precision.FOUR_BIT, None, True, EngineFamily.VLLM, True),
+        (Precision.FOUR_BIT, None, None, EngineFamily.VLLM, True),
+        (Precision.FOUR_BIT, None, False, EngineFamily.TRANSFORMERS, True),
+        (Precision.BFLOAT16, None, False, EngineFamily.VLLM, True),
+    ],
+)
+def test_bitsandbytes_is_refused_where_no_worker_has_a_gpu(
+    asked: Precision | None,
+    quantization: dict[str, Any] | None,
+    has_gpu: bool | None,
+    engine: EngineFamily,
+    is_fine: bool,
+) -> None:
+    case = Case(model=made_up(quantization=quantization), precision=asked, has_gpu=has_gpu, engine=engine)
+    found = find_faults(case)
+    assert (found == []) is is_fine
+    assert all(fault.field == "precision" and "worker with a GPU" in fault.sentence for fault in found)
+
+
+def test_vllm_is_asked_for_8_bits_only_where_the_weights_are_stored_so() -> None:
+    (fault,) = find_faults(Case(model=made_up(), precision=Precision.EIGHT_BIT, has_gpu=False))
+    assert "only where the repository holds them" in fault.sentence
+    other = Case(model=made_up(), precision=Precision.EIGHT_BIT, engine=EngineFamily.TRANSFORMERS)
+    assert find_faults(other) == []
+
+
+@pytest.mark.parametrize(
+    ("config", "stored", "resolved"),
+    [
+        ({"torch_dtype": "bfloat16"}, "BF16", Precision.BFLOAT16),
+        ({"dtype": "torch.float16"}, "F16", Precision.FLOAT16),
+        ({"text_config": {"dtype": "float32"}}, "F32", Precision.FLOAT32),
+        ({}, "F16", Precision.FLOAT16),
+        ({}, "F64", Precision.FLOAT32),
+        ({}, "U8", Precision.BFLOAT16),
+        ({"quantization_config": {"quant_method": "gptq"}, "dtype": "float16"}, "I32", Precision.GPTQ),
+        ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}, "U8", Precision.FOUR_BIT),
+        ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}}, "I8", Precision.EIGHT_BIT),
+        ({"quantization_config": {"quant_method": "fp8"}, "dtype": "bfloat16"}, "F8_E4M3", Precision.BFLOAT16),
+    ],
+)
+def test_auto_is_what_the_weights_were_saved_in(config: dict[str, Any], stored: str, resolved: Precision) -> None:
+    assert resolve_precision(Case(model=made_up(stored=stored, config=config))) is resolved
+
+
+def test_quantised_weights_are_counted_unpacked() -> None:
+    gptq = made_up(stored="I32", quantization={"quant_method": "gptq", "bits": 4}, elements=1000)
+    assert gptq.parameters == 8000
+
+
+def made_up(
+    *,
+    stored: str = "BF16",
+    quantization: dict[str, Any] | None = None,
+    config: dict[str, Any] | None = None,
+    elements: int = 10,
+) -> ModelFacts:
+    whole = {"model_type": "llama"} | (config or {})
+    if quantization is not None:
+        whole["quantization_config"] = quantization
+    return ModelFacts(
+        name="acme/model",
+        revision="0" * 40,
+        folder=None,
+        files={"config.json": 1, "tokenizer.json": 1, "model.safetensors": 1},
+        config=whole,
+        tokenizer_config={},
+        adapter_config=None,
+        has_generation_config=False,
+        has_chat_template=False,
+        licence=None,
+        weights=Weights(files=("model.safetensors",), elements={stored: elements}, tensors=1),
+        unreadable={},
+    )
