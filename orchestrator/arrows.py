@@ -33,11 +33,21 @@ LOG_TAIL_CHARACTERS = 16_000
 SENTENCE_CHARACTERS = 2_000
 
 
-def queue(session: Session, job: int, *, identity: dict[str, Any] | None = None, now: datetime) -> bool:
+def queue(
+    session: Session,
+    job: int,
+    *,
+    identity: dict[str, Any] | None = None,
+    requests: int | None = None,
+    longest: int | None = None,
+    now: datetime,
+) -> bool:
     """blocked → queued: what the job waited for is there."""
     values: dict[str, Any] = {"state": JobState.QUEUED}
     if identity is not None:
         values["identity"] = identity
+    if requests is not None:
+        values |= {"requests_total": requests, "longest": longest}
     moved = _move(session, col(Job.id) == job, (JobState.BLOCKED,), values)
     return moved and _record(session, JOB_QUEUED, now, job=job)
 
@@ -49,6 +59,7 @@ def claim(
     attempt: str,
     worker: str,
     boot: str,
+    devices: int = 1,
     lease_until: datetime,
     identity: dict[str, Any] | None = None,
     now: datetime,
@@ -59,13 +70,24 @@ def claim(
         "attempt_id": attempt,
         "not_before": None,
         "requests_done": 0,
+        "benchmarks_done": None,
         "phase": "",
     }
     if identity is not None:
         values["identity"] = identity
     if not _move(session, col(Job.id) == job, (JobState.QUEUED,), values):
         return False
-    session.add(Attempt(id=attempt, job_id=job, worker=worker, boot=boot, dispatched_at=now, lease_until=lease_until))
+    session.add(
+        Attempt(
+            id=attempt,
+            job_id=job,
+            worker=worker,
+            boot=boot,
+            devices=devices,
+            dispatched_at=now,
+            lease_until=lease_until,
+        )
+    )
     session.flush()
     return _record(session, JOB_CLAIMED, now, job=job, attempt=attempt, worker=worker)
 
@@ -81,6 +103,8 @@ def start(session: Session, attempt: str, *, now: datetime) -> bool:
 def touch(session: Session, attempt: str, *, progress: Progress, boot: str, lease_until: datetime) -> bool:
     """Extend the lease, and note how far the attempt is and which boot runs it. No arrow, but the same fence."""
     values: dict[str, Any] = {"phase": clean(progress.phase)[:200]}
+    if progress.benchmarks_done:
+        values["benchmarks_done"] = [clean(name) for name in progress.benchmarks_done]
     if progress.total:
         values |= {"requests_done": progress.done, "requests_total": progress.total}
     if not _change(
@@ -122,6 +146,7 @@ def requeue(
     now: datetime,
     not_before: datetime | None = None,
     tally: Tally | None = None,
+    refused_by: dict[str, Any] | None = None,
     failure: FailureKind | None = None,
     sentence: str = "",
     log_tail: str = "",
@@ -129,8 +154,9 @@ def requeue(
 ) -> bool:
     """dispatched or running → queued: the attempt is over and another one will be made.
 
-    `tally` charges the job's budgets; without it the attempt costs nothing. With `lease_ended` the move is only made
-    if no heartbeat has extended the lease since it was looked at.
+    `tally` charges the job's budgets; without it the attempt costs nothing. `refused_by` are the workers, this one
+    among them, whose hosts lack what it needs. With `lease_ended` the move is only made if no heartbeat has extended
+    the lease since it was looked at.
     """
     sentence, log_tail = clean(sentence), clean(log_tail)[-LOG_TAIL_CHARACTERS:]
     if lease_ended and not _end_lease(session, attempt, now=now):
@@ -146,6 +172,8 @@ def requeue(
         values["log_tail"] = log_tail
     if tally is not None:
         values |= {"model_failures": tally.model, "infrastructure_failures": tally.infrastructure}
+    if refused_by is not None:
+        values["refused_by"] = refused_by
     if not _move(session, col(Job.attempt_id) == attempt, HELD, values):
         return False
     _end_attempt(session, attempt, outcome=outcome, failure=failure, sentence=sentence, log_tail=log_tail, now=now)
@@ -226,6 +254,8 @@ def _revive(session: Session, job: int, sources: tuple[JobState, ...], to: JobSt
         "not_before": None,
         "model_failures": 0,
         "infrastructure_failures": 0,
+        "refused_by": None,
+        "benchmarks_done": None,
         "failure": None,
         "sentence": "",
         "ended_at": None,

@@ -19,11 +19,12 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy.exc import OperationalError
 
 from orchestrator import broker, db
+from orchestrator.clusters.launcher import start_launchers
 from orchestrator.dispatch import Dispatcher
 from orchestrator.errors import EvalyardError, SettingsError
 from orchestrator.forecasts import Forecaster
+from orchestrator.places import Policy
 from orchestrator.reaper import Listening, forget_workers, reap
-from orchestrator.scheduler import Policy
 from orchestrator.settings import HubSettings, read_settings
 from orchestrator.suites import load_suites
 from orchestrator.tasks import Hub, register
@@ -155,6 +156,7 @@ def run(settings: HubSettings) -> int:
         quiet=True,
     )
     thread.start()
+    start_launchers(settings, ticker.hub.engine, policy=ticker.dispatcher.policy, stopping=ticker.stopping)
     try:
         worker.start()
     finally:

@@ -1,37 +1,42 @@
-"""One round of giving queued jobs to free workers: load, plan, claim each in a transaction, send after its commit.
+"""One round of giving queued jobs to free workers: load, plan, split, claim, send after the commit of the claims.
 
-What it reads does not grow with finished work: only waiting jobs, open attempts and workers. An order that cannot be
-sent is taken back at once; one that is lost on its way is found by its lease.
+What it reads does not grow with finished work: only waiting jobs, open attempts, workers and speeds. An order that
+cannot be sent is taken back at once; one that is lost on its way is found by its lease.
 """
 
 import logging
 import uuid
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Literal
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
-from sqlmodel import Session, col, select
+from sqlmodel import Session
 
-from orchestrator import arrows, db, evaluations, jobs
+from orchestrator import arrows, claims, db, evaluations, jobs
 from orchestrator.broker import BrokerLost
 from orchestrator.errors import EvalyardError
-from orchestrator.lifecycle import JobState
-from orchestrator.orders import NoOrder, weights_revision, write_order
+from orchestrator.estimates import Speeds
+from orchestrator.orders import NoOrder, write_order
 from orchestrator.overlaps import note_overlaps
+from orchestrator.places import Policy, QueuedJob, WorkerView, hopeless, is_live
 from orchestrator.results import Unscorable
-from orchestrator.scheduler import Assignment, Policy, QueuedJob, WorkerView, plan, reasons
+from orchestrator.room import Assignment
+from orchestrator.roster import DEFAULT_POLICY, load_queued, load_speeds, load_workers
+from orchestrator.scheduler import Round, plan_round
+from orchestrator.slices import Split, split, splits
 from orchestrator.suites import Suite
-from orchestrator.tables import Attempt, Evaluation, Job, Submission, Worker
 from orchestrator.wire import FailureKind, Order, Stage
 
 log = logging.getLogger(__name__)
 
-DEFAULT_POLICY = Policy()
+FIRST = 1000
+"""Queued jobs of each kind of worker that a round reads at least."""
+
+BATCH = 16
+"""Claims of one transaction: few enough that no heartbeat waits long for it."""
 
 Send = Callable[[str, Order], None]
 """Puts an order into a worker's queue: `orchestrator.broker.send_order` with its app."""
@@ -54,161 +59,136 @@ class Dispatcher:
         Raises:
             BrokerLost: the broker is away; nothing stays claimed for it.
         """
-        with db.session(self.engine, read_only=True) as session:
-            queued, workers = note_overlaps(session, load_queued(session, now=now), load_workers(session))
-            chosen = plan(queued, workers, self.policy, now)
+        planned, workers, speeds = self._plan(now)
+        if self._split(splits(planned, workers, self.policy, now, speeds=speeds), now=now):
+            planned, _, _ = self._plan(now)
         sent = 0
-        for assignment in chosen:
-            try:
-                order = self._claim(assignment, now=now)
-            except OperationalError:
-                raise
-            except Exception:
-                # A fault of the hub itself. Without this the one job would keep all others waiting, at every round.
-                log.exception("order_not_written job=%s evaluation=%s", assignment.job.id, assignment.job.evaluation)
-                sentence = "The hub could not write the order; its log says why. Report this as a bug, then retry."
-                with db.session(self.engine) as session:
-                    self._give_up(session, assignment.job, FailureKind.HARNESS, sentence, now=now)
-                continue
-            if order is None:
-                continue
-            try:
-                self.send(assignment.worker.name, order)
-            except BrokerLost:
-                with db.session(self.engine) as session:
-                    jobs.take_back(session, order.attempt, sentence="The order could not be sent.", now=now)
-                raise
-            log.info(
-                "order_sent attempt=%s job=%s evaluation=%s stage=%s worker=%s",
-                order.attempt, order.job, order.evaluation, order.work.stage.value, assignment.worker.name,
-            )  # fmt: skip
-            sent += 1
+        # In the order in which every transaction that locks several evaluations locks them.
+        chosen = sorted(planned.assignments, key=lambda one: (one.job.evaluation, one.job.id))
+        for start in range(0, len(chosen), BATCH):
+            sent += self._send(self._claim(chosen[start : start + BATCH], now=now), now=now)
         return sent
 
-    def _claim(self, assignment: Assignment, *, now: datetime) -> Order | None:
-        """Claim the job and write its order in one transaction; None when there is nothing to send."""
-        job, worker = assignment
+    def _plan(self, now: datetime) -> tuple[Round, list[WorkerView], Speeds]:
+        """The round that is due, after giving up what no worker will take.
+
+        Of a long queue only the first are read, for as many slots as are free. Where those cannot fill the slots, all
+        are: what stands first may fit nowhere.
+        """
+        with db.session(self.engine, read_only=True) as session:
+            everyone = load_workers(session)
+            speeds = load_speeds(session)
+            queued: list[QueuedJob] = []
+            more = False
+            for stages, free in self._free(everyone, now):
+                most = max(FIRST, 2 * free)
+                first = load_queued(session, now=now, stages=stages, most=most) if free else []
+                more = more or len(first) == most
+                queued += first
+            queued, workers = note_overlaps(session, queued, everyone)
+        queued = self._give_up_hopeless(queued, workers, now=now)
+        planned = plan_round(queued, workers, self.policy, now, speeds=speeds)
+        if more and sum(one.devices for one in planned.assignments) < sum(free for _, free in self._free(workers, now)):
+            with db.session(self.engine, read_only=True) as session:
+                queued, workers = note_overlaps(session, load_queued(session, now=now), everyone)
+            queued = self._give_up_hopeless(queued, workers, now=now)
+            planned = plan_round(queued, workers, self.policy, now, speeds=speeds)
+        return planned, workers, speeds
+
+    def _free(self, workers: Iterable[WorkerView], now: datetime) -> list[tuple[tuple[Stage, ...], int]]:
+        """Free slots of each kind of worker, with the stages that it takes."""
+        live = [worker for worker in workers if is_live(worker, self.policy, now)]
+        return [
+            ((Stage.INFER,), sum(worker.free_slots for worker in live if worker.kind == "engine")),
+            ((Stage.PREPARE, Stage.SCORE), sum(worker.free_slots for worker in live if worker.kind == "harness")),
+        ]
+
+    def _give_up_hopeless(
+        self, queued: list[QueuedJob], workers: list[WorkerView], *, now: datetime
+    ) -> list[QueuedJob]:
+        """The jobs that some worker may take; those that every fitting one has refused fail, with what each said."""
+        lost = [job for job in queued if job.refused_by and hopeless(job, workers, self.policy, now)]
+        for job in lost:
+            with db.session(self.engine) as session:
+                jobs.give_up_refused(session, job.id, by=hopeless(job, workers, self.policy, now), now=now)
+        return [job for job in queued if job not in lost] if lost else queued
+
+    def _split(self, wanted: Iterable[Split], *, now: datetime) -> bool:
+        done = False
+        for one in wanted:
+            with db.session(self.engine) as session:
+                if split(session, one, now=now):
+                    log.info("job_split job=%s evaluation=%s into=%s", one.job.id, one.job.evaluation, one.into)
+                    done = True
+        return done
+
+    def _claim(self, chosen: Sequence[Assignment], *, now: datetime) -> list[tuple[str, Order]]:
+        """Claim these jobs in one transaction; the orders that are to be sent, with their workers."""
+        try:
+            with db.session(self.engine) as session:
+                claims.lock_workers(session, {one.worker.name for one in chosen})
+                claimed = [(one.worker.name, self._claim_one(session, one, now=now)) for one in chosen]
+            return [(worker, order) for worker, order in claimed if order is not None]
+        except OperationalError:
+            raise
+        except Exception:
+            if len(chosen) > 1:
+                return [order for one in chosen for order in self._claim([one], now=now)]
+            # A fault of the hub itself. Without this the one job would keep all others waiting, at every round.
+            job = chosen[0].job
+            log.exception("order_not_written job=%s evaluation=%s", job.id, job.evaluation)
+            sentence = "The hub could not write the order; its log says why. Report this as a bug, then retry."
+            with db.session(self.engine) as session:
+                self._give_up(session, job, FailureKind.HARNESS, sentence, now=now)
+            return []
+
+    def _claim_one(self, session: Session, assignment: Assignment, *, now: datetime) -> Order | None:
+        """Claim the job and write its order; None when there is nothing to send."""
+        job, worker, devices = assignment
         attempt = uuid.uuid4().hex
-        with db.session(self.engine) as session:
-            try:
-                order = write_order(
-                    session,
-                    job.id,
-                    attempt=attempt,
-                    device_type=worker.device_type,
-                    suites=self.suites,
-                    suites_folder=self.suites_folder,
-                    lease_seconds=self.lease_seconds,
-                )
-            except (NoOrder, Unscorable) as error:
-                self._give_up(session, job, error.kind, str(error), now=now)
-                return None
-            except EvalyardError as error:
-                self._give_up(session, job, FailureKind.SUITE, str(error), now=now)
-                return None
-            claimed = jobs.claim(
+        try:
+            order = write_order(
                 session,
-                jobs.Claim(job=job.id, attempt=attempt, worker=worker.name, boot=worker.boot),
-                identity=order.work.identity if order.work.stage is Stage.INFER else None,
-                lease=timedelta(seconds=self.lease_seconds),
-                now=now,
+                job.id,
+                attempt=attempt,
+                device_type=worker.device_type,
+                devices=devices,
+                suites=self.suites,
+                suites_folder=self.suites_folder,
+                lease_seconds=self.lease_seconds,
             )
-            if not claimed:
-                return None
-        return order
+        except (NoOrder, Unscorable) as error:
+            self._give_up(session, job, error.kind, str(error), now=now)
+            return None
+        except EvalyardError as error:
+            self._give_up(session, job, FailureKind.SUITE, str(error), now=now)
+            return None
+        claimed = claims.claim(
+            session,
+            claims.Claim(job=job.id, attempt=attempt, worker=worker.name, boot=worker.boot, devices=devices),
+            identity=order.work.identity if order.work.stage is Stage.INFER else None,
+            lease=timedelta(seconds=self.lease_seconds),
+            now=now,
+        )
+        return order if claimed else None
+
+    def _send(self, orders: Sequence[tuple[str, Order]], *, now: datetime) -> int:
+        """Send what was claimed; what cannot be sent is taken back."""
+        for number, (worker, order) in enumerate(orders):
+            try:
+                self.send(worker, order)
+            except BrokerLost:
+                for _, unsent in orders[number:]:
+                    with db.session(self.engine) as session:
+                        jobs.take_back(session, unsent.attempt, sentence="The order could not be sent.", now=now)
+                raise
+            log.info(
+                "order_sent attempt=%s job=%s evaluation=%s stage=%s worker=%s devices=%s",
+                order.attempt, order.job, order.evaluation, order.work.stage.value, worker, order.devices,
+            )  # fmt: skip
+        return len(orders)
 
     def _give_up(self, session: Session, job: QueuedJob, kind: FailureKind, sentence: str, *, now: datetime) -> None:
         evaluations.lock(session, job.evaluation)
         arrows.fail_waiting(session, job.id, failure=kind, sentence=sentence, now=now)
         evaluations.advance(session, job.evaluation, now=now)
-
-
-def load_queued(session: Session, *, now: datetime | None = None) -> list[QueuedJob]:
-    """Every queued job; with `now`, only those whose pause is over."""
-    statement = (
-        select(
-            Job.id,
-            Job.evaluation_id,
-            Job.stage,
-            Job.created_at,
-            Job.priority,
-            Job.not_before,
-            Job.identity,
-            Evaluation.engine,
-            Submission.weight_type,
-            Submission.revision,
-            Submission.base_revision,
-        )  # type: ignore[call-overload]  # sqlmodel types selects of up to four columns
-        .join(Evaluation, col(Evaluation.id) == Job.evaluation_id)
-        .join(Submission, col(Submission.id) == Evaluation.submission_id)
-        .where(Job.state == JobState.QUEUED)
-    )
-    if now is not None:
-        statement = statement.where(col(Job.not_before).is_(None) | (col(Job.not_before) <= now))
-    failed_on = _failed_on(session)
-    return [
-        QueuedJob(
-            id=row.id,
-            evaluation=row.evaluation_id,
-            stage=row.stage,
-            engine=row.engine,
-            created_at=row.created_at,
-            priority=row.priority,
-            not_before=row.not_before,
-            device_type=row.identity.get("device_type") if row.stage is Stage.INFER else None,
-            weights=weights_revision(row.weight_type, row.revision, row.base_revision)
-            if row.stage is Stage.INFER
-            else "",
-            failed_on=frozenset(failed_on[row.id]),
-        )
-        for row in session.exec(statement)
-    ]
-
-
-def _failed_on(session: Session) -> dict[int, set[str]]:
-    """Workers on which attempts of the queued jobs failed, by job."""
-    found: dict[int, set[str]] = defaultdict(set)
-    statement = (
-        select(Attempt.job_id, Attempt.worker)
-        .join(Job, col(Job.id) == Attempt.job_id)
-        .where(Job.state == JobState.QUEUED, col(Attempt.outcome).in_(("failed", "expired")))
-    )
-    for job, worker in session.exec(statement):
-        found[job].add(worker)
-    return found
-
-
-def load_workers(session: Session) -> list[WorkerView]:
-    """Every known worker with the evaluations whose jobs it holds."""
-    holding: dict[str, list[int]] = defaultdict(list)
-    held = (
-        select(Attempt.worker, Job.evaluation_id)
-        .join(Job, col(Job.id) == Attempt.job_id)
-        .where(col(Attempt.ended_at).is_(None))
-    )
-    for worker, evaluation in session.exec(held):
-        holding[worker].append(evaluation)
-    return [
-        WorkerView(
-            name=row.name,
-            boot=row.boot,
-            kind=_kind(row.kind),
-            slots=row.slots,
-            last_heartbeat=row.last_heartbeat,
-            engine=row.engine_family,
-            device_type=row.device_type,
-            stopping=row.stopping,
-            holding=tuple(holding[row.name]),
-            weights=tuple(row.weights or ()),
-        )
-        for row in session.exec(select(Worker))
-    ]
-
-
-def waiting_reasons(session: Session, now: datetime, *, policy: Policy = DEFAULT_POLICY) -> dict[int, str]:
-    """Why each queued job waits, by job id: for the queue page and `evalyard status`."""
-    return reasons(*note_overlaps(session, load_queued(session), load_workers(session)), policy, now)
-
-
-def _kind(kind: str) -> Literal["harness", "engine"]:
-    return "engine" if kind == "engine" else "harness"

@@ -4,7 +4,7 @@ Deciding (`consequences`) is pure; `advance` does it in the transaction of the m
 that an attempt holds.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -26,6 +26,9 @@ class Open:
 
     job: int
     identity: dict[str, Any] | None = None
+    requests: int | None = None
+    """Of infer: how many there are to answer, and the tokens of the longest, where the sheets say."""
+    longest: int | None = None
 
 
 @dataclass(frozen=True)
@@ -48,21 +51,20 @@ def jobs_of(session: Session, evaluation: int) -> Sequence[Job]:
     return session.exec(statement.execution_options(populate_existing=True)).all()
 
 
-def advance(session: Session, evaluation: int, *, answered: Collection[str] = (), now: datetime) -> None:
-    """Draw the consequences of the jobs' present states, and write the evaluation's own.
-
-    `answered` names benchmarks whose every response is sealed while the infer job still runs.
-    """
-    for step in consequences(jobs_of(session, evaluation), answered):
+def advance(session: Session, evaluation: int, *, now: datetime) -> None:
+    """Draw the consequences of the jobs' present states, and write the evaluation's own."""
+    for step in consequences(jobs_of(session, evaluation)):
         if isinstance(step, Open):
-            arrows.queue(session, step.job, identity=step.identity, now=now)
+            arrows.queue(
+                session, step.job, identity=step.identity, requests=step.requests, longest=step.longest, now=now
+            )
         else:
             arrows.fail_waiting(session, step.job, failure=step.failure, sentence=step.sentence, now=now)
     _write_state(session, evaluation, now=now)
 
 
-def consequences(jobs: Sequence[Job], answered: Collection[str] = ()) -> list[Open | GiveUp]:
-    """What must happen to the blocked jobs of one evaluation."""
+def consequences(jobs: Sequence[Job]) -> list[Open | GiveUp]:
+    """What must happen to the waiting jobs of one evaluation."""
     prepares = {job.benchmark: job for job in jobs if job.stage is Stage.PREPARE}
     infers = [job for job in jobs if job.stage is Stage.INFER]
     steps: list[Open | GiveUp] = []
@@ -70,6 +72,12 @@ def consequences(jobs: Sequence[Job], answered: Collection[str] = ()) -> list[Op
         for infer in infers:
             if infer.state is JobState.BLOCKED:
                 steps.append(_open_infer(infer, list(prepares.values())))
+    # Nothing can be scored any more but what is answered: slices that run seal what they have, others need not begin.
+    lost = next((job for job in infers if job.state is JobState.FAILED), None)
+    if lost is not None:
+        for infer in infers:
+            if infer.state is JobState.QUEUED and infer.id is not None:
+                steps.append(GiveUp(infer.id, lost.failure or FailureKind.ENGINE, lost.sentence))
     given_up = next((step for step in steps if isinstance(step, GiveUp)), None)
     for score in jobs:
         if score.stage is not Stage.SCORE or score.state is not JobState.BLOCKED:
@@ -77,20 +85,22 @@ def consequences(jobs: Sequence[Job], answered: Collection[str] = ()) -> list[Op
         assert score.id is not None
         prepare = prepares[score.benchmark]
         unanswered = _unanswered(infers, score.benchmark)
-        lost = next((job for job in infers if job.state is JobState.FAILED), None)
         if prepare.state is JobState.FAILED:
             steps.append(GiveUp(score.id, prepare.failure or FailureKind.HARNESS, prepare.sentence))
         elif unanswered:
             steps.append(GiveUp(score.id, FailureKind.ENGINE, unanswered))
-        elif prepare.state is JobState.COMPLETED and (
-            all(job.state is JobState.COMPLETED for job in infers) or score.benchmark in answered
-        ):
+        elif prepare.state is JobState.COMPLETED and is_answered(infers, score.benchmark):
             steps.append(Open(score.id, infers[0].identity))
         elif lost is not None:
             steps.append(GiveUp(score.id, lost.failure or FailureKind.ENGINE, lost.sentence))
         elif given_up is not None:
             steps.append(GiveUp(score.id, given_up.failure, given_up.sentence))
     return steps
+
+
+def is_answered(infers: Sequence[Job], benchmark: str) -> bool:
+    """Whether every slice has sealed its part of the benchmark's responses."""
+    return all(job.state is JobState.COMPLETED or benchmark in (job.benchmarks_done or ()) for job in infers)
 
 
 def _unanswered(infers: Sequence[Job], benchmark: str) -> str:
@@ -106,8 +116,11 @@ def _unanswered(infers: Sequence[Job], benchmark: str) -> str:
 def _open_infer(infer: Job, prepares: Sequence[Job]) -> Open | GiveUp:
     """Inference starts once every sheet that will be there is there."""
     assert infer.id is not None
-    if any(job.state is JobState.COMPLETED for job in prepares):
-        return Open(infer.id)
+    sheets = [job.result for job in prepares if job.state is JobState.COMPLETED]
+    if sheets:
+        requests = sum(int(sheet.get("requests") or 0) for sheet in sheets)
+        longest = max(int(sheet.get("longest") or 0) for sheet in sheets)
+        return Open(infer.id, requests=-(-requests // infer.slice_count), longest=longest or None)
     failed = next((job for job in prepares if job.failure), None)
     kind = failed.failure if failed and failed.failure else FailureKind.HARNESS
     first = failed.sentence if failed else ""

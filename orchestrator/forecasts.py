@@ -14,10 +14,11 @@ from sqlmodel import Session, col, select
 
 from orchestrator import db
 from orchestrator.broker import FORECAST_SECONDS
-from orchestrator.dispatch import load_workers
 from orchestrator.lifecycle import JobState
 from orchestrator.orders import describe_model, weights_revision
-from orchestrator.scheduler import Policy, QueuedJob, forecast
+from orchestrator.places import Policy, QueuedJob
+from orchestrator.roster import load_workers, need_of
+from orchestrator.scheduler import forecast
 from orchestrator.tables import Evaluation, Job, Submission
 from orchestrator.wire import Forecast, Model, Stage
 
@@ -79,7 +80,7 @@ def load_coming(session: Session) -> list[tuple[QueuedJob, Model]]:
         .join(Submission, col(Submission.id) == Evaluation.submission_id)
         .where(Job.stage == Stage.INFER)
         .where((col(Job.state) == JobState.QUEUED) | ((col(Job.state) == JobState.BLOCKED) & prepared.exists()))
-        .order_by(col(Job.priority).desc(), col(Job.created_at), col(Job.evaluation_id), col(Job.id))
+        .order_by(col(Job.turn_at), col(Job.evaluation_id), col(Job.id))
         .limit(MOST_JOBS)
     )
     found = []
@@ -91,10 +92,12 @@ def load_coming(session: Session) -> list[tuple[QueuedJob, Model]]:
             stage=job.stage,
             engine=evaluation.engine,
             created_at=job.created_at,
-            priority=job.priority,
+            turn_at=job.turn_at,
             not_before=job.not_before,
             device_type=job.identity.get("device_type"),
             weights=weights_revision(submission.weight_type, submission.revision, submission.base_revision),
+            need=need_of(submission.facts, submission.precision),
+            longest=job.longest or submission.facts.get("context_limit"),
         )
         found.append((coming, describe_model(submission)))
     return found

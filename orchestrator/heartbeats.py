@@ -72,7 +72,7 @@ def _keep(
     if not arrows.touch(session, attempt, progress=progress, boot=boot, lease_until=lease_until):
         return False
     if started or progress.benchmarks_done:
-        evaluations.advance(session, evaluation, answered=progress.benchmarks_done, now=now)
+        evaluations.advance(session, evaluation, now=now)
     return True
 
 
@@ -107,7 +107,14 @@ def _note_worker(session: Session, heartbeat: Heartbeat, *, now: datetime) -> bo
     worker.engine_version = engine.version if engine else None
     worker.device_type = engine.device_type if engine else None
     worker.device = engine.device if engine else None
+    worker.device_count = max(engine.device_count, 1) if engine else 1
+    worker.memory_bytes = engine.memory_bytes if engine else None
+    # Said by the worker's clock, kept by the hub's.
+    worker.until = now + (heartbeat.until - heartbeat.at) if heartbeat.until else None
     worker.weights = list(heartbeat.weights)
+    worker.warm = list(heartbeat.warm)
+    worker.sentence = heartbeat.sentence
+    worker.gpus = [gpu.model_dump(mode="json") for gpu in heartbeat.gpus]
     worker.last_heartbeat = now
     worker.reported_at = heartbeat.at
     session.add(worker)

@@ -1,4 +1,4 @@
-"""Moves the jobs of an evaluation: makes them, gives them to workers, takes them back, cancels, retries.
+"""Moves the jobs of an evaluation: makes them, takes them back from workers, cancels, retries.
 
 Each public function is one transaction's work: it first locks the evaluation's row, so that two changes of the same
 evaluation follow each other, then moves jobs by `orchestrator.arrows` and draws the consequences (`advance`). What
@@ -6,20 +6,24 @@ workers report comes in by `updates` and `heartbeats`. Sends nothing.
 """
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
-from typing import NamedTuple
+from datetime import datetime
+from typing import Any
 
 from sqlalchemy import update
 from sqlmodel import Session, col, func, select
 
-from orchestrator import arrows, evaluations
+from orchestrator import arrows, evaluations, turns
 from orchestrator.budgets import Budgets, Tally, count, pause_before_retry
 from orchestrator.errors import NotFound, WrongState
-from orchestrator.lifecycle import JobState
-from orchestrator.tables import Attempt, Evaluation, Event, Job, Worker
+from orchestrator.lifecycle import OF_ONE_HOST, EvaluationState, JobState
+from orchestrator.tables import Attempt, Evaluation, Event, Job, Submission
 from orchestrator.wire import FailureKind, Stage
 
 EVALUATION_CREATED = "evaluation_created"
+EVALUATION_BOOSTED = "evaluation_boosted"
+
+MOST_REFUSALS = 10
+"""Workers that may refuse a job: launched ones have new names each time, and would refuse it for ever."""
 
 
 def create_jobs(session: Session, evaluation: Evaluation, benchmarks: Sequence[str], *, priority: int = 0) -> None:
@@ -28,6 +32,7 @@ def create_jobs(session: Session, evaluation: Evaluation, benchmarks: Sequence[s
         session.flush()
     assert evaluation.id is not None
     now = evaluation.created_at
+    place = _turn(session, evaluation, priority=priority)
 
     def add(stage: Stage, state: JobState, benchmark: str = "") -> None:
         assert evaluation.id is not None
@@ -38,6 +43,7 @@ def create_jobs(session: Session, evaluation: Evaluation, benchmarks: Sequence[s
                 benchmark=benchmark,
                 state=state,
                 priority=priority,
+                turn_at=place,
                 created_at=now,
             )
         )
@@ -52,46 +58,39 @@ def create_jobs(session: Session, evaluation: Evaluation, benchmarks: Sequence[s
     session.flush()
 
 
-class Claim(NamedTuple):
-    """A job for a worker, as the scheduler chose them."""
+def boost(session: Session, evaluation: int, priority: int, now: datetime) -> None:
+    """Give what is not yet done of an evaluation another priority, and so another place in the queue.
 
-    job: int
-    attempt: str
-    worker: str
-    boot: str
+    Raises:
+        NotFound, WrongState: there is no such evaluation, or it has ended.
+    """
+    row = _evaluation(session, evaluation)
+    if row.state.is_final:
+        raise WrongState(f"Evaluation {evaluation} is already {row.state.value}: it waits for nothing.")
+    before = next(job.priority for job in evaluations.jobs_of(session, evaluation))
+    for job in evaluations.jobs_of(session, evaluation):
+        moved = turns.boosted(job.turn_at or job.created_at, before=job.priority, after=priority)
+        session.connection().execute(update(Job).where(col(Job.id) == job.id).values(priority=priority, turn_at=moved))
+    details = {"from": before, "to": priority}
+    session.add(Event(at=now, evaluation_id=evaluation, name=EVALUATION_BOOSTED, details=details))
+    session.flush()
 
 
-def claim(
-    session: Session, claim: Claim, *, identity: dict[str, object] | None, lease: timedelta, now: datetime
-) -> bool:
-    """Give a queued job to a worker that has a free slot; False when another control was faster."""
-    worker = session.exec(
-        select(Worker.slots, Worker.boot)
-        .where(Worker.name == claim.worker, col(Worker.stopping).is_(False))
-        .with_for_update()
-    ).first()
-    held = session.exec(
-        select(func.count()).where(Attempt.worker == claim.worker, col(Attempt.ended_at).is_(None))
+def _turn(session: Session, evaluation: Evaluation, *, priority: int) -> datetime:
+    """The place of a new evaluation in the queue."""
+    submission = session.exec(select(Submission).where(Submission.id == evaluation.submission_id)).one()
+    unfinished = session.exec(
+        select(func.count())
+        .select_from(Evaluation)
+        .join(Submission, col(Submission.id) == Evaluation.submission_id)
+        .where(
+            col(Evaluation.state).in_([state for state in EvaluationState if not state.is_final]),
+            Evaluation.id != evaluation.id,
+            Submission.submitter == submission.submitter,
+        )
     ).one()
-    if worker is None or worker[1] != claim.boot or held >= worker[0]:
-        return False
-    evaluation = session.exec(select(Job.evaluation_id).where(Job.id == claim.job)).first()
-    if evaluation is None:
-        return False
-    evaluations.lock(session, evaluation)
-    claimed = arrows.claim(
-        session,
-        claim.job,
-        attempt=claim.attempt,
-        worker=claim.worker,
-        boot=claim.boot,
-        lease_until=now + lease,
-        identity=identity,
-        now=now,
-    )
-    if claimed:
-        evaluations.advance(session, evaluation, now=now)
-    return claimed
+    parameters = submission.facts.get("active_parameters") or submission.parameters
+    return turns.turn(evaluation.created_at, unfinished=unfinished, parameters=parameters, boost=priority)
 
 
 def expire(
@@ -232,6 +231,18 @@ def lose(
 ) -> bool:
     """End the current attempt of a job by a failure: queued again while its budget lasts, failed otherwise."""
     assert job.attempt_id is not None
+    refusals = job.refused_by or {}
+    if failure in OF_ONE_HOST and job.stage is Stage.INFER and len(refusals) < MOST_REFUSALS:
+        return arrows.requeue(
+            session,
+            job.attempt_id,
+            outcome="refused",
+            failure=failure,
+            sentence=sentence,
+            log_tail=log_tail,
+            refused_by=refusals | _refusal(session, job, failure, sentence),
+            now=now,
+        )
     forgiven = failure is FailureKind.NODE_LOST and _ran_long(session, job, budgets, now=now)
     tally = count(failure, Tally(job.model_failures, 0 if forgiven else job.infrastructure_failures))
     pause = pause_before_retry(failure, tally, budgets)
@@ -262,6 +273,32 @@ def lose(
         lease_ended=lease_ended,
         now=now,
     )
+
+
+def _refusal(session: Session, job: Job, failure: FailureKind, sentence: str) -> dict[str, Any]:
+    """What the current attempt's worker says of the job, to be kept with it."""
+    worker, boot = session.exec(select(Attempt.worker, Attempt.boot).where(Attempt.id == job.attempt_id)).one()
+    said = arrows.clean(sentence)[: arrows.SENTENCE_CHARACTERS]
+    return {worker: {"boot": boot, "failure": failure.value, "sentence": said}}
+
+
+def give_up_refused(session: Session, job: int, *, by: Sequence[str], now: datetime) -> bool:
+    """Fail a queued job that all these workers, and with them every one that could hold it, have refused."""
+    evaluation = session.exec(select(Job.evaluation_id).where(Job.id == job)).one()
+    evaluations.lock(session, evaluation)
+    refusals = session.exec(select(Job.refused_by).where(Job.id == job)).one() or {}
+    said = {name: refusals[name] for name in by if name in refusals}
+    if len(said) < len(by) or not said:
+        return False
+    first = next(iter(said.values()))
+    sentences = {one["sentence"] for one in said.values()}
+    sentence = first["sentence"]
+    if len(said) > 1:
+        told = " ".join(f"{name}: {one['sentence']}" for name, one in said.items()) if len(sentences) > 1 else sentence
+        sentence = f"None of the {len(said)} connected workers that could hold it takes it: {', '.join(said)}. {told}"
+    failed = arrows.fail_waiting(session, job, failure=FailureKind(first["failure"]), sentence=sentence, now=now)
+    evaluations.advance(session, evaluation, now=now)
+    return failed
 
 
 def _ran_long(session: Session, job: Job, budgets: Budgets, *, now: datetime) -> bool:

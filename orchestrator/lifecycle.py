@@ -74,6 +74,19 @@ INFRASTRUCTURE = frozenset({FailureKind.NODE_LOST, FailureKind.STORAGE, FailureK
 """Failures that are not the model's: they have a budget of their own."""
 
 
+OF_ONE_HOST = frozenset(
+    {
+        FailureKind.TOO_LARGE,
+        FailureKind.OUT_OF_MEMORY,
+        FailureKind.PRECISION,
+        FailureKind.ARCHITECTURE,
+        FailureKind.GATED,
+    }
+)
+"""Failures that tell of the host as much as of the model: its disk, its GPUs, its engine, its token. By them a worker
+refuses the job, which goes to others; it fails when every connected one that could hold it has refused."""
+
+
 @dataclass(frozen=True)
 class JobFacts:
     stage: Stage

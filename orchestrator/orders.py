@@ -48,11 +48,12 @@ def write_order(
     *,
     attempt: str,
     device_type: str | None,
+    devices: int = 1,
     suites: Mapping[str, Suite],
     suites_folder: Path | None,
     lease_seconds: float,
 ) -> Order:
-    """The order of a new attempt; `device_type` is the chosen engine worker's.
+    """The order of a new attempt; `device_type` and `devices` are of the chosen engine worker.
 
     Raises:
         NoOrder, Unscorable: the suite is gone or changed, or the benchmarks' sheets are of different models.
@@ -111,6 +112,7 @@ def write_order(
         job=job_id,
         evaluation=evaluation.id,
         work=work,
+        devices=devices,
         lease_seconds=lease_seconds,
         timeout_seconds=TIMEOUT_SECONDS[job.stage],
         stall_seconds=STALL_SECONDS[job.stage],

@@ -15,7 +15,7 @@ from sqlmodel import Session, col, select
 from orchestrator.arrows import HELD
 from orchestrator.lifecycle import JobState
 from orchestrator.orders import weights_revision
-from orchestrator.scheduler import QueuedJob, WorkerView
+from orchestrator.places import QueuedJob, WorkerView
 from orchestrator.tables import Evaluation, Job, Submission
 from orchestrator.wire import EngineFamily, Stage, identity_digest
 

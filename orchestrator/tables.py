@@ -118,9 +118,9 @@ class Job(SQLModel, table=True):
     """Back-off: not dispatched earlier."""
     turn_at: datetime | None = _time(nullable=True)
     """Its place in the queue: when its evaluation was made, or later where its submitter had others unfinished."""
-    refused_by: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON, nullable=True))
+    refused_by: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True), nullable=True))
     """Workers whose host lacks what it needs, by name: their boot, the class of the failure and its sentence."""
-    benchmarks_done: list[str] | None = Field(default=None, sa_column=Column(JSON, nullable=True))
+    benchmarks_done: list[str] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True), nullable=True))
     """Of infer: benchmarks that its current or last attempt has answered, as far as its slice goes."""
     model_failures: int = 0
     infrastructure_failures: int = 0
@@ -166,7 +166,7 @@ class Attempt(SQLModel, table=True):
     lease_until: datetime = _time()
     ended_at: datetime | None = _time(nullable=True)
     outcome: str = ""
-    """`completed`, `failed`, `released`, `expired`, `unsent`, `cancelled`; empty while it runs."""
+    """`completed`, `failed`, `released`, `preempted`, `expired`, `unsent`, `cancelled`; empty while it runs."""
     restarts: list[str] | None = Field(default=None, sa_column=Column(JSON, nullable=True))
     """Why its engine was started again, a sentence each."""
     spent: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON, nullable=True))
@@ -203,9 +203,9 @@ class Worker(SQLModel, table=True):
     """Commits whose downloaded weights lie on its host, those used last first."""
     warm: list[str] | None = Field(default=None, sa_column=Column(JSON, nullable=True))
     """Commits of models whose engines are up, idle ones first."""
-    mode: Mode = _enum(Mode, default=Mode.OPEN)
+    mode: Mode = _enum(Mode, default=Mode.OPEN, sa_column_kwargs={"server_default": "open"})
     """What operators want of it; `orchestrator.modes` alone writes it."""
-    sentence: str = Field(default="", sa_column=Column(Text, nullable=False, default=""))
+    sentence: str = Field(default="", sa_column=Column(Text, nullable=False, default="", server_default=text("''")))
     """Why it takes no work now, as it said itself."""
     gpus: list[dict[str, Any]] | None = Field(default=None, sa_column=Column(JSON, nullable=True))
     """`wire.Gpu` records: what its policy says of each GPU."""

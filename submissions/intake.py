@@ -13,7 +13,7 @@ from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
-from orchestrator import jobs
+from orchestrator import footprint, jobs
 from orchestrator.lifecycle import EvaluationState
 from orchestrator.settings import HubSettings
 from orchestrator.suites import Suite, UnknownSuite, find_suite
@@ -259,7 +259,11 @@ def _as_submission(accepted: Accepted, *, now: datetime, submitter: str) -> Subm
         "quantization": whole.quantization_method or None,
         "has_chat_template": (model if base is None or model.has_tokenizer else base).has_chat_template,
         "context_limit": _context_limit(whole),
+        # From these the scheduler reckons what it takes to hold the model.
+        "config": footprint.kept_facts(whole.config or {}),
     }
+    if whole.config and whole.parameters:
+        facts["active_parameters"] = footprint.active_parameters(whole.config, whole.parameters)
     if base is not None:
         facts["adapter"] = {
             "rank": largest_rank(model.adapter_config or {}),

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 from sqlmodel import Session, col, select
 
-from orchestrator.dispatch import waiting_reasons
 from orchestrator.lifecycle import JobState
+from orchestrator.roster import waiting_reasons
 from orchestrator.tables import Job
 from submissions.reading.progress import next_jobs
 from submissions.records import EvaluationRecord

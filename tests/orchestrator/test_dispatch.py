@@ -3,9 +3,9 @@ from sqlalchemy import event
 
 from orchestrator import db
 from orchestrator.broker import BrokerLost
-from orchestrator.dispatch import waiting_reasons
 from orchestrator.lifecycle import EvaluationState
 from orchestrator.reaper import Listening, forget_workers
+from orchestrator.roster import waiting_reasons
 from orchestrator.wire import FailureKind, InferWork, Order, PrepareWork, ScoreWork, Stage, identity_digest
 from tests.orchestrator.yard import LEASE, MODEL_PART, Yard, make_suite
 
@@ -47,7 +47,7 @@ def test_an_order_is_sent_only_after_its_attempt_is_committed(yard: Yard) -> Non
             seen.append(yard.held())
 
     yard.dispatcher(send=send).dispatch(yard.now)
-    assert seen == [1, 2]
+    assert seen == [2, 2]
 
 
 def test_an_order_that_cannot_be_sent_is_taken_back_and_costs_nothing(yard: Yard) -> None:
@@ -136,8 +136,8 @@ def test_waiting_jobs_have_reasons_from_the_database(yard: Yard) -> None:
         found = waiting_reasons(session, yard.now)
     waiting = [yard.job(second, Stage.PREPARE, name).id for name in ("ARC", "MMLU")]
     assert found == {
-        waiting[0]: f"1 ahead; the harness worker is busy with evaluation {first}.",
-        waiting[1]: f"1 ahead; the harness worker is busy with evaluation {first}.",
+        waiting[0]: f"1st; the harness worker is busy with evaluation {first}.",
+        waiting[1]: f"1st; the harness worker is busy with evaluation {first}.",
     }
 
 
@@ -183,6 +183,6 @@ def test_workers_long_gone_are_forgotten_unless_they_hold_a_job(yard: Yard) -> N
     yard.beat("engine-1")
     assert forget_workers(yard.engine, yard.now) == 1
     with db.session(yard.engine, read_only=True) as session:
-        from orchestrator.dispatch import load_workers
+        from orchestrator.roster import load_workers
 
         assert sorted(view.name for view in load_workers(session)) == ["engine-1", "harness-1"]

@@ -6,7 +6,7 @@ from sqlmodel import select
 from orchestrator import db
 from orchestrator.broker import FORECAST_SECONDS
 from orchestrator.forecasts import EVERY, Forecaster
-from orchestrator.scheduler import Policy
+from orchestrator.places import Policy
 from orchestrator.tables import Submission
 from orchestrator.wire import Forecast, Precision, Stage
 from tests.orchestrator.yard import Yard

@@ -3,7 +3,7 @@ from datetime import timedelta
 
 import pytest
 
-from orchestrator import db, jobs
+from orchestrator import claims, db
 from orchestrator.budgets import Budgets, Tally, pause_before_retry
 from orchestrator.errors import NotFound, WrongState
 from orchestrator.lifecycle import EvaluationState, JobState
@@ -126,7 +126,9 @@ def test_an_infer_that_fails_for_good_fails_what_was_not_answered_and_keeps_what
     infer = yard.infer_order()
     yard.beat("engine-1", running={infer.attempt: Progress(benchmarks_done=("ARC",))})
     yard.fail(infer, FailureKind.OUT_OF_MEMORY, "It needs 90 GiB.")
+    assert [order.work.stage for order in yard.tick()] == [Stage.SCORE]
     assert yard.states(evaluation)["score MMLU"] == "failed"
+    yard.complete(yard.sent[-1][1])
     yard.finish()
     assert yard.states(evaluation)["score ARC"] == "completed"
     row = yard.evaluation(evaluation)
@@ -320,6 +322,7 @@ def test_what_has_ended_cannot_be_cancelled(yard: Yard) -> None:
 def test_retry_queues_a_failed_infer_again_with_fresh_budgets(yard: Yard) -> None:
     evaluation = yard.submit()
     yard.fail(yard.infer_order(), FailureKind.OUT_OF_MEMORY, "Too big.")
+    assert yard.tick() == []
     assert yard.evaluation(evaluation).state is EvaluationState.FAILED
     assert yard.retry(evaluation) == 3  # infer and the two scores that fell with it
     assert yard.states(evaluation) == {
@@ -431,8 +434,8 @@ def test_two_controls_that_claim_the_same_job_make_exactly_one_attempt(yard: Yar
     def claim(number: int) -> None:
         barrier.wait()
         with db.session(yard.engine) as session:
-            wanted = jobs.Claim(job=job.id or 0, attempt=f"attempt-{number}", worker="harness-1", boot="first")
-            results.append(jobs.claim(session, wanted, identity=None, lease=LEASE, now=yard.now))
+            wanted = claims.Claim(job=job.id or 0, attempt=f"attempt-{number}", worker="harness-1", boot="first")
+            results.append(claims.claim(session, wanted, identity=None, lease=LEASE, now=yard.now))
 
     threads = [threading.Thread(target=claim, args=(number,)) for number in range(6)]
     for thread in threads:
@@ -484,5 +487,5 @@ def test_a_worker_that_was_started_again_since_it_was_chosen_gets_nothing(yard: 
     yard.beat("harness-1", boot="second")
     job = yard.job(evaluation, Stage.PREPARE, "ARC")
     with db.session(yard.engine) as session:
-        wanted = jobs.Claim(job=job.id or 0, attempt="a", worker="harness-1", boot="first")
-        assert not jobs.claim(session, wanted, identity=None, lease=timedelta(seconds=1), now=yard.now)
+        wanted = claims.Claim(job=job.id or 0, attempt="a", worker="harness-1", boot="first")
+        assert not claims.claim(session, wanted, identity=None, lease=timedelta(seconds=1), now=yard.now)

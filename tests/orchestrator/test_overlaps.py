@@ -3,7 +3,7 @@
 from typing import Any
 
 from orchestrator import db
-from orchestrator.dispatch import waiting_reasons
+from orchestrator.roster import waiting_reasons
 from orchestrator.wire import Progress, Stage
 from tests.orchestrator.yard import ENGINE, MODEL_PART, Yard, make_suite
 

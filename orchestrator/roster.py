@@ -1,0 +1,237 @@
+"""The queue and the workers as the database has them, as records for the scheduler. Never writes.
+
+What is read does not grow with finished work: only queued jobs, open attempts, workers and the table of speeds, which
+has one row for each kind of device, suite and size.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+import sqlalchemy
+from sqlalchemy import Select, inspect
+from sqlmodel import Session, col, select
+
+from orchestrator.arrows import HELD
+from orchestrator.estimates import Measure, Speeds
+from orchestrator.footprint import Footprint, footprint
+from orchestrator.lifecycle import JobState
+from orchestrator.orders import weights_revision
+from orchestrator.overlaps import note_overlaps
+from orchestrator.places import Policy, QueuedJob, WorkerView
+from orchestrator.reasons import Held, reasons
+from orchestrator.tables import Attempt, Evaluation, Job, Speed, Submission, Worker
+from orchestrator.wire import Mode, Precision, Stage
+
+MOST_VARIABLES = 10_000
+"""Ids in one statement: SQLite takes 32,766."""
+
+DEFAULT_POLICY = Policy()
+
+
+def load_queued(
+    session: Session,
+    *,
+    now: datetime | None = None,
+    stages: Iterable[Stage] = tuple(Stage),
+    most: int | None = None,
+) -> list[QueuedJob]:
+    """The queued jobs of these stages, the earliest turn first; with `now`, only those whose pause is over."""
+    statement = _jobs().where(col(Job.state) == JobState.QUEUED, col(Job.stage).in_(list(stages)))
+    if now is not None:
+        statement = statement.where(col(Job.not_before).is_(None) | (col(Job.not_before) <= now))
+    if most is not None:
+        statement = statement.order_by(col(Job.turn_at), col(Job.id)).limit(most)
+    rows = session.execute(statement).all()
+    failed_on = _failed_on(session, None if most is None else [row.id for row in rows])
+    bound_to = _bound_to(session, {row.evaluation_id for row in rows if row.slice_count > 1})
+    needs: dict[Footprint, Footprint] = {}
+    return [_as_queued(row, failed_on=failed_on, bound_to=bound_to, needs=needs) for row in rows]
+
+
+def load_workers(session: Session) -> list[WorkerView]:
+    """Every known worker with the evaluations whose jobs it holds."""
+    holding: dict[str, list[int]] = defaultdict(list)
+    used: dict[str, int] = defaultdict(int)
+    held = (
+        select(Attempt.worker, Job.evaluation_id, Attempt.devices)
+        .join(Job, col(Job.id) == Attempt.job_id)
+        .where(col(Attempt.ended_at).is_(None))
+    )
+    for worker, evaluation, devices in session.exec(held):
+        holding[worker].append(evaluation)
+        used[worker] += devices
+    return [
+        WorkerView(
+            name=row.name,
+            boot=row.boot,
+            kind=_kind(row.kind),
+            slots=row.slots if row.mode is Mode.OPEN else 0,
+            last_heartbeat=row.last_heartbeat,
+            engine=row.engine_family,
+            device_type=row.device_type,
+            device=row.device or "",
+            device_count=row.device_count,
+            memory_bytes=row.memory_bytes,
+            until=row.until,
+            stopping=row.stopping,
+            sentence=row.sentence if row.mode is Mode.OPEN else f"{row.mode.value} by an operator",
+            holding=tuple(holding[row.name]),
+            used=used[row.name],
+            weights=tuple(row.weights or ()),
+            warm=tuple(row.warm or ()),
+        )
+        for row in session.exec(select(Worker))
+    ]
+
+
+def load_held(session: Session) -> list[Held]:
+    """The jobs that workers have now, with the requests that are left of each."""
+    statement = (
+        _jobs()
+        .add_columns(col(Attempt.worker), col(Attempt.devices))
+        .join(Attempt, col(Attempt.id) == Job.attempt_id)
+        .where(col(Job.state).in_(HELD), col(Attempt.ended_at).is_(None))
+    )
+    needs: dict[Footprint, Footprint] = {}
+    return [
+        Held(_as_queued(row, failed_on={}, bound_to={}, needs=needs), row.worker, row.devices)
+        for row in session.execute(statement)
+    ]
+
+
+def load_speeds(session: Session) -> Speeds:
+    """Everything that was measured."""
+    return Speeds(
+        Measure(
+            engine=row.engine,
+            device=row.device,
+            suite=row.suite,
+            size_class=row.size_class,
+            runs=row.runs,
+            requests=row.requests,
+            engine_seconds=row.engine_seconds,
+            start_seconds=row.start_seconds,
+        )
+        for row in session.exec(select(Speed))
+    )
+
+
+def waiting_reasons(session: Session, now: datetime, *, policy: Policy = DEFAULT_POLICY) -> dict[int, str]:
+    """Why each queued job waits, by job id: for the queue page and `evalyard status`."""
+    queued, workers = note_overlaps(session, load_queued(session), load_workers(session))
+    return reasons(queued, workers, policy, now, speeds=load_speeds(session), held=load_held(session))
+
+
+def _jobs() -> Select[Any]:
+    # Not sqlmodel's select, which is typed for up to four columns.
+    jobs, evaluations, submissions = (inspect(table).local_table.c for table in (Job, Evaluation, Submission))
+    return (
+        sqlalchemy.select(
+            jobs.id,
+            jobs.evaluation_id,
+            jobs.stage,
+            jobs.created_at,
+            jobs.turn_at,
+            jobs.not_before,
+            jobs.identity,
+            jobs.slice_index,
+            jobs.slice_count,
+            jobs.refused_by,
+            jobs.longest,
+            jobs.requests_done,
+            jobs.requests_total,
+            evaluations.engine,
+            evaluations.suite,
+            submissions.weight_type,
+            submissions.revision,
+            submissions.base_revision,
+            submissions.precision,
+            submissions.parameters,
+            submissions.facts,
+        )
+        .join(Evaluation, evaluations.id == jobs.evaluation_id)
+        .join(Submission, submissions.id == evaluations.submission_id)
+    )
+
+
+def _as_queued(
+    row: Any,
+    *,
+    failed_on: dict[int, set[str]],
+    bound_to: dict[int, str],
+    needs: dict[Footprint, Footprint],
+) -> QueuedJob:
+    common: dict[str, Any] = {
+        "id": row.id,
+        "evaluation": row.evaluation_id,
+        "stage": row.stage,
+        "engine": row.engine,
+        "created_at": row.created_at,
+        "turn_at": row.turn_at,
+        "not_before": row.not_before,
+        "suite": row.suite,
+        "failed_on": frozenset(failed_on.get(row.id, ())),
+        "refused_by": frozenset((worker, str(said.get("boot"))) for worker, said in (row.refused_by or {}).items()),
+    }
+    if row.stage is not Stage.INFER:
+        return QueuedJob(**common, requests=1)
+    need = need_of(row.facts, row.precision)
+    others = bound_to.get(row.evaluation_id)
+    return QueuedJob(
+        **common,
+        device_type=others or row.identity.get("device_type"),
+        bound=others is not None,
+        weights=weights_revision(row.weight_type, row.revision, row.base_revision),
+        need=needs.setdefault(need, need) if need is not None else None,
+        longest=row.longest or row.facts.get("context_limit"),
+        parameters=row.facts.get("active_parameters") or row.parameters,
+        requests=max(row.requests_total - row.requests_done, 0),
+        slice_index=row.slice_index,
+        slice_count=row.slice_count,
+    )
+
+
+def need_of(facts: dict[str, Any], precision: Precision) -> Footprint | None:
+    """What a submission's facts say of its model's size; None where they do not say enough."""
+    config, stored = facts.get("config"), facts.get("weight_bytes")
+    return footprint(config, precision, stored) if isinstance(config, dict) and config and stored else None
+
+
+def _failed_on(session: Session, jobs: Sequence[int] | None) -> dict[int, set[str]]:
+    """Workers on which attempts of queued jobs failed, by job; of all queued jobs where none are named."""
+    found: dict[int, set[str]] = defaultdict(set)
+    statement = (
+        select(Attempt.job_id, Attempt.worker)
+        .join(Job, col(Job.id) == Attempt.job_id)
+        .where(Job.state == JobState.QUEUED, col(Attempt.outcome).in_(("failed", "expired")))
+    )
+    parts = [statement] if jobs is None else [
+        statement.where(col(Attempt.job_id).in_(jobs[start : start + MOST_VARIABLES]))
+        for start in range(0, len(jobs), MOST_VARIABLES)
+    ]  # fmt: skip
+    for part in parts:
+        for job, worker in session.exec(part):
+            found[job].add(worker)
+    return found
+
+
+def _bound_to(session: Session, evaluations: set[int]) -> dict[int, str]:
+    """The type of device on which other slices of these evaluations are answered, or were."""
+    found: dict[int, str] = {}
+    listed = sorted(evaluations)
+    for start in range(0, len(listed), MOST_VARIABLES):
+        statement = select(Job.evaluation_id, Job.identity).where(
+            Job.stage == Stage.INFER,
+            col(Job.state).in_((*HELD, JobState.COMPLETED)),
+            col(Job.evaluation_id).in_(listed[start : start + MOST_VARIABLES]),
+        )
+        for evaluation, identity in session.exec(statement):
+            if identity.get("device_type"):
+                found[evaluation] = identity["device_type"]
+    return found
+
+
+def _kind(kind: str) -> Literal["harness", "engine"]:
+    return "engine" if kind == "engine" else "harness"

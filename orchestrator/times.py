@@ -1,0 +1,82 @@
+"""When a waiting job is likely to start and how long it takes: the work before it, shared out over the devices. Pure.
+
+What a person may count on within a factor of two, not a promise: it knows no gaps that a large job leaves, and counts
+every worker of a kind as one that could take every job.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+
+from orchestrator.estimates import Estimate, Speeds, device_key
+from orchestrator.places import Pool, QueuedJob, WorkerView, could_hold, devices_for, pool_of
+from orchestrator.wire import Stage
+
+
+class Times:
+    """Work that runs and waits in each pool, in seconds of a device, as far as speeds are measured."""
+
+    def __init__(self, live: Mapping[Pool, Sequence[WorkerView]], speeds: Speeds) -> None:
+        self._live, self._speeds = live, speeds
+        self._work: dict[Pool, timedelta] = defaultdict(timedelta)
+        self._unknown: set[Pool] = set()
+        self._slots = {pool: sum(worker.slots for worker in there) for pool, there in live.items()}
+
+    def run(self, job: QueuedJob, worker: WorkerView, devices: int) -> None:
+        """A job that a worker has now."""
+        self._add(pool_of(worker), self._speeds.of(job, _key(job, worker, devices)), devices)
+
+    def wait(self, job: QueuedJob, pool: Pool) -> None:
+        """A job that goes before those that are described after it."""
+        estimate, devices = self._estimate(job, pool)
+        self._add(pool, estimate, devices)
+
+    def describe(self, job: QueuedJob, pool: Pool) -> str:
+        """`; about 35 min until it starts and 10 min of work, from measured speeds of similar models`."""
+        if not self._slots.get(pool):
+            return ""
+        own, _ = self._estimate(job, pool)
+        if own is None:
+            return "; no estimate yet, as nothing similar has finished" if job.stage is Stage.INFER else ""
+        until = self._work[pool] / self._slots[pool]
+        about = "at least" if pool in self._unknown else "about"
+        models = "such" if own.same_size and own.same_suite else "similar"
+        source = f"measured speeds of {models} models" if job.stage is Stage.INFER else "measured runs"
+        start = f"{about} {_span(until)} until it starts and " if until >= timedelta(seconds=1) else "about "
+        return f"; {start}{_span(own.total)} of work, from {source}"
+
+    def _estimate(self, job: QueuedJob, pool: Pool) -> tuple[Estimate | None, int]:
+        """By the fastest kind of worker that could hold it."""
+        best: tuple[Estimate | None, int] = (None, 1)
+        seen = set()
+        for worker in self._live.get(pool, ()):
+            devices = devices_for(job, worker) or could_hold(job, worker)
+            key = _key(job, worker, devices)
+            if not devices or key in seen:
+                continue
+            seen.add(key)
+            estimate = self._speeds.of(job, key)
+            if estimate is not None and (best[0] is None or estimate.total < best[0].total):
+                best = estimate, devices
+        return best
+
+    def _add(self, pool: Pool, estimate: Estimate | None, devices: int) -> None:
+        if estimate is None:
+            self._unknown.add(pool)
+        else:
+            self._work[pool] += devices * estimate.total
+
+
+def _key(job: QueuedJob, worker: WorkerView, devices: int) -> str:
+    return device_key(worker.device, devices) if job.stage is Stage.INFER else job.stage.value
+
+
+def _span(time: timedelta) -> str:
+    seconds = time.total_seconds()
+    if seconds < 90:
+        return f"{max(round(seconds), 1)} s"
+    if seconds < 90 * 60:
+        return f"{round(seconds / 60)} min"
+    if seconds < 48 * 3600:
+        return f"{round(seconds / 3600)} h"
+    return f"{round(seconds / 86400)} days"
