@@ -19,7 +19,7 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 from orchestrator import artifacts, broker
 from orchestrator.wire import EngineInfo
 from workers import tasks
-from workers.devices import Devices, visible_names
+from workers.devices import Devices, names_of
 from workers.engine.info import EngineMissing, engine_info
 from workers.heartbeat import HeartbeatThread
 from workers.hub_cache import HubCache
@@ -56,7 +56,7 @@ def devices_of(settings: WorkerSettings, engine: EngineInfo | None) -> Devices |
         return None
     if engine.device_type == "cpu":
         return Devices(settings.worker_slots or 1)
-    names = visible_names(engine.device_count, os.environ.get("CUDA_VISIBLE_DEVICES"))[: settings.worker_slots]
+    names = names_of(engine, os.environ.get("CUDA_VISIBLE_DEVICES"))[: settings.worker_slots]
     return Devices(len(names), names=names)
 
 

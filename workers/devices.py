@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from orchestrator.wire import EngineInfo
 from workers.warm import WarmEngine
 
 log = logging.getLogger(__name__)
@@ -213,8 +214,13 @@ def _available(device: _Device) -> bool:
     return device.withheld is None and (device.holder is None or idle)
 
 
-def visible_names(count: int, variable: str | None) -> tuple[str, ...]:
-    """What CUDA_VISIBLE_DEVICES calls each of the GPUs that this process sees, where `variable` is its own value."""
+def names_of(info: EngineInfo, variable: str | None = None) -> tuple[str, ...]:
+    """What CUDA_VISIBLE_DEVICES calls each of an engine's GPUs; none on a CPU.
+
+    `variable` is this process's own value of it.
+    """
+    if info.device_type == "cpu":
+        return ()
     if variable:
-        return tuple(name.strip() for name in variable.split(","))[:count]
-    return tuple(map(str, range(count)))
+        return tuple(name.strip() for name in variable.split(","))[: info.device_count]
+    return tuple(map(str, range(info.device_count)))

@@ -6,7 +6,6 @@ engine.
 """
 
 import threading
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -28,25 +27,17 @@ from orchestrator.wire import (
     ScoreWork,
     identity_digest,
 )
-from workers import child, recovery, sheets
+from workers import sheets, slices
+from workers.engine.info import engine_info
+from workers.local_stage import StageError as StageError
+from workers.local_stage import log_of, run_stage, segment_files
 
-DoneT = TypeVar("DoneT", PrepareDone, InferDone, ScoreDone)
 ResultT = TypeVar("ResultT")
 
 Report = Callable[[str, str, int, int], None]
 """Called with stage, what is happening (a benchmark or a phase), done and total; from several threads."""
 FAILED = -1
 """Told as done of a benchmark whose stage failed."""
-
-
-class StageError(Exception):
-    """A stage failed: its class, a sentence for people, and where its log is."""
-
-    def __init__(self, kind: FailureKind, sentence: str, log: Path) -> None:
-        super().__init__(sentence)
-        self.kind = kind
-        self.sentence = sentence
-        self.log = log
 
 
 @dataclass(frozen=True)
@@ -73,6 +64,9 @@ class Plan:
     """Pause between two segments."""
     parallel: int = 2
     """Harness processes at the same time; each takes a core and about 1 GB."""
+    devices: tuple[str, ...] = ()
+    """What CUDA_VISIBLE_DEVICES calls each GPU that may be used; none on a CPU. More than one engine needs become more
+    engines side by side."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +141,8 @@ class _Run:
         if ready:
             identity = self.identity()
             inferred = self.infer([benchmark.name for benchmark in ready], identity)
-            self.failed |= lacking_answers(inferred, log_of(self.plan.folder / "responses"))
+            log = log_of(self.plan.folder / "responses")
+            self.failed |= lacking_answers(inferred, log if log.exists() else self.plan.folder)
             segments = segment_files(self.plan.responses / identity_digest(identity))
             answered = [benchmark for benchmark in ready if benchmark.name not in self.failed]
             scored = self.each(answered, lambda benchmark: self.score(benchmark, identity, segments))
@@ -188,9 +183,6 @@ class _Run:
     def infer(self, benchmarks: list[str], identity: dict[str, Any]) -> InferDone:
         plan = self.plan
         store = plan.responses / identity_digest(identity)
-        attempt = f"local-{uuid.uuid4().hex}"
-        target = store / attempt
-        out = plan.folder / "responses"
         work = InferWork(
             model=plan.model,
             model_folder=str(plan.model_folder),
@@ -199,40 +191,14 @@ class _Run:
             sheets={name: str(self._sheet(name)) for name in benchmarks},
             settings=plan.settings,
             seal_seconds=plan.seal_seconds,
-            attempt=attempt,
         )
-        phase = "starting"
+        needed = slices.devices_needed(work, engine_info(plan.engine)) if len(plan.devices) > 1 else 1
+        parts = slices.slices_of(work, plan.folder / "responses", plan.devices, needed=needed)
 
-        def listen(event: dict[str, Any]) -> None:
-            nonlocal phase
-            if event["event"] == "phase":
-                phase = event["phase"]
-                self.report("infer", phase, 0, 0)
-            elif event["event"] == "progress":
-                self.report("infer", phase, event["done"], event["total"])
-            elif event["event"] == "sealed" and event.get("file"):
-                keep(out / event["file"])
+        def tell(phase: str, done: int, total: int) -> None:
+            self.report("infer", phase, done, total)
 
-        def keep(segment: Path) -> None:
-            target.mkdir(parents=True, exist_ok=True)
-            segment.replace(target / segment.name)
-
-        def run(work: InferWork) -> child.Outcome:
-            work = work.model_copy(update={"known": segment_files(store)})
-            try:
-                return run_child(work, out, listen, stopping=self.stopping)
-            finally:
-                # What was sealed and never announced: the stage was killed in between.
-                for segment in sorted(out.glob("[0-9]*.jsonl.zst")):
-                    keep(segment)
-
-        def tell(sentence: str) -> None:
-            nonlocal phase
-            phase = sentence
-            self.report("infer", phase, 0, 0)
-
-        outcome = recovery.answer_all(work, out, run=run, tell=tell)
-        return done_of(outcome, InferDone, log_of(out))
+        return slices.infer(parts, store, tell, stopping=self.stopping)
 
     def score(self, benchmark: Benchmark, identity: dict[str, Any], segments: tuple[str, ...]) -> BenchmarkOutcome:
         plan = self.plan
@@ -289,65 +255,6 @@ class _Run:
         return self.plan.folder / "sheets" / slug(benchmark)
 
 
-def run_stage(
-    work: PrepareWork | InferWork | ScoreWork,
-    out: Path,
-    expected: type[DoneT],
-    listen: Callable[[dict[str, Any]], None],
-    *,
-    stopping: threading.Event,
-) -> DoneT:
-    """Run one stage program to its end and return its Done record; once `stopping` is set it may seal, then ends.
-
-    Raises:
-        StageError: it failed, or was stopped.
-    """
-    return done_of(run_child(work, out, listen, stopping=stopping), expected, log_of(out))
-
-
-def run_child(
-    work: PrepareWork | InferWork | ScoreWork,
-    out: Path,
-    listen: Callable[[dict[str, Any]], None],
-    *,
-    stopping: threading.Event,
-) -> child.Outcome:
-    """Run one stage program to its end, whatever that is."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    process = child.start(work, out, log=log_of(out))
-    interrupt: BaseException | None = None
-    while process.running():
-        try:
-            for event in process.events(timeout=0.5):
-                listen(event)
-            if stopping.is_set():
-                process.stop(grace_seconds=20.0)
-        except BaseException as error:
-            if interrupt is None and isinstance(work, InferWork):
-                listen({"event": "phase", "phase": "stopping: what is computed is sealed"})
-            interrupt = interrupt or error
-            stopping.set()
-    if interrupt is not None:
-        raise interrupt
-    return process.outcome()
-
-
-def done_of(outcome: child.Outcome, expected: type[DoneT], log: Path) -> DoneT:
-    """The Done record of a stage that ended well.
-
-    Raises:
-        StageError: it did not.
-    """
-    if isinstance(outcome.done, expected):
-        return outcome.done
-    raise StageError(outcome.failure or FailureKind.CANCELLED, outcome.sentence, log)
-
-
-def log_of(out: Path) -> Path:
-    """Where a stage with its outputs in `out` writes its log."""
-    return out.with_name(out.name + ".log")
-
-
 def lacking_answers(done: InferDone, log: Path) -> dict[str, BenchmarkOutcome]:
     """Benchmarks that cannot be scored, because a request of theirs was set aside."""
     return {
@@ -355,8 +262,3 @@ def lacking_answers(done: InferDone, log: Path) -> dict[str, BenchmarkOutcome]:
         for one in reversed(done.unanswered)
         for name in one.benchmarks
     }
-
-
-def segment_files(folder: Path) -> tuple[str, ...]:
-    """Sealed segments of every attempt below `folder`, in name order."""
-    return tuple(str(path) for path in sorted(folder.glob("*/*.jsonl.zst")))

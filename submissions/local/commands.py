@@ -200,6 +200,7 @@ def infer(
         benchmarks=tuple(work.benchmark for work in found.values()),
         engine=settings.engine,
         device_type=plans.find_device_type(settings.engine),
+        devices=plans.find_devices(settings.engine),
         folder=sheets_folder,
         responses=output,
         settings=given,

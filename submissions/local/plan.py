@@ -3,6 +3,7 @@
 Everything that cannot work is refused here with a sentence, before a stage program starts.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from submissions.intake import Accepted, examine
 from submissions.problems import fault_of
 from submissions.request import SubmissionRequest
 from workers import pipeline, sheets
-from workers.engine.info import EngineMissing, device_type
+from workers.devices import names_of
+from workers.engine.info import EngineMissing, device_type, engine_info
 from workers.stage import StageFailure
 from workers.weights import LocalModel, ModelUnavailable, Weights
 
@@ -118,6 +120,7 @@ def make_plan(
         benchmarks=tuple(benchmark.as_wire() for benchmark in accepted.suite.benchmarks),
         engine=accepted.engine,
         device_type=find_device_type(accepted.engine),
+        devices=find_devices(accepted.engine),
         folder=folder,
         responses=settings.data / "local" / "responses",
         chat_template=accepted.chat_template,
@@ -159,6 +162,14 @@ def fetch(settings: HubSettings, model: Model, *, weights: bool) -> LocalModel:
 def find_device_type(engine: EngineFamily) -> str:
     try:
         return device_type(engine)
+    except EngineMissing as error:
+        raise Refused(str(error)) from error
+
+
+def find_devices(engine: EngineFamily) -> tuple[str, ...]:
+    """What CUDA_VISIBLE_DEVICES calls each GPU of this machine that the engine may use; none on a CPU."""
+    try:
+        return names_of(engine_info(engine), os.environ.get("CUDA_VISIBLE_DEVICES"))
     except EngineMissing as error:
         raise Refused(str(error)) from error
 

@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.wire import EngineFamily, EngineInfo
 from tests.services import wait_until
 from tests.workers.engine.factories import infer_work, letter_choice, write_sheet
 from workers import child
-from workers.devices import Devices, visible_names
+from workers.devices import Devices, names_of
 from workers.warm import WarmEngine, engine_key
 
 LONG = 600.0
+
+GPUS = EngineInfo(family=EngineFamily.VLLM, version="1", device_type="cuda", device="a GPU", device_count=2)
 
 Idle = Callable[..., WarmEngine]
 
@@ -188,13 +191,14 @@ def test_many_threads_never_share_a_device() -> None:
 def test_a_device_goes_by_the_name_that_the_worker_was_given_for_it(
     variable: str | None, seen: tuple[str, ...]
 ) -> None:
-    devices = Devices(2, names=visible_names(2, variable))
+    devices = Devices(2, names=names_of(GPUS, variable))
     assert devices.names == seen
     assert devices.environment([1, 0]) == {
         "CUDA_VISIBLE_DEVICES": f"{seen[1]},{seen[0]}",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
     }
     assert Devices(2).environment([0]) == {}
+    assert names_of(GPUS.model_copy(update={"device_type": "cpu"}), variable) == ()
 
 
 def test_works_share_an_engine_key_only_when_the_same_engine_would_be_started_for_them() -> None:

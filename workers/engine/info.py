@@ -76,16 +76,39 @@ def cpu_name() -> str:
 
 
 def gpu_names() -> list[str]:
-    """Names of the NVIDIA GPUs this process may use, by the driver's own records."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
-        return []
-    names = []
+    """Names of the NVIDIA GPUs this process may use, by the driver's own records, in CUDA_VISIBLE_DEVICES' order."""
+    installed = []
     for record in sorted(_NVIDIA.glob("*/information")) if _NVIDIA.is_dir() else []:
-        for line in record.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("Model:"):
-                names.append(line.partition(":")[2].strip())
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return names[: len(visible.split(","))] if visible else names
+        fields = (line.partition(":") for line in record.read_text(encoding="utf-8", errors="replace").splitlines())
+        told = {name.strip(): value.strip() for name, _, value in fields}
+        if "Model" in told:
+            installed.append((told["Model"], told.get("GPU UUID", "")))
+    return visible_gpus(installed, os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def visible_gpus(installed: Sequence[tuple[str, str]], visible: str | None) -> list[str]:
+    """Names of those of the installed GPUs (name and UUID, in the order of the bus) that the variable lists.
+
+    As for CUDA, what it lists behind a number or UUID that is not there is not seen.
+    """
+    if visible is None:
+        return [name for name, _ in installed]
+    names = []
+    for asked in map(str.strip, visible.split(",")):
+        if asked.isdecimal():
+            found = installed[int(asked) : int(asked) + 1]
+        elif asked.startswith("MIG-"):
+            found = installed[:1]  # a part of a GPU: which one, only the driver can tell
+        else:
+            found = [gpu for gpu in installed if asked and gpu[1].startswith(asked)]
+            if asked.startswith("GPU-") and not any(
+                uuid.startswith("GPU-") and "?" not in uuid for _, uuid in installed
+            ):
+                found = installed[:1]  # this driver keeps UUIDs to itself
+        if not found:
+            break
+        names.append(found[0][0])
+    return names
 
 
 @functools.cache

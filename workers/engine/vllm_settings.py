@@ -115,7 +115,15 @@ def derive(
             context=arguments["max_model_len"],
             share=float(work.settings.get("gpu_memory_utilization", USUAL_SHARE)),
         )
-    if (arguments | work.settings)["tensor_parallel_size"] == 1:
+    shared = int((arguments | work.settings)["tensor_parallel_size"])
+    if shared > info.device_count and not on_cpu:
+        raise StageFailure(
+            FailureKind.ENGINE,
+            f"The setting tensor_parallel_size asks for {shared} GPUs, and the engine sees {info.device_count}. Leave "
+            "it out: the hub orders as many GPUs as the model needs.",
+            lasting=True,
+        )
+    if shared == 1:
         # One device: the engine lives in this process, which is a process of its own anyway.
         environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     if on_cpu:

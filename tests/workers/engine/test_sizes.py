@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.footprint import GIB
 from orchestrator.wire import EngineFamily, EngineInfo, FailureKind, Model, Precision
-from workers.engine.info import smallest_memory
+from workers.engine.info import smallest_memory, visible_gpus
 from workers.engine.sizes import tensor_parallel_size
 from workers.stage import StageFailure
 
@@ -101,3 +101,26 @@ TOLD = """0, GPU-aaa, 81559
 def test_the_smallest_visible_gpu_counts(visible: str | None, mebibytes: int | None) -> None:
     assert smallest_memory(TOLD, visible) == (mebibytes << 20 if mebibytes else None)
     assert smallest_memory("NVIDIA-SMI has failed", visible) is None
+
+
+INSTALLED = [("H100", "GPU-aaa"), ("A100", "GPU-bbb"), ("L4", "GPU-ccc")]
+
+
+@pytest.mark.parametrize(
+    ("visible", "names"),
+    [
+        (None, ["H100", "A100", "L4"]),
+        ("2,0", ["L4", "H100"]),
+        ("GPU-bbb", ["A100"]),
+        ("1,7,0", ["A100"]),
+        ("MIG-x, MIG-y", ["H100", "H100"]),
+        ("", []),
+        ("-1", []),
+    ],
+)
+def test_the_gpus_that_a_process_sees_are_those_that_its_variable_lists(visible: str | None, names: list[str]) -> None:
+    assert visible_gpus(INSTALLED, visible) == names
+
+
+def test_where_the_driver_keeps_uuids_to_itself_they_are_believed() -> None:
+    assert visible_gpus([("H100", "GPU-????????")], "GPU-aaa,GPU-bbb") == ["H100", "H100"]

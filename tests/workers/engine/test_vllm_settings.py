@@ -13,6 +13,7 @@ from workers.stage import StageFailure
 
 CPU = EngineInfo(family=EngineFamily.VLLM, version="1", device_type="cpu", device="a CPU", memory_bytes=16 << 30)
 GPU = EngineInfo(family=EngineFamily.VLLM, version="1", device_type="cuda", device="a GPU", memory_bytes=80 << 30)
+TWO = GPU.model_copy(update={"device_count": 2})
 LLAMA: dict[str, Any] = {
     "hidden_size": 2048,
     "num_attention_heads": 32,
@@ -73,7 +74,7 @@ def test_a_rotary_scaling_that_follows_the_context_length_keeps_the_model_s_own(
 
 def test_on_one_device_the_engine_lives_in_this_process_and_not_on_several() -> None:
     assert settings().environment["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
-    assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in settings(info=GPU, given={"tensor_parallel_size": 2}).environment
+    assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in settings(info=TWO, given={"tensor_parallel_size": 2}).environment
 
 
 def test_on_a_cpu_the_cache_is_small_and_blocks_fit_its_kernels() -> None:
@@ -145,7 +146,13 @@ def test_odd_attention_heads_are_refused_on_a_cpu_only() -> None:
 
 def test_weights_larger_than_the_gpu_are_refused_before_they_are_loaded() -> None:
     assert refused(info=GPU, weight_bytes=90 << 30).kind is FailureKind.OUT_OF_MEMORY
-    settings(info=GPU, weight_bytes=90 << 30, given={"tensor_parallel_size": 2})
+    settings(info=TWO, weight_bytes=90 << 30, given={"tensor_parallel_size": 2})
+
+
+def test_more_gpus_than_the_engine_sees_are_refused_whoever_asks_for_them() -> None:
+    failure = refused(info=TWO, given={"tensor_parallel_size": 4})
+    assert (failure.kind, failure.lasting) == (FailureKind.ENGINE, True)
+    assert "asks for 4 GPUs, and the engine sees 2" in failure.sentence
 
 
 def test_after_running_out_of_memory_the_engine_computes_half_as_much_at_a_time_for_each_level() -> None:

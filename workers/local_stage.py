@@ -1,0 +1,86 @@
+"""One stage program run here and now, to its end: listened to, stopped with what it has sealed, its outcome told."""
+
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from orchestrator.wire import FailureKind, InferDone, InferWork, PrepareDone, PrepareWork, ScoreDone, ScoreWork
+from workers import child
+
+DoneT = TypeVar("DoneT", PrepareDone, InferDone, ScoreDone)
+
+
+class StageError(Exception):
+    """A stage failed: its class, a sentence for people, and where its log is."""
+
+    def __init__(self, kind: FailureKind, sentence: str, log: Path) -> None:
+        super().__init__(sentence)
+        self.kind = kind
+        self.sentence = sentence
+        self.log = log
+
+
+def run_stage(
+    work: PrepareWork | InferWork | ScoreWork,
+    out: Path,
+    expected: type[DoneT],
+    listen: Callable[[dict[str, Any]], None],
+    *,
+    stopping: threading.Event,
+) -> DoneT:
+    """Run one stage program to its end and return its Done record; once `stopping` is set it may seal, then ends.
+
+    Raises:
+        StageError: it failed, or was stopped.
+    """
+    return done_of(run_child(work, out, listen, stopping=stopping), expected, log_of(out))
+
+
+def run_child(
+    work: PrepareWork | InferWork | ScoreWork,
+    out: Path,
+    listen: Callable[[dict[str, Any]], None],
+    *,
+    stopping: threading.Event,
+    environment: Mapping[str, str] | None = None,
+) -> child.Outcome:
+    """Run one stage program to its end, whatever that is; `environment` is added to its own."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    process = child.start(work, out, log=log_of(out), environment=environment)
+    interrupt: BaseException | None = None
+    while process.running():
+        try:
+            for event in process.events(timeout=0.5):
+                listen(event)
+            if stopping.is_set():
+                process.stop(grace_seconds=20.0)
+        except BaseException as error:
+            if interrupt is None and isinstance(work, InferWork):
+                listen({"event": "phase", "phase": "stopping: what is computed is sealed"})
+            interrupt = interrupt or error
+            stopping.set()
+    if interrupt is not None:
+        raise interrupt
+    return process.outcome()
+
+
+def done_of(outcome: child.Outcome, expected: type[DoneT], log: Path) -> DoneT:
+    """The Done record of a stage that ended well.
+
+    Raises:
+        StageError: it did not.
+    """
+    if isinstance(outcome.done, expected):
+        return outcome.done
+    raise StageError(outcome.failure or FailureKind.CANCELLED, outcome.sentence, log)
+
+
+def log_of(out: Path) -> Path:
+    """Where a stage with its outputs in `out` writes its log."""
+    return out.with_name(out.name + ".log")
+
+
+def segment_files(folder: Path) -> tuple[str, ...]:
+    """Sealed segments of every attempt below `folder`, in name order."""
+    return tuple(str(path) for path in sorted(folder.glob("*/*.jsonl.zst")))
