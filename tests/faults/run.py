@@ -6,6 +6,7 @@ python -m tests.faults.run --faults 300 --seed 1 --database postgresql
 import argparse
 import json
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -128,7 +129,7 @@ def run(
                 seed,
                 shapes,
                 models,
-                pause_seconds=max(0.5, seconds / 12),
+                pause_seconds=min(max(0.5, seconds / 15), 3.0),
                 open_at_once=open_at_once,
                 tell=tell,
             )
@@ -221,6 +222,7 @@ def main() -> None:
     parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
     parser.add_argument("--keep", type=Path, help="a new folder for database, artifacts and logs, left there")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # so that nothing is left behind
     with ExitStack() as stack:
         server = stack.enter_context(running_server()) if given.database == "postgresql" else None
         folder = stack.enter_context(_folder(given.keep))
