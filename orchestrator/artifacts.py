@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -121,7 +122,9 @@ class ArtifactStore:
         check_key(key)
         if self._root is not None:
             path = self._root / key
-            if not path.is_file():
+            with _failures(self.url, key):
+                regular = stat.S_ISREG(path.stat().st_mode)
+            if not regular:
                 raise ArtifactMissing(f"There is no artifact {key} in {self.url}.")
             return path
         path = scratch / key
@@ -154,7 +157,7 @@ class ArtifactStore:
         prefix = check_key(prefix.rstrip("/"))
         with _failures(self.url, prefix):
             if self._root is not None:
-                found = (path.relative_to(self._root).as_posix() for path in _files_below(self._root / prefix))
+                found = [path.relative_to(self._root).as_posix() for path in _files_below(self._root / prefix)]
             else:
                 self._remote.invalidate_cache()
                 try:
@@ -162,7 +165,7 @@ class ArtifactStore:
                 except FileNotFoundError:
                     paths = []
                 start = len(self._base.lstrip("/")) + 1 if self._base else 0
-                found = (str(path).lstrip("/")[start:] for path in paths)
+                found = [str(path).lstrip("/")[start:] for path in paths]
         return sorted(key for key in found if key.startswith(prefix + "/") and is_key(key))
 
     def digest(self, key: str) -> str:
@@ -269,7 +272,13 @@ def _conflict(key: str) -> ArtifactConflict:
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
-    for parent, _, names in os.walk(folder):
+    """Raises OSError when a folder cannot be read: one that is away is not one that is empty."""
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    for parent, _, names in os.walk(folder, onerror=refuse):
         for name in names:
             yield Path(parent, name)
 

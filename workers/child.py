@@ -199,6 +199,9 @@ class Child:
         if exit_code == -signal.SIGKILL and memory_kills() > self._memory_kills:
             sentence = f"The {self._stage} process was killed by the system, which ran out of memory."
             return failed(FailureKind.OUT_OF_MEMORY, sentence)
+        if self._stage is not Stage.INFER and exit_code == -signal.SIGKILL:
+            # Nothing that lm-eval does ends so: the host, or a person on it, took the process away.
+            return failed(FailureKind.NODE_LOST, f"The {self._stage} process {_ending(exit_code)}.")
         kind = FailureKind.ENGINE if self._stage is Stage.INFER else FailureKind.HARNESS
         return failed(kind, f"The {self._stage} process {_ending(exit_code)}.")
 

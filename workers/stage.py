@@ -14,6 +14,7 @@ stays; each next work is a line on standard input:
     {"work": "/…/out.work.json", "out": "/…/out"}
 """
 
+import errno
 import json
 import os
 import queue
@@ -33,6 +34,12 @@ from orchestrator.wire import FailureKind
 from workers.sheets import DamagedSheet
 
 WorkT = TypeVar("WorkT", bound=BaseModel)
+
+
+DISK_TROUBLE = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE, errno.ENOTDIR, errno.ENOTCONN}
+)
+"""What a full, failing or unmounted disk says. A file that is not there is no such sign: it may be the model's."""
 
 
 class StageFailure(Exception):
@@ -112,8 +119,24 @@ def _do(work_type: type[WorkT], main: Callable[[WorkT, Path], BaseModel], path: 
         end_failed(StageFailure(FailureKind.SHEET, str(damaged)))
     except Exception as error:
         traceback.print_exc()
+        if (trouble := disk_trouble(error)) is not None:
+            end_failed(trouble)
         kind = FailureKind.ENGINE if "Infer" in work_type.__name__ else FailureKind.HARNESS
         end_failed(StageFailure(kind, f"{type(error).__name__}: {error}"[:500]))
+
+
+def disk_trouble(error: BaseException | None) -> StageFailure | None:
+    """What a disk or the store failed with, however libraries have wrapped it; None for another exception."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in DISK_TROUBLE:
+            where = f" at {error.filename}" if error.filename else ""
+            return StageFailure(
+                FailureKind.STORAGE,
+                f"The worker's disk, or the artifact store mounted there, failed{where}: {os.strerror(error.errno)}. "
+                "Make room or mend it; it is tried again.",
+            )
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return None
 
 
 def end_failed(failure: StageFailure) -> NoReturn:

@@ -143,3 +143,14 @@ def test_a_model_folder_changes_its_digest_with_the_files_that_make_it_and_no_ot
     assert changed != before
     (tmp_path / "model.safetensors").rename(tmp_path / "other.safetensors")
     assert model_folder_digest(tmp_path) not in (before, changed)
+
+
+def test_a_store_that_is_away_is_not_an_empty_one(tmp_path: Path) -> None:
+    store = ArtifactStore((tmp_path / "store").as_uri())
+    assert store.list("responses") == []
+    store.put_bytes("responses/a/b", b"1")
+    (tmp_path / "store").rename(tmp_path / "kept")
+    (tmp_path / "store").touch()
+    for ask in (lambda: store.list("responses"), lambda: store.fetch_file("responses/a/b", tmp_path)):
+        with pytest.raises(StorageFailure):
+            ask()

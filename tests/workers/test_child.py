@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.wire import EngineFamily, FailureKind, InferWork, Model, Precision, Stage
+from orchestrator.wire import Benchmark, EngineFamily, FailureKind, InferWork, Model, Precision, PrepareWork, Stage
 from workers import child
 
 WORK = InferWork(
@@ -65,6 +65,16 @@ def test_a_killed_engine_is_an_engine_failure_that_names_the_signal(started):
     outcome = running.outcome()
     assert outcome.failure is FailureKind.ENGINE
     assert "SIGKILL" in outcome.sentence
+
+
+def test_a_killed_harness_stage_is_its_host_s_failure_and_no_error_of_lm_eval(tmp_path: Path):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nkill -9 $$\n")
+    python.chmod(0o755)
+    work = PrepareWork(model=WORK.model, benchmark=Benchmark(name="A", tasks=("a",)), rules="vllm")
+    outcome = child.start(work, tmp_path / "out", log=tmp_path / "log", python=str(python)).outcome()
+    assert outcome.failure is FailureKind.NODE_LOST
+    assert "was killed (SIGKILL" in outcome.sentence
 
 
 def test_completion_is_not_believed_from_a_process_that_then_crashed(started):

@@ -8,11 +8,13 @@ import os
 import re
 import stat
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 from orchestrator.wire import FailureKind
-from workers.stage import StageFailure
+from workers.stage import StageFailure, disk_trouble
 
 MOST_TEXT = 20_000
 
@@ -115,6 +117,8 @@ def classify(error: BaseException, model: str, *, log: str | None = None) -> Sta
 
     `log` is what the engine's processes wrote; by default this stage's own log, its standard error.
     """
+    if (trouble := disk_trouble(error)) is not None:
+        return trouble
     text = f"{type(error).__name__}: {error}"
     loading = any("load_weights" in frame.name for frame in traceback.extract_tb(error.__traceback__))
     if _ELSEWHERE.search(text[:MOST_TEXT]):
@@ -128,10 +132,24 @@ def classify(error: BaseException, model: str, *, log: str | None = None) -> Sta
     for rule in _RULES:
         if found := re.search(rule.pattern, text, re.IGNORECASE | re.DOTALL):
             telling = _line_at(text, found.start())
-            return StageFailure(rule.kind, f"Model {model} {rule.meaning}. ({telling})", lasting=rule.lasting)
+            meaning = rule.meaning
+            if rule.kind is FailureKind.ARCHITECTURE:
+                meaning += _who_can(text)
+            return StageFailure(rule.kind, f"Model {model} {meaning}. ({telling})", lasting=rule.lasting)
     if loading:
         return StageFailure(FailureKind.WEIGHTS, f"Model {model} {_BAD_WEIGHTS}. ({_line_at(text, 0)})")
     return StageFailure(FailureKind.ENGINE, f"The engine failed. {_line_at(text, 0)}")
+
+
+def _who_can(text: str) -> str:
+    """What is installed here, and which version can run the model, where the engine says it."""
+    installed = []
+    for name in ("vllm", "transformers"):
+        with suppress(metadata.PackageNotFoundError):
+            installed.append(f"{name} {metadata.version(name)}")
+    here = f": {' with '.join(installed)}" if installed else ""
+    last = re.search(r"in vLLM until v?(\d[\d.]*\d)", text)
+    return f"{here}. vLLM {last[1]} was the last that could" if last else f"{here}. A newer version may"
 
 
 def _own_log() -> str:

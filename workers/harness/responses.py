@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from orchestrator.wire import FailureKind
-from workers import segments
+from workers import segments, stage
 from workers.stage import StageFailure
 
 log = logging.getLogger(__name__)
@@ -46,13 +46,15 @@ def collect(paths: Iterable[str], needed: set[str], *, identity: str) -> Respons
     """Responses to the needed requests that a model of this identity digest gave.
 
     Raises:
-        StageFailure: some are missing; the sentence says how many.
+        StageFailure: some are missing; the sentence says how many. STORAGE where a segment could not be read at all.
     """
     responses = Responses()
+    unreadable = None
     for path in map(Path, paths):
         try:
             header, records = segments.read(path)
         except (segments.DamagedSegment, OSError, ValueError, msgspec.MsgspecError) as error:
+            unreadable = unreadable or stage.disk_trouble(error)
             log.warning("Segment %s is set aside: %s", path.name, error)
             responses.set_aside.append(path.name)
             continue
@@ -66,6 +68,8 @@ def collect(paths: Iterable[str], needed: set[str], *, identity: str) -> Respons
         if fresh:
             _note(responses, path, header, len(fresh))
     missing = needed - responses.found.keys()
+    if missing and unreadable is not None:
+        raise unreadable
     if missing:
         aside = f" {len(responses.set_aside)} segments were set aside." if responses.set_aside else ""
         raise StageFailure(

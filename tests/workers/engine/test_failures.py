@@ -1,6 +1,9 @@
+import errno
+import os
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -25,6 +28,28 @@ from workers.engine.failures import classify
 )
 def test_an_engine_s_words_are_given_their_class(error: Exception, kind: FailureKind) -> None:
     assert classify(error, "org/model").kind is kind
+
+
+def test_an_architecture_that_is_not_known_comes_with_the_versions_that_matter() -> None:
+    gone = (
+        "Model architecture QWenLMHeadModel was supported in vLLM until v0.23.0, and is not supported anymore. Please "
+        "use an older version of vLLM if you want to use this model architecture."
+    )
+    failure = classify(ValueError(gone), "org/model")
+    assert failure.kind is FailureKind.ARCHITECTURE
+    assert f"transformers {metadata.version('transformers')}" in failure.sentence
+    assert "vLLM 0.23.0 was the last that could." in failure.sentence
+    unknown = classify(ValueError("Model architectures ['X'] are not supported for now."), "org/model")
+    assert "A newer version may." in unknown.sentence
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EDQUOT])
+def test_a_disk_that_fails_under_the_engine_is_the_storage_s_failure(number: int) -> None:
+    error = RuntimeError("The segment could not be sealed.")
+    error.__cause__ = OSError(number, "…", "segment")
+    failure = classify(error, "org/model")
+    assert (failure.kind, failure.lasting) == (FailureKind.STORAGE, False)
+    assert os.strerror(number) in failure.sentence
 
 
 # As vLLM 0.32 words them.
