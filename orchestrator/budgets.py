@@ -36,8 +36,11 @@ def count(kind: FailureKind, before: Tally) -> Tally:
     return Tally(before.model + 1, before.infrastructure)
 
 
-def pause_before_retry(kind: FailureKind, tally: Tally, budgets: Budgets) -> timedelta | None:
-    """How long to wait before the next attempt, or None when the job has failed for good."""
+def pause_before_retry(kind: FailureKind, tally: Tally, budgets: Budgets, *, jitter: float = 0.0) -> timedelta | None:
+    """How long to wait before the next attempt, or None when the job has failed for good.
+
+    `jitter`, from 0 to 1, shortens the pause by up to a quarter: jobs that failed together are not tried together.
+    """
     if kind not in TRANSIENT:
         return None
     infrastructure = kind in INFRASTRUCTURE
@@ -47,4 +50,5 @@ def pause_before_retry(kind: FailureKind, tally: Tally, budgets: Budgets) -> tim
     if failures <= 1:
         return timedelta(0)
     doublings = min(failures - 2, 60)
-    return timedelta(seconds=min(budgets.first_pause_seconds * 2**doublings, budgets.longest_pause_seconds))
+    pause = min(budgets.first_pause_seconds * 2**doublings, budgets.longest_pause_seconds)
+    return timedelta(seconds=pause * (1 - 0.25 * jitter))

@@ -23,7 +23,9 @@ from orchestrator.errors import DatabaseUnusable
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_SECONDS = 30.0
-"""How long a writer waits for another one on SQLite."""
+"""How long a writer waits for another one."""
+STANDING_STILL_SECONDS = 120.0
+"""How long PostgreSQL keeps the locks of a process that is stopped, or cut off, inside a transaction."""
 MIGRATION_LOCK = 0x45564C59
 """Advisory lock number on PostgreSQL: one process migrates, the others wait and find nothing left to do."""
 
@@ -41,7 +43,12 @@ def make_engine(url: str) -> Engine:
     if parsed.get_backend_name() == "sqlite":
         return _make_sqlite_engine(parsed.database or "")
     try:
-        return create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, pool_size=10)
+        return create_engine(
+            parsed.set(drivername="postgresql+psycopg"),
+            pool_pre_ping=True,
+            pool_size=10,
+            connect_args={"options": _postgres_options(str(parsed.query.get("options", "")))},
+        )
     except ModuleNotFoundError as error:
         raise DatabaseUnusable("PostgreSQL needs its driver: pip install 'evalyard[postgres]'.") from error
 
@@ -74,6 +81,7 @@ def migrate(engine: Engine, *, revision: str = "head") -> None:
     try:
         with engine.begin() as connection:
             if engine.dialect.name == "postgresql":
+                connection.execute(text("SET LOCAL lock_timeout = 0"))  # another process may migrate for long
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
             present = MigrationContext.configure(connection).get_current_heads()
             _refuse_foreign(connection, present, script)
@@ -117,6 +125,12 @@ def _refuse_foreign(connection: Connection, present: tuple[str, ...], script: Sc
             f"The database {_shown(connection.engine)} holds tables that Evalyard's migrations did not make. "
             "Give Evalyard a database of its own."
         )
+
+
+def _postgres_options(given: str) -> str:
+    """What the URL says, with limits on waiting: a process that stands still inside a transaction stops no other."""
+    busy, idle = int(BUSY_SECONDS * 1000), int(STANDING_STILL_SECONDS * 1000)
+    return f"-c lock_timeout={busy} -c idle_in_transaction_session_timeout={idle} {given}".strip()
 
 
 def _make_sqlite_engine(database: str) -> Engine:

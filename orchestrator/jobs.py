@@ -5,6 +5,7 @@ evaluation follow each other, then moves jobs by `orchestrator.arrows` and draws
 workers report comes in by `updates` and `heartbeats`. Sends nothing.
 """
 
+import hashlib
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -12,12 +13,15 @@ from typing import Any
 from sqlalchemy import update
 from sqlmodel import Session, col, func, select
 
-from orchestrator import arrows, evaluations, turns
+from orchestrator import arrows, breaker, evaluations, turns
 from orchestrator.budgets import Budgets, Tally, count, pause_before_retry
 from orchestrator.errors import NotFound, WrongState
 from orchestrator.lifecycle import OF_ONE_HOST, EvaluationState, JobState
 from orchestrator.tables import Attempt, Evaluation, Event, Job, Submission
 from orchestrator.wire import FailureKind, Stage
+
+MOST_ANSWERED_AGAIN = 2
+"""How often inference starts again by itself because a score job lacks responses that had been sealed."""
 
 EVALUATION_CREATED = "evaluation_created"
 EVALUATION_BOOSTED = "evaluation_boosted"
@@ -129,7 +133,7 @@ def give_up(session: Session, attempt: str, *, failure: FailureKind, sentence: s
     held = lock_held(session, attempt)
     if held is None:
         return False
-    ended = lose(session, held, failure=failure, sentence=sentence, budgets=Budgets(), now=now)
+    ended = lose(session, held, failure=failure, sentence=sentence, budgets=Budgets(), blames_worker=False, now=now)
     evaluations.advance(session, held.evaluation_id, now=now)
     return ended
 
@@ -228,14 +232,16 @@ def lose(
     log_tail: str = "",
     outcome: str = "failed",
     lease_ended: bool = False,
+    blames_worker: bool = True,
 ) -> bool:
     """End the current attempt of a job by a failure: queued again while its budget lasts, failed otherwise."""
-    assert job.attempt_id is not None
+    attempt = job.attempt_id
+    assert attempt is not None
     refusals = job.refused_by or {}
     if failure in OF_ONE_HOST and job.stage is Stage.INFER and len(refusals) < MOST_REFUSALS:
         return arrows.requeue(
             session,
-            job.attempt_id,
+            attempt,
             outcome="refused",
             failure=failure,
             sentence=sentence,
@@ -245,11 +251,11 @@ def lose(
         )
     forgiven = failure is FailureKind.NODE_LOST and _ran_long(session, job, budgets, now=now)
     tally = count(failure, Tally(job.model_failures, 0 if forgiven else job.infrastructure_failures))
-    pause = pause_before_retry(failure, tally, budgets)
+    pause = pause_before_retry(failure, tally, budgets, jitter=_share(attempt))
     if pause is not None:
-        return arrows.requeue(
+        ended = arrows.requeue(
             session,
-            job.attempt_id,
+            attempt,
             outcome=outcome,
             failure=failure,
             sentence=sentence,
@@ -259,20 +265,50 @@ def lose(
             lease_ended=lease_ended,
             now=now,
         )
-    tries = tally.model + tally.infrastructure
-    if tries > 1:
-        sentence = f"{sentence} (Tried {tries} times.)"
-    return arrows.fail(
-        session,
-        job.attempt_id,
-        outcome=outcome,
-        failure=failure,
-        sentence=sentence,
-        log_tail=log_tail,
-        tally=tally,
-        lease_ended=lease_ended,
-        now=now,
-    )
+    else:
+        tries = tally.model + tally.infrastructure
+        ended = arrows.fail(
+            session,
+            attempt,
+            outcome=outcome,
+            failure=failure,
+            sentence=f"{sentence} (Tried {tries} times.)" if tries > 1 else sentence,
+            log_tail=log_tail,
+            tally=tally,
+            lease_ended=lease_ended,
+            now=now,
+        )
+    if ended and failure is FailureKind.RESPONSES:
+        answer_again(session, job.evaluation_id, now=now)
+    if ended and blames_worker:
+        breaker.note_failure(session, job, attempt, failure=failure, sentence=sentence, now=now)
+    return ended
+
+
+def answer_again(session: Session, evaluation: int, *, now: datetime) -> None:
+    """Let inference make again what score jobs lacked: responses that had been sealed and are gone or damaged.
+
+    Twice at most for each of them: then something is wrong that a person must see. While an attempt at inference runs
+    nothing is moved: it has read what is there, and this is asked again when it ends.
+    """
+    jobs = evaluations.jobs_of(session, evaluation)
+    infers = [job for job in jobs if job.stage is Stage.INFER]
+    lacking = [job for job in jobs if job.state is JobState.FAILED and job.failure is FailureKind.RESPONSES]
+    if any(job.state.is_held or job.state in (JobState.FAILED, JobState.CANCELLED) for job in infers):
+        return
+    for job in lacking:
+        tries = select(func.count()).where(Attempt.job_id == job.id, Attempt.failure == FailureKind.RESPONSES)
+        if job.id is None or session.exec(tries).one() > MOST_ANSWERED_AGAIN:
+            continue
+        for infer in infers:
+            assert infer.id is not None
+            arrows.reopen(session, infer.id, to=JobState.QUEUED, now=now)
+        arrows.retry(session, job.id, to=JobState.BLOCKED, now=now)
+
+
+def _share(attempt: str) -> float:
+    """A number from 0 to 1 that is drawn with the attempt's id, and the same whoever asks."""
+    return int.from_bytes(hashlib.sha256(attempt.encode()).digest()[:4], "big") / 2**32
 
 
 def _refusal(session: Session, job: Job, failure: FailureKind, sentence: str) -> dict[str, Any]:

@@ -211,6 +211,23 @@ class Worker(SQLModel, table=True):
     """`wire.Gpu` records: what its policy says of each GPU."""
 
 
+class Health(SQLModel, table=True):
+    """How a worker's latest attempts went, and whether it is held back for it; `orchestrator.breaker` alone writes it.
+
+    A table of its own, because heartbeats lock the worker's row before any evaluation, and this is written after one.
+    """
+
+    worker: str = Field(primary_key=True)
+    kind: str
+    succeeded_at: datetime | None = _time(nullable=True)
+    failures: list[dict[str, Any]] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
+    """Since the last success: attempt, evaluation, job, stage, boot, failure, sentence, at."""
+    held_back_until: datetime | None = _time(nullable=True)
+    times_held_back: int = 0
+    sentence: str = Field(default="", sa_column=Column(Text, nullable=False, default=""))
+    """Why it is held back, for operators."""
+
+
 class Speed(SQLModel, table=True):
     """How fast finished inference was: sums over its attempts, one row for each kind of device, suite and size."""
 

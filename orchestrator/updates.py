@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from sqlmodel import Session
 
-from orchestrator import arrows, evaluations, jobs, results
+from orchestrator import arrows, breaker, evaluations, jobs, results
 from orchestrator.budgets import Budgets
 from orchestrator.errors import EvalyardError
 from orchestrator.suites import Suite
@@ -47,7 +47,7 @@ def apply_update(
             arrows.requeue(
                 session,
                 report.attempt,
-                outcome="released",
+                outcome="preempted" if report.preempted else "released",
                 failure=report.failure,
                 not_before=now + BUSY_PAUSE if report.failure else None,
                 sentence=report.sentence,
@@ -96,8 +96,10 @@ def _complete(
     if isinstance(done, InferDone):
         arrows.note_use(session, job.attempt_id, results.spent_of(done), restarts=done.restarts)
     arrows.complete(session, job.attempt_id, result=result, now=now)
+    breaker.note_success(session, job, job.attempt_id, now=now)
     if isinstance(done, InferDone):
         results.add_cost(session, job.evaluation_id)
+        jobs.answer_again(session, job.evaluation_id, now=now)
 
 
 def _unexplained(stage: Stage) -> FailureKind:

@@ -258,6 +258,22 @@ def test_pauses_double_up_to_a_cap() -> None:
     assert [pause.total_seconds() for pause in pauses if pause is not None] == [0, 5, 10, 20, 300, 300, 300]
 
 
+def test_a_pause_may_be_a_quarter_shorter_and_never_longer() -> None:
+    pauses = [pause_before_retry(FailureKind.ENGINE, Tally(2, 0), Budgets(), jitter=share) for share in (0.0, 0.5, 1.0)]
+    assert [pause.total_seconds() for pause in pauses if pause is not None] == [5, 4.375, 3.75]
+
+
+def test_jobs_that_failed_together_are_not_tried_together(yard: Yard) -> None:
+    for _ in range(2):
+        yard.submit()
+    yard.beat("harness-1", slots=8)
+    for _ in range(2):
+        for order in yard.tick():
+            yard.fail(order, FailureKind.STORAGE)
+    pauses = {yard.job(evaluation, Stage.PREPARE, name).not_before for evaluation in (1, 2) for name in ("ARC", "MMLU")}
+    assert len(pauses) == 4
+
+
 def test_cancel_works_before_anything_was_given_out(yard: Yard) -> None:
     evaluation = yard.submit()
     assert yard.cancel(evaluation) == []
@@ -380,19 +396,55 @@ def test_retry_of_a_failed_score_uses_the_stored_responses(yard: Yard) -> None:
     assert (order.work.stage, order.job) == (Stage.SCORE, arc.job)
 
 
-def test_retry_of_a_score_that_misses_responses_has_them_computed_again(yard: Yard) -> None:
+def test_responses_that_are_gone_are_computed_again_by_themselves(yard: Yard) -> None:
     evaluation = yard.submit()
     yard.complete(yard.infer_order())
     arc, mmlu = yard.tick()
     yard.complete(mmlu)
     yard.fail(arc, FailureKind.RESPONSES, "3 of 8 responses are missing.")
-    yard.retry(evaluation)
+    assert yard.evaluation(evaluation).state is EvaluationState.RUNNING
     (infer,) = yard.tick()
     assert infer.work.stage is Stage.INFER
     assert yard.states(evaluation)["score ARC"] == "blocked"
     yard.complete(infer)
     yard.finish()
     assert yard.evaluation(evaluation).average == pytest.approx(100 / 3)
+
+
+def test_responses_that_are_gone_time_after_time_are_for_a_person_to_see(yard: Yard) -> None:
+    evaluation = yard.submit()
+    yard.complete(yard.infer_order())
+    arc, mmlu = yard.tick()
+    yard.complete(mmlu)
+    for _ in range(2):
+        yard.fail(arc, FailureKind.RESPONSES, "3 of 8 responses are missing.")
+        yard.workers()
+        (infer,) = yard.tick()
+        yard.complete(infer)
+        (arc,) = yard.tick()
+    yard.fail(arc, FailureKind.RESPONSES, "3 of 8 responses are missing.")
+    found = yard.evaluation(evaluation)
+    assert (found.state, found.average) == (EvaluationState.FINISHED, None)
+    assert "No score for ARC" in found.sentence
+    yard.retry(evaluation)
+    (infer,) = yard.tick()
+    assert infer.work.stage is Stage.INFER
+    yard.complete(infer)
+    yard.finish()
+    assert yard.evaluation(evaluation).average == pytest.approx(100 / 3)
+
+
+def test_responses_that_are_gone_while_inference_still_runs_are_asked_for_when_it_ends(yard: Yard) -> None:
+    evaluation = yard.submit()
+    infer = yard.infer_order()
+    yard.beat("engine-1", running={infer.attempt: Progress(benchmarks_done=("ARC",))})
+    (arc,) = yard.tick()
+    yard.fail(arc, FailureKind.RESPONSES, "3 of 8 responses are missing.")
+    assert yard.states(evaluation)["infer"] == "running"
+    yard.complete(infer)
+    assert (yard.states(evaluation)["infer"], yard.states(evaluation)["score ARC"]) == ("queued", "blocked")
+    yard.finish()
+    assert yard.evaluation(evaluation).average is not None
 
 
 def test_retry_of_a_score_that_cannot_use_its_sheet_has_that_benchmark_prepared_again(yard: Yard) -> None:

@@ -15,14 +15,16 @@ from orchestrator.lifecycle import (
     JobState,
     evaluation_state,
 )
-from orchestrator.wire import Stage
+from orchestrator.wire import FailureKind, Stage
 
-PAGE = (Path(__file__).parents[2] / "docs" / "life-cycle.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "life-cycle.md").read_text(encoding="utf-8")
+FAULTS = (DOCS / "faults.md").read_text(encoding="utf-8")
 
 
-def table(heading: str) -> list[list[str]]:
+def table(heading: str, page: str = PAGE) -> list[list[str]]:
     """The rows of the first table under a heading, without its head."""
-    section = PAGE.split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    section = page.split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
     rows = [line for line in section.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[2:]]
 
@@ -45,6 +47,25 @@ def test_the_page_gives_the_budgets_of_the_code() -> None:
     assert int(infrastructure[2]) == Budgets().infrastructure_retries + 1
     assert f"after {Budgets().first_pause_seconds:g} s" in PAGE
     assert f"up to {Budgets().longest_pause_seconds:g} s" in PAGE
+
+
+def test_the_operators_page_has_every_class_of_failure_and_which_is_tried_again() -> None:
+    rows = {row[0]: row[2] for row in table("Classes", FAULTS)}
+    assert set(rows) == {kind.value for kind in FailureKind}
+    assert {kind for kind, again in rows.items() if again == "yes"} == {kind.value for kind in TRANSIENT}
+
+
+def test_every_class_of_failure_is_given_by_some_code() -> None:
+    """Apart from the modules that only list them."""
+    lists = {"wire.py", "lifecycle.py", "errors.py", "breaker.py"}
+    sources = [
+        path.read_text(encoding="utf-8")
+        for folder in ("orchestrator", "workers")
+        for path in (DOCS.parent / folder).rglob("*.py")
+        if path.name not in lists
+    ]
+    given_by = {kind: sum(f"FailureKind.{kind.name}" in source for source in sources) for kind in FailureKind}
+    assert [kind for kind, count in given_by.items() if not count] == []
 
 
 def test_every_state_that_is_not_final_can_be_cancelled() -> None:

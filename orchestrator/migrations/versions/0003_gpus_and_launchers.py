@@ -28,6 +28,17 @@ def upgrade() -> None:
     op.create_index("job_turn", "job", ["state", "turn_at"], unique=False)
     op.add_column("worker", sa.Column("warm", sa.JSON(), nullable=True))
     op.create_table(
+        "health",
+        sa.Column("worker", sa.String(), nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("succeeded_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("failures", sa.JSON(), nullable=False),
+        sa.Column("held_back_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("times_held_back", sa.Integer(), nullable=False),
+        sa.Column("sentence", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("worker"),
+    )
+    op.create_table(
         "speed",
         sa.Column("engine", sa.String(length=32), nullable=False),
         sa.Column("device", sa.String(), nullable=False),
@@ -76,6 +87,7 @@ def downgrade() -> None:
     op.drop_table("launch")
     op.drop_table("cluster")
     op.drop_table("speed")
+    op.drop_table("health")
     op.drop_index("job_turn", table_name="job")
     for column in ("longest", "benchmarks_done", "refused_by", "turn_at"):
         op.drop_column("job", column)

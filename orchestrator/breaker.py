@@ -1,0 +1,179 @@
+"""Holds a worker back whose host seems to be sick: it gets no job for a while, then one at a time until one succeeds.
+
+A host is suspected when attempts of three different evaluations failed there in a row, by causes that a host can have,
+while another worker of its kind completed jobs in the meantime. Where nobody else completes anything, the cause is
+shared (the store, the Hub, the network) or cannot be told from a bad model: then nobody is held back, and the jobs' own
+pauses do. What fails again elsewhere was the job's fault and counts against no host. `orchestrator.jobs` and `updates`
+report to this module in the transaction of the move itself.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlmodel import Session, col, select
+
+from orchestrator import arrows
+from orchestrator.tables import Attempt, Health, Job
+from orchestrator.wire import FailureKind, Stage
+
+SUSPECT = frozenset(
+    {
+        FailureKind.DOWNLOAD,
+        FailureKind.ENGINE,
+        FailureKind.HARNESS,
+        FailureKind.NODE_LOST,
+        FailureKind.STORAGE,
+        FailureKind.TIMEOUT,
+    }
+)
+"""Failures that a host may be the cause of. Out of memory is not among them: whether a model fits is for the plan."""
+
+IN_A_ROW = 3
+"""Evaluations whose attempts must have failed, without one that succeeded in between."""
+
+FIRST_HOLD = timedelta(minutes=1)
+LONGEST_HOLD = timedelta(hours=1)
+
+SOON = timedelta(minutes=10)
+"""A host that was lost later than this after it got a job is one that is taken away now and then, not a sick one."""
+
+KEPT = 10
+"""Failures that are kept as evidence."""
+
+
+@dataclass(frozen=True)
+class Hold:
+    """No job until then, for the reason given."""
+
+    until: datetime
+    times: int
+    sentence: str
+
+
+def judge(failures: Sequence[dict[str, Any]], *, times: int, others: Sequence[str], now: datetime) -> Hold | None:
+    """Whether a worker with these failures in a row, held back so many times already, is to be held back. Pure.
+
+    `others` are workers of its kind that completed a job since the first of the failures.
+    """
+    evaluations = sorted({failure["evaluation"] for failure in failures})
+    if len(evaluations) < IN_A_ROW or not others:
+        return None
+    pause = min(FIRST_HOLD * 2 ** min(times, 30), LONGEST_HOLD)
+    listed = ", ".join(map(str, evaluations))
+    sentence = (
+        f"Held back until {now + pause:%Y-%m-%d %H:%M:%S} UTC: attempts of {len(evaluations)} evaluations ({listed}) "
+        f"failed here in a row, while {others[0]} completed its jobs. The last: {failures[-1]['sentence']}"
+    )
+    return Hold(now + pause, times + 1, sentence)
+
+
+def note_failure(
+    session: Session, job: Job, attempt: str, *, failure: FailureKind, sentence: str, now: datetime
+) -> None:
+    """An attempt has failed: count it against its worker, unless its job has failed so elsewhere, too."""
+    row = session.exec(select(Attempt).where(Attempt.id == attempt)).one()
+    elsewhere = session.exec(
+        select(Attempt.worker)
+        .where(
+            Attempt.job_id == job.id,
+            Attempt.worker != row.worker,
+            Attempt.failure == failure,
+            col(Attempt.outcome).in_(("failed", "expired")),
+        )
+        .distinct()
+    ).all()
+    found = _lock(session, {row.worker, *elsewhere}, own=row.worker, stage=job.stage)
+    for other in elsewhere:
+        if other in found:
+            _acquit(session, found[other], job)
+    if elsewhere or failure not in SUSPECT or _taken_away(row, failure, now=now):
+        return
+    health = found[row.worker]
+    failures = [*health.failures, _evidence(job, row, failure=failure, sentence=sentence, now=now)]
+    if failure is FailureKind.NODE_LOST and health.failures and health.failures[-1]["boot"] == row.boot:
+        # One loss of a host takes all its attempts with it: that is one sign, not several.
+        failures = health.failures
+    health.failures = failures[-KEPT:]
+    since = datetime.fromisoformat(health.failures[0]["at"])
+    others = _succeeding(session, health, since=since)
+    hold = judge(health.failures, times=health.times_held_back, others=others, now=now)
+    if hold is not None:
+        health.held_back_until, health.times_held_back, health.sentence = hold.until, hold.times, hold.sentence
+    session.add(health)
+    session.flush()
+
+
+def note_success(session: Session, job: Job, attempt: str, *, now: datetime) -> None:
+    """An attempt has completed: its host is sound."""
+    worker = session.exec(select(Attempt.worker).where(Attempt.id == attempt)).one()
+    health = _lock(session, {worker}, own=worker, stage=job.stage)[worker]
+    health.succeeded_at = now
+    _clear(session, health)
+
+
+def forgive(session: Session, worker: str) -> bool:
+    """An operator says that the host is sound; False when nothing was held against it."""
+    health = session.exec(select(Health).where(Health.worker == worker).with_for_update()).first()
+    if health is None or not health.failures:
+        return False
+    _clear(session, health)
+    return True
+
+
+def _clear(session: Session, health: Health) -> None:
+    health.failures, health.held_back_until, health.times_held_back, health.sentence = [], None, 0, ""
+    session.add(health)
+    session.flush()
+
+
+def _acquit(session: Session, health: Health, job: Job) -> None:
+    """The job failed on another host, too: it says nothing of this one."""
+    left = [failure for failure in health.failures if failure["job"] != job.id]
+    if len(left) == len(health.failures):
+        return
+    if len({failure["evaluation"] for failure in left}) < IN_A_ROW:
+        _clear(session, health)
+    health.failures = left
+    session.add(health)
+    session.flush()
+
+
+def _lock(session: Session, workers: Collection[str], *, own: str, stage: Stage) -> dict[str, Health]:
+    """These workers' rows, locked in the order of their names; the own one is made when there is none yet."""
+    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    kind = "engine" if stage is Stage.INFER else "harness"
+    values = {"worker": own, "kind": kind, "failures": [], "times_held_back": 0, "sentence": ""}
+    session.flush()
+    # Another control process may make it at the same moment.
+    session.connection().execute(insert(Health).values(**values).on_conflict_do_nothing())
+    statement = select(Health).where(col(Health.worker).in_(workers)).order_by(col(Health.worker)).with_for_update()
+    rows = session.exec(statement.execution_options(populate_existing=True)).all()
+    return {row.worker: row for row in rows}
+
+
+def _succeeding(session: Session, health: Health, *, since: datetime) -> list[str]:
+    """Other workers of its kind that completed a job since then."""
+    statement = select(Health.worker).where(
+        Health.kind == health.kind, Health.worker != health.worker, col(Health.succeeded_at) >= since
+    )
+    return list(session.exec(statement.order_by(col(Health.succeeded_at).desc()).limit(3)))
+
+
+def _taken_away(attempt: Attempt, failure: FailureKind, *, now: datetime) -> bool:
+    return failure is FailureKind.NODE_LOST and now - attempt.dispatched_at > SOON
+
+
+def _evidence(job: Job, attempt: Attempt, *, failure: FailureKind, sentence: str, now: datetime) -> dict[str, Any]:
+    return {
+        "attempt": attempt.id,
+        "evaluation": job.evaluation_id,
+        "job": job.id,
+        "stage": job.stage.value,
+        "boot": attempt.boot,
+        "failure": failure.value,
+        "sentence": arrows.clean(sentence)[:300],
+        "at": now.isoformat(),
+    }

@@ -1,0 +1,174 @@
+"""A host that fails everything is held back; a bad model, a store that is away and a single crash hold nobody back."""
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import Engine
+
+from orchestrator import breaker, db, jobs
+from orchestrator.tables import Health
+from orchestrator.wire import FailureKind, Order, Stage
+from tests.orchestrator.yard import Yard, make_suite
+
+SICK, SOUND = "engine-1", "engine-2"
+ENGINES = (SICK, SOUND)
+
+
+@pytest.fixture
+def yard(engine: Engine) -> Yard:
+    """One benchmark for each evaluation."""
+    return Yard(engine, suites={"small": make_suite("ARC")})
+
+
+def give(yard: Yard, worker: str) -> Order:
+    """A fresh evaluation's inference, given to this engine worker."""
+    yard.submit()
+    return give_next(yard, worker)
+
+
+def give_next(yard: Yard, worker: str) -> Order:
+    for other in ENGINES:
+        yard.beat(other, stopping=True)
+    yard.beat("harness-1", slots=4)
+    for order in yard.tick():
+        yard.complete(order)
+    yard.beat(worker)
+    yard.wait(1)
+    (order,) = yard.tick()
+    assert (order.work.stage, yard.sent[-1][0]) == (Stage.INFER, worker)
+    return order
+
+
+def fail(yard: Yard, worker: str, *, times: int = 1, kind: FailureKind = FailureKind.ENGINE) -> None:
+    """So many evaluations fail on a worker; those that would be tried again are cancelled."""
+    for _ in range(times):
+        order = give(yard, worker)
+        yard.fail(order, kind, "The engine died.")
+        if not yard.evaluation(order.evaluation).state.is_final:
+            yard.cancel(order.evaluation)
+
+
+def complete(yard: Yard, worker: str) -> None:
+    yard.complete(give(yard, worker))
+
+
+def health(yard: Yard, worker: str = SICK) -> Health:
+    with db.session(yard.engine, read_only=True) as session:
+        row = session.get(Health, worker)
+        assert row is not None
+        return row
+
+
+def test_a_host_is_held_back_when_three_evaluations_failed_in_a_row_while_another_host_succeeds(yard: Yard):
+    fail(yard, SICK, times=2)
+    complete(yard, SOUND)
+    assert health(yard).held_back_until is None
+    fail(yard, SICK)
+    found = health(yard)
+    assert found.held_back_until == yard.now + breaker.FIRST_HOLD
+    assert (
+        "attempts of 3 evaluations (1, 2, 4) failed here in a row, while engine-2 completed its jobs" in found.sentence
+    )
+    assert "The last: The engine died." in found.sentence
+    assert [one["evaluation"] for one in found.failures] == [1, 2, 4]
+    assert health(yard, SOUND).held_back_until is None
+
+
+def test_where_nobody_succeeds_nobody_is_held_back(yard: Yard):
+    fail(yard, SICK, times=5, kind=FailureKind.STORAGE)
+    assert health(yard).held_back_until is None
+
+
+def test_a_success_clears_what_was_held_against_a_host(yard: Yard):
+    fail(yard, SICK, times=2)
+    complete(yard, SOUND)
+    complete(yard, SICK)
+    assert health(yard).failures == []
+    fail(yard, SICK, times=2)
+    assert health(yard).held_back_until is None
+
+
+def test_several_failures_of_one_evaluation_are_one(yard: Yard):
+    order = give(yard, SICK)
+    complete(yard, SOUND)
+    for _ in range(2):
+        yard.fail(order, FailureKind.STORAGE)
+        yard.wait(600)
+        order = give_next(yard, SICK)
+    yard.fail(order, FailureKind.STORAGE)
+    assert len(health(yard).failures) == 3
+    assert health(yard).held_back_until is None
+
+
+def test_a_job_that_fails_so_on_another_host_too_counts_against_neither(yard: Yard):
+    fail(yard, SICK, times=2)
+    complete(yard, SOUND)
+    order = give(yard, SICK)
+    yard.fail(order, FailureKind.ENGINE)
+    assert health(yard).held_back_until is not None
+    yard.fail(give_next(yard, SOUND), FailureKind.ENGINE)
+    assert health(yard).held_back_until is None
+    assert [one["evaluation"] for one in health(yard).failures] == [1, 2]
+    assert health(yard, SOUND).failures == []
+
+
+def test_failures_that_are_the_models_count_against_no_host(yard: Yard):
+    fail(yard, SICK)
+    complete(yard, SOUND)
+    fail(yard, SICK, times=4, kind=FailureKind.INVALID_OUTPUT)
+    assert len(health(yard).failures) == 1
+
+
+def test_a_crash_that_takes_all_attempts_of_a_host_with_it_is_one_sign(yard: Yard):
+    for _ in range(4):
+        yard.submit()
+    yard.beat("harness-1", slots=4)
+    yard.beat("harness-2", stopping=True, slots=1)
+    assert len(yard.tick()) == 4
+    yard.beat("harness-1", slots=4, boot="second")
+    assert len(health(yard, "harness-1").failures) == 1
+
+
+def test_a_host_that_is_lost_after_long_work_is_not_sick(yard: Yard):
+    give(yard, SICK)
+    yard.wait(breaker.SOON.total_seconds() + 1)
+    yard.beat(SICK, boot="second")
+    assert health(yard).failures == []
+
+
+def test_each_hold_is_twice_as_long_as_the_one_before_and_none_longer_than_an_hour():
+    failures = [{"evaluation": number, "sentence": "It broke."} for number in range(3)]
+    now = Yard.now
+    holds = [breaker.judge(failures, times=times, others=[SOUND], now=now) for times in (0, 1, 5, 6, 1000)]
+    assert [hold and hold.until - now for hold in holds] == [
+        timedelta(minutes=minutes) for minutes in (1, 2, 32, 60, 60)
+    ]
+    assert [hold and hold.times for hold in holds] == [1, 2, 6, 7, 1001]
+
+
+def test_a_failure_after_the_hold_holds_it_back_again_for_longer(yard: Yard):
+    fail(yard, SICK, times=2)
+    complete(yard, SOUND)
+    fail(yard, SICK)
+    yard.wait(breaker.FIRST_HOLD.total_seconds() + 1)
+    fail(yard, SICK)
+    assert health(yard).held_back_until == yard.now + 2 * breaker.FIRST_HOLD
+
+
+def test_an_operator_may_say_that_a_host_is_sound(yard: Yard):
+    fail(yard, SICK, times=2)
+    complete(yard, SOUND)
+    fail(yard, SICK)
+    with db.session(yard.engine) as session:
+        assert breaker.forgive(session, SICK)
+        assert not breaker.forgive(session, "engine-9")
+    found = health(yard)
+    assert (found.held_back_until, found.times_held_back, found.failures, found.sentence) == (None, 0, [], "")
+
+
+def test_a_fault_of_the_hub_blames_no_host(yard: Yard):
+    order = give(yard, SICK)
+    with db.session(yard.engine) as session:
+        jobs.give_up(session, order.attempt, failure=FailureKind.HARNESS, sentence="The hub.", now=yard.now)
+    with db.session(yard.engine, read_only=True) as session:
+        assert session.get(Health, SICK) is None
