@@ -36,6 +36,7 @@ from orchestrator.wire import (
     Stage,
 )
 from workers.engine import openmp
+from workers.memory_kills import memory_kills
 
 PROGRAMS = {
     Stage.PREPARE: "workers.harness.prepare",
@@ -196,9 +197,9 @@ class Child:
             return failed(FailureKind(last["failure"]), last["sentence"], lasting=bool(last.get("lasting")))
         if self._asked_to_stop:
             return Outcome(exit_code, None, None, "Stopped as asked.", tail, True, sealed=self._sealed)
-        if exit_code == -signal.SIGKILL and memory_kills() > self._memory_kills:
-            sentence = f"The {self._stage} process was killed by the system, which ran out of memory."
-            return failed(FailureKind.OUT_OF_MEMORY, sentence)
+        kills = memory_kills()
+        if exit_code == -signal.SIGKILL and kills.number > self._memory_kills.number:
+            return failed(FailureKind.OUT_OF_MEMORY, kills.sentence(self._stage))
         if self._stage is not Stage.INFER and exit_code == -signal.SIGKILL:
             # Nothing that lm-eval does ends so: the host, or a person on it, took the process away.
             return failed(FailureKind.NODE_LOST, f"The {self._stage} process {_ending(exit_code)}.")
@@ -309,15 +310,6 @@ def child_environment(stage: Stage) -> dict[str, str]:
     if stage is Stage.INFER:
         environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     return environment
-
-
-def memory_kills(path: Path = Path("/proc/vmstat")) -> int:
-    """How many processes the kernel has killed for want of memory since this host started; 0 where it does not tell."""
-    with suppress(OSError, ValueError):
-        for line in path.read_text(encoding="ascii").splitlines():
-            if line.startswith("oom_kill "):
-                return int(line.split()[1])
-    return 0
 
 
 def log_tail(log: Path) -> str:

@@ -213,10 +213,3 @@ def test_a_servers_key_is_not_handed_on_with_the_engines_settings(monkeypatch: p
     assert child.child_environment(Stage.INFER).keys() & {"VLLM_API_KEY", "VLLM_LOGGING_LEVEL"} == {
         "VLLM_LOGGING_LEVEL"
     }
-
-
-def test_the_kernel_s_count_of_processes_killed_for_memory_is_read_where_it_is(tmp_path: Path):
-    counts = tmp_path / "vmstat"
-    counts.write_text("nr_free_pages 12\noom_kill 3\noom_kill_other 7\n")
-    assert child.memory_kills(counts) == 3
-    assert child.memory_kills(tmp_path / "nothing") == 0
