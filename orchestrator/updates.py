@@ -12,6 +12,7 @@ from sqlmodel import Session
 from orchestrator import arrows, breaker, evaluations, jobs, results
 from orchestrator.budgets import Budgets
 from orchestrator.errors import EvalyardError
+from orchestrator.speeds import note_speed
 from orchestrator.suites import Suite
 from orchestrator.tables import Job
 from orchestrator.wire import FailureKind, InferDone, PrepareDone, ScoreDone, Stage, Update
@@ -100,6 +101,8 @@ def _complete(
     if isinstance(done, InferDone):
         results.add_cost(session, job.evaluation_id)
         jobs.answer_again(session, job.evaluation_id, now=now)
+    # Last, as evaluations of one suite share the row.
+    note_speed(session, job, done, now=now)
 
 
 def _unexplained(stage: Stage) -> FailureKind:

@@ -15,6 +15,7 @@ from orchestrator import broker, db
 from orchestrator.artifacts import ArtifactStore
 from orchestrator.settings import HubSettings
 from orchestrator.suites import Suite, load_suites
+from orchestrator.wire import Mode
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,12 @@ class Hub:
             with suppress(broker.BrokerLost):
                 for attempt in attempts:
                     broker.request_stop(app, attempt, reason)
+
+    def tell_mode(self, worker: str, mode: Mode) -> None:
+        """Tell a worker what an operator wants of it; when it does not hear, control says it again."""
+        if self.settings.broker_url:
+            with suppress(broker.BrokerLost):
+                broker.leave_mode(broker.make_app(self.settings.broker_url, name="web"), worker, mode)
 
 
 def open_hub(settings: HubSettings) -> Hub:

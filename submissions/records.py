@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from orchestrator.lifecycle import EvaluationState, JobState
-from orchestrator.wire import EngineFamily, FailureKind, Precision, Spent, Stage
+from orchestrator.wire import EngineFamily, FailureKind, Gpu, Mode, Precision, Spent, Stage
 from submissions import words
 
 
@@ -212,6 +212,28 @@ class WorkerRecord(BaseModel):
     device: str | None
     last_heartbeat: datetime
     doing: list[str] = []
+    mode: Mode = Mode.OPEN
+    """What operators want of it."""
+    sentence: str = ""
+    """Why it takes no work now; empty when it does."""
+    slots: int = 0
+    """GPUs that it may use now, or stages that it runs at a time; none of a worker that is not open."""
+    until: datetime | None = None
+    """When its present window ends."""
+    gpus: list[Gpu] = []
+    """What its policy says of each GPU."""
+
+    @property
+    def takes(self) -> str:
+        """What it does now, in a few words."""
+        if self.doing:
+            return ", ".join(self.doing)
+        return self.sentence or "idle"
+
+
+class WorkerAnswer(BaseModel):
+    message: str
+    worker: WorkerRecord
 
 
 class QueueRecord(BaseModel):

@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import sys
+from types import FrameType
 from typing import IO, Any
 
 from celery import signals
@@ -21,12 +22,16 @@ from orchestrator.wire import EngineInfo
 from workers import tasks
 from workers.devices import Devices, names_of
 from workers.engine.info import EngineMissing, engine_info
+from workers.gpus import Gpus, GpusUnreadable, make_gpus
 from workers.heartbeat import HeartbeatThread
 from workers.hub_cache import HubCache
+from workers.idle_watch import IdleWatch
 from workers.prefetch import Prefetcher
 from workers.settings import WorkerSettings, WorkerSettingsError, read_worker_settings
 from workers.supervisor import Supervisor
+from workers.until_idle import UntilIdle
 from workers.weights import Weights
+from workers.windows import ALWAYS
 
 log = logging.getLogger("evalyard.worker")
 
@@ -40,12 +45,24 @@ def main(arguments: list[str] | None = None) -> int:
     given = _parse(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
-        settings = read_worker_settings(kind=given.kind, worker_name=given.name, worker_slots=given.slots)
+        settings = read_worker_settings(
+            kind=given.kind,
+            worker_name=given.name,
+            worker_slots=given.slots,
+            worker_until_idle_seconds=given.until_idle,
+        )
         engine = engine_info(settings.engine) if settings.worker_kind == "engine" else None
         store = artifacts.ArtifactStore(settings.artifacts_url)
         lock = _claim_scratch(settings)
         return _work(settings, engine, store, lock)
-    except (WorkerSettingsError, EngineMissing, CannotStart, artifacts.ArtifactError, broker.BrokerError) as error:
+    except (
+        WorkerSettingsError,
+        EngineMissing,
+        CannotStart,
+        GpusUnreadable,
+        artifacts.ArtifactError,
+        broker.BrokerError,
+    ) as error:
         print(f"evalyard worker: {error}", file=sys.stderr)
         return 1
 
@@ -54,10 +71,19 @@ def devices_of(settings: WorkerSettings, engine: EngineInfo | None) -> Devices |
     """What an engine worker gives out: each of its GPUs, or slots on a CPU; None for a harness worker."""
     if engine is None:
         return None
+    if settings.fake_gpus is not None:
+        return Devices(settings.worker_slots or len(make_gpus(settings.worker_gpus, visible=None).read()))
     if engine.device_type == "cpu":
         return Devices(settings.worker_slots or 1)
     names = names_of(engine, os.environ.get("CUDA_VISIBLE_DEVICES"))[: settings.worker_slots]
     return Devices(len(names), names=names)
+
+
+def gpus_of(settings: WorkerSettings, devices: Devices | None) -> Gpus | None:
+    """What tells of the worker's devices, where they are GPUs."""
+    if devices is None or not (devices.names or settings.fake_gpus):
+        return None
+    return make_gpus(settings.worker_gpus, visible=",".join(devices.names))
 
 
 def _work(settings: WorkerSettings, engine: EngineInfo | None, store: artifacts.ArtifactStore, lock: IO[bytes]) -> int:
@@ -75,8 +101,25 @@ def _work(settings: WorkerSettings, engine: EngineInfo | None, store: artifacts.
         engine = engine.model_copy(update={"device_count": slots})
     supervisor = Supervisor(settings, hub=tasks.BrokerHub(app), store=store, weights=weights, devices=devices)
     tasks.register(app, supervisor, weights)
+    watch = IdleWatch(
+        devices,
+        preempt=supervisor.preempt,
+        look=lambda: broker.read_mode(app, settings.name),
+        gpus=gpus_of(settings, devices),
+        policy=settings.gpu_policy,
+        windows=settings.windows if engine is not None else ALWAYS,
+        grace_seconds=settings.worker_grace_seconds,
+        pause_seconds=settings.worker_gpu_sample_seconds,
+        changed=supervisor.changed,
+    )
     heartbeat = HeartbeatThread(
-        app, supervisor, settings, engine=engine, weights=weights, on_deaf=lambda: os.kill(os.getpid(), signal.SIGTERM)
+        app,
+        supervisor,
+        settings,
+        engine=engine,
+        weights=weights,
+        standing=lambda: watch.standing,
+        on_deaf=lambda: os.kill(os.getpid(), signal.SIGTERM),
     )
     prefetcher = Prefetcher(
         weights,
@@ -85,17 +128,37 @@ def _work(settings: WorkerSettings, engine: EngineInfo | None, store: artifacts.
     )
     log.info("worker %s (%s) with %d slots starts", settings.name, settings.worker_kind, slots)
 
+    launched_for = settings.worker_until_idle_seconds
+    wanted_back = ["The cluster takes back the GPUs that it lent."] if launched_for is not None else []
+
+    def warned(number: int, frame: FrameType | None) -> None:
+        wanted_back.append("The host is about to take back its devices (SIGUSR1).")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def end_idle() -> None:
+        wanted_back.insert(0, "It has had nothing to do for a while.")
+        os.kill(os.getpid(), signal.SIGTERM)
+
     def give_back(**_: Any) -> None:
         prefetcher.stopping.set()
+        watch.stopping.set()
+        because = wanted_back[0] if wanted_back else "The worker is stopping."
+        log.info("worker %s gives back what it runs: %s", settings.name, because)
+        supervisor.preempt(range(devices.count if devices is not None else 0), because)
         supervisor.stopping.set()
         supervisor.changed.set()
         if devices is not None:
             devices.end_idle(range(devices.count))
 
     def announce(**_: Any) -> None:
+        signal.signal(signal.SIGUSR1, warned)  # Celery has set a handler of its own by now
+        watch.safe_step()
         heartbeat.start()
+        watch.start()
         if engine is not None:
             prefetcher.start()
+        if launched_for is not None:
+            UntilIdle(supervisor, launched_for, end=end_idle).start()
 
     # Celery keeps only weak references to receivers unless told otherwise.
     signals.worker_shutting_down.connect(give_back, weak=False)
@@ -117,6 +180,8 @@ def _work(settings: WorkerSettings, engine: EngineInfo | None, store: artifacts.
         heartbeat.end()
     if devices is not None:
         devices.close()
+    if launched_for is not None:
+        shutil.rmtree(settings.scratch, ignore_errors=True)  # no other worker will have this name
     lock.close()
     log.info("worker %s has ended", settings.name)
     return int(worker.exitcode or 0)
@@ -153,6 +218,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("kind", choices=("harness", "engine"), help="harness prepares and scores, engine infers")
     parser.add_argument("--name", help="unique name of this worker (default: host and kind)")
     parser.add_argument("--slots", type=int, help="stages at the same time (default 1; on GPUs their number)")
+    parser.add_argument(
+        "--until-idle", type=float, metavar="SECONDS", help="end after so long without work (for launched workers)"
+    )
     return parser.parse_args(arguments)
 
 

@@ -35,7 +35,9 @@ from orchestrator.wire import (
     Spent,
     Stage,
 )
+from workers.child_environment import child_environment
 from workers.engine import openmp
+from workers.log_tails import size_of, tail
 from workers.memory_kills import memory_kills
 
 PROGRAMS = {
@@ -44,21 +46,8 @@ PROGRAMS = {
     Stage.SCORE: "workers.harness.score",
 }
 
-ALLOWED_ENVIRONMENT = (
-    "PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "LOGNAME", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "LD_PRELOAD",
-    "PYTHONPATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
-    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
-    "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "NVIDIA_VISIBLE_DEVICES", "OMP_NUM_THREADS",
-    "HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE",
-    "TRANSFORMERS_OFFLINE", "XDG_CACHE_HOME",
-    "EVALYARD_DATASETS", "EVALYARD_CACHE",
-)  # fmt: skip
-"""Names a child may inherit, beside those that begin with `VLLM_`. Tokens and database addresses are not among them."""
-
-SECRETS = frozenset({"VLLM_API_KEY"})
-"""What begins with `VLLM_` and is a credential all the same."""
-
-LOG_TAIL_BYTES = 4096
+SEALING_SHARE = 0.9
+"""Of the grace, what a stage has to seal in. The rest is for the end of a killed one, whose GPU the driver clears."""
 
 _done: TypeAdapter[PrepareDone | InferDone | ScoreDone] = TypeAdapter(Done)
 
@@ -134,7 +123,7 @@ class Child:
             return False
         next_work = json.dumps({"work": str(write_work(work, out)), "out": str(out)})
         self._begin()
-        self._log_start = _size(self._log)
+        self._log_start = size_of(self._log)
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(next_work.encode() + b"\n")
@@ -164,11 +153,14 @@ class Child:
         return not self._ended
 
     def stop(self, grace_seconds: float) -> None:
-        """Ask it to seal and end; after the grace its whole process group is killed. Returns when it is gone."""
+        """Ask it to seal and end; its whole process group is killed in time to be gone when the grace is over.
+
+        Returns when it is gone.
+        """
         self._asked_to_stop = True
         with suppress(subprocess.TimeoutExpired):
             self._process.terminate()
-            self._process.wait(grace_seconds)
+            self._process.wait(grace_seconds * SEALING_SHARE)
         self.kill()
 
     def kill(self) -> None:
@@ -212,7 +204,7 @@ class Child:
 
     def log_tail(self) -> str:
         """The end of what it has written about the work at hand."""
-        return _tail(self._log, self._log_start)
+        return tail(self._log, self._log_start)
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
@@ -283,55 +275,6 @@ def write_work(work: PrepareWork | InferWork | ScoreWork, out: Path) -> Path:
     path = out.with_name(out.name + ".work.json")
     path.write_text(work.model_dump_json(indent=2), encoding="utf-8")
     return path
-
-
-def child_environment(stage: Stage) -> dict[str, str]:
-    """The environment of a stage program: allowed names only, no remote code, the Hub offline during inference."""
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if (name in ALLOWED_ENVIRONMENT or name.startswith("VLLM_")) and name not in SECRETS
-    }
-    environment |= {
-        "EVALYARD_SUPERVISED": "1",
-        "PYTHONUNBUFFERED": "1",
-        # `python -m` would import from the current folder first, and that may be a model's: its files are no code.
-        "PYTHONSAFEPATH": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        # A token that lies in the user's home is not a stage's to use.
-        "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
-        "VLLM_NO_USAGE_STATS": "1",
-        "DO_NOT_TRACK": "1",
-    }
-    # Where Evalyard runs from a checkout that is not installed, its packages are found beside this file.
-    root = str(Path(__file__).resolve().parent.parent)
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
-    if stage is Stage.INFER:
-        environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-    return environment
-
-
-def log_tail(log: Path) -> str:
-    """The last few kilobytes of a log, from the beginning of a line."""
-    if not log.exists():
-        return ""
-    with log.open("rb") as file:
-        return _tail(file, 0)
-
-
-def _tail(log: IO[bytes], start: int) -> str:
-    """The last few kilobytes of what was written from `start` on, from the beginning of a line."""
-    size = _size(log)
-    # Not by seeking: the place in the file is shared with the stage, and several threads may ask.
-    data = os.pread(log.fileno(), LOG_TAIL_BYTES, max(start, size - LOG_TAIL_BYTES))
-    if size - start > LOG_TAIL_BYTES:
-        data = data.partition(b"\n")[2]
-    return data.decode(errors="replace")
-
-
-def _size(log: IO[bytes]) -> int:
-    return os.fstat(log.fileno()).st_size
 
 
 def _ending(exit_code: int) -> str:

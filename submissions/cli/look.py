@@ -73,9 +73,13 @@ def queue(as_json: AsJson = False) -> None:
     answer("\nWorkers:" if found["workers"] else "\nNo worker has reported yet.")
     for worker in found["workers"]:
         state = "up" if worker["is_up"] else "down"
-        what = ", ".join(worker["doing"]) or "idle"
+        what = ", ".join(worker["doing"]) or worker["sentence"] or "idle"
+        if worker["doing"] and worker["sentence"]:
+            what += f" ({worker['sentence']})"
         detail = " ".join(filter(None, [worker["engine"], worker["device"]]))
         answer(f"  {worker['name']} ({worker['kind']}{', ' + detail if detail else ''}): {state}, {what}")
+        for gpu in worker["gpus"] if worker["is_up"] else ():
+            answer(f"    GPU {gpu['index']}: {gpu['sentence']}")
 
 
 @commands.command()

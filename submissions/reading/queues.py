@@ -7,6 +7,7 @@ from sqlmodel import Session, col, select
 
 from orchestrator.lifecycle import EvaluationState, JobState
 from orchestrator.tables import Attempt, Evaluation, Job, Submission, Worker
+from orchestrator.wire import Gpu, Mode
 from submissions.reading.evaluations import FINAL_STATES, as_records
 from submissions.reading.waiting import with_reasons
 from submissions.records import QueueRecord, WorkerRecord
@@ -45,18 +46,30 @@ def read_workers(session: Session, now: datetime) -> list[WorkerRecord]:
     for worker, job in held:
         what = f"{job.stage.value} {job.benchmark}".strip()
         doing[worker].append(f"{what} of evaluation {job.evaluation_id}")
-    return [
-        WorkerRecord(
-            name=worker.name,
-            kind=worker.kind,
-            is_up=now - worker.last_heartbeat < WORKER_IS_UP_FOR,
-            stopping=worker.stopping,
-            engine=f"{worker.engine_family.value} {worker.engine_version or ''}".strip()
-            if worker.engine_family
-            else None,
-            device=worker.device,
-            last_heartbeat=worker.last_heartbeat,
-            doing=doing[worker.name],
-        )
-        for worker in session.exec(select(Worker).order_by(col(Worker.kind), col(Worker.name)))
-    ]
+    listed = session.exec(select(Worker).order_by(col(Worker.kind), col(Worker.name)))
+    return [_worker(worker, doing[worker.name], now) for worker in listed]
+
+
+def read_worker(session: Session, name: str, *, now: datetime | None = None) -> WorkerRecord:
+    """One worker; it is there."""
+    return next(one for one in read_workers(session, now or datetime.now(UTC)) if one.name == name)
+
+
+def _worker(worker: Worker, doing: list[str], now: datetime) -> WorkerRecord:
+    engine = f"{worker.engine_family.value} {worker.engine_version or ''}".strip() if worker.engine_family else None
+    is_open = worker.mode is Mode.OPEN
+    return WorkerRecord(
+        name=worker.name,
+        kind=worker.kind,
+        is_up=now - worker.last_heartbeat < WORKER_IS_UP_FOR,
+        stopping=worker.stopping,
+        engine=engine,
+        device=worker.device,
+        last_heartbeat=worker.last_heartbeat,
+        doing=doing,
+        mode=worker.mode,
+        sentence=worker.sentence if is_open else f"{worker.mode.value} by an operator",
+        slots=worker.slots if is_open else 0,
+        until=worker.until,
+        gpus=[Gpu.model_validate(gpu) for gpu in worker.gpus or ()],
+    )

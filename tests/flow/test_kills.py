@@ -93,7 +93,7 @@ def test_a_worker_that_is_told_to_stop_gives_its_work_back_at_no_cost(fleet: Fle
     assert fleet.wait_for(evaluation).state is EvaluationState.FINISHED
     job = fleet.infer_job(evaluation)
     assert (job.model_failures, job.infrastructure_failures) == (0, 0)
-    assert fleet.infer_outcomes(evaluation) == ["released", "completed"]
+    assert fleet.infer_outcomes(evaluation) == ["preempted", "completed"]
     computed = fleet.computed(evaluation)
     assert computed.total() == len(computed)
 
