@@ -121,10 +121,10 @@ def _answer(
             case "phase":
                 tally.say(event["phase"])
             case "progress":
-                tally.stands(event["done"], event["total"])
+                tally.stands(one.work.slice_index, event["done"], event["total"])
             case "sealed" if event.get("file"):
                 keep(one.out / event["file"])
-                tally.sealed(int(event["count"]))
+                tally.sealed(one.work.slice_index, int(event["count"]))
 
     def run(work: InferWork) -> child.Outcome:
         # All begin with the same known answers, so that together they count each once.
@@ -141,14 +141,16 @@ def _answer(
 
 
 class _Tally:
-    """How far all slices are together. Each says how many it has sealed, and at its start what was there already."""
+    """How far all slices are together. Each says how much of its own part it has sealed, and at its start what was
+    there already.
+    """
 
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
         self._lock = threading.Lock()
         self._phase = "starting"
-        self._done = 0
-        self._total = 0
+        self._stand: dict[int, tuple[int, int]] = {}
+        """Of each slice: answered, of how many."""
         self.known = 0
         """Answered before any of them began."""
 
@@ -157,18 +159,20 @@ class _Tally:
             self._phase = phase
         self._tell(phase, 0, 0)
 
-    def sealed(self, count: int) -> None:
+    def sealed(self, slice_index: int, count: int) -> None:
         with self._lock:
-            self._done += count
+            done, total = self._stand.get(slice_index, (0, 0))
+            self._stand[slice_index] = (done + count, total)
 
-    def stands(self, done: int, total: int) -> None:
-        """One of them knows of so many answers: its own, and those that were there when it began."""
+    def stands(self, slice_index: int, done: int, total: int) -> None:
+        """One of them knows of so many answers in its part: its own, and those that were there when it began."""
         with self._lock:
-            if not self._total:
-                self.known = done
+            if slice_index not in self._stand:
+                self.known += done
             # More than was counted where one died before it could announce its last segment.
-            self._done, self._total = max(self._done, done), total
-            phase, done = self._phase, self._done
+            self._stand[slice_index] = (max(self._stand.get(slice_index, (0, 0))[0], done), total)
+            phase = self._phase
+            done, total = (sum(numbers) for numbers in zip(*self._stand.values(), strict=True))
         self._tell(phase, done, total)
 
 

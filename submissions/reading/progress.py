@@ -24,7 +24,7 @@ def progress_of(state: EvaluationState, jobs: Iterable[Job]) -> Progress:
         infer = by_stage[Stage.INFER]
         done, total = sum(job.requests_done for job in infer), sum(job.requests_total for job in infer)
         phase = next((job.phase for job in infer if job.phase), "")
-        if not total:
+        if not total or not (done or phase):
             return Progress(text=phase or ("starting" if any(job.state.is_held for job in infer) else ""))
         text = f"{done} of {total} requests answered"
         return Progress(done=done, total=total, text=f"{text}, {phase}" if phase and phase != "answering" else text)

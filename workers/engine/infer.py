@@ -181,13 +181,13 @@ def _start(work: InferWork, need: Need, stop: Stop) -> Engine:
 
 
 def _ledger(work: InferWork, sheets: dict[str, Path], out: Path) -> tuple[Ledger, int]:
-    """What is asked, less what sealed segments answer; those left in `out` by an earlier run of it count as well.
+    """What this slice is asked, less what sealed segments answer; those left in `out` by an earlier run count as well.
 
     Beside it how many of the answers are this attempt's own, from before it was started again.
     """
     ledger = Ledger(list(sheets))
     for position, sheet in enumerate(sheets.values()):
-        ledger.ask(position, request_ids(sheet))
+        ledger.ask(position, request_ids(sheet, slice_index=work.slice_index, slice_count=work.slice_count))
     own = 0
     for attempt, requests in answered([*map(Path, work.known), *segment_files(out)], identity_digest(work.identity)):
         count = ledger.seal(requests)

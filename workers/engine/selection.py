@@ -35,9 +35,12 @@ class _Id(msgspec.Struct):
 _ids = msgspec.json.Decoder(_Id)
 
 
-def request_ids(sheet: Path) -> Iterator[str]:
-    """The hashes of a sheet's requests, without decoding their tokens."""
-    return (_ids.decode(line).id for line in _lines(sheet))
+def request_ids(sheet: Path, *, slice_index: int = 0, slice_count: int = 1) -> Iterator[str]:
+    """The hashes of the requests of a slice of a sheet; of the whole sheet without decoding their tokens."""
+    if slice_count == 1:
+        return (_ids.decode(line).id for line in _lines(sheet))
+    requests = map(_requests.decode, _lines(sheet))
+    return (one.id for one in requests if in_slice(group_key(one), index=slice_index, count=slice_count))
 
 
 def group_key(request: Request) -> bytes:

@@ -35,6 +35,7 @@ def main(work: PrepareWork, out: Path) -> PrepareDone:
         requests=info.requests,
         documents=info.documents,
         truncated=info.truncated,
+        longest=info.longest,
         identity=info.identity,
         provenance=info.provenance,
     )
