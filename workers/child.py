@@ -37,7 +37,7 @@ from orchestrator.wire import (
 )
 from workers.child_environment import child_environment
 from workers.engine import openmp
-from workers.log_tails import size_of, tail
+from workers.log_tails import size_of, tail_of
 from workers.memory_kills import memory_kills
 
 PROGRAMS = {
@@ -204,7 +204,7 @@ class Child:
 
     def log_tail(self) -> str:
         """The end of what it has written about the work at hand."""
-        return tail(self._log, self._log_start)
+        return tail_of(self._log, self._log_start)
 
     def _listen(self) -> None:
         assert self._process.stdout is not None

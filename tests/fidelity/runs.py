@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.wire import Benchmark, EngineFamily, InferDone, Model, Precision
-from workers.child import log_tail
 from workers.pipeline import Plan, evaluate
 from workers.reference import launch
 from workers.reference.answers import read_samples
@@ -97,7 +96,7 @@ def by_lm_eval(scenario: Scenario, back_end: BackEnd, model: Path, folder: Path)
     try:
         done = launch.run(work, folder / "run", environment=environment)
     except launch.ReferenceFailed as failed:
-        raise AssertionError(f"{failed.sentence}\n{log_tail(failed.log)}") from failed
+        raise AssertionError(f"{failed.sentence}\n{failed.log.read_text(errors='replace')[-4096:]}") from failed
     return _read(Path(done.benchmarks[0].results))
 
 

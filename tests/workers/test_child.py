@@ -10,6 +10,7 @@ import pytest
 
 from orchestrator.wire import Benchmark, EngineFamily, FailureKind, InferWork, Model, Precision, PrepareWork, Stage
 from workers import child
+from workers.child_environment import child_environment
 
 WORK = InferWork(
     model=Model(name="org/model", revision="sha256-0", precision=Precision.FLOAT32),
@@ -210,6 +211,4 @@ def test_nothing_in_the_folder_that_it_is_started_from_is_imported(tmp_path: Pat
 def test_a_servers_key_is_not_handed_on_with_the_engines_settings(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("VLLM_API_KEY", "secret")
     monkeypatch.setenv("VLLM_LOGGING_LEVEL", "DEBUG")
-    assert child.child_environment(Stage.INFER).keys() & {"VLLM_API_KEY", "VLLM_LOGGING_LEVEL"} == {
-        "VLLM_LOGGING_LEVEL"
-    }
+    assert child_environment(Stage.INFER).keys() & {"VLLM_API_KEY", "VLLM_LOGGING_LEVEL"} == {"VLLM_LOGGING_LEVEL"}

@@ -12,7 +12,8 @@ from typing import Any
 
 from orchestrator.artifacts import slug
 from orchestrator.wire import Stage
-from workers.child import Child, child_environment
+from workers.child import Child
+from workers.child_environment import child_environment
 from workers.reference.records import ReferenceDone, ReferenceWork
 
 PROGRAM = "workers.reference.run"

@@ -10,6 +10,7 @@ import pytest
 from orchestrator.wire import FailureKind, InferDone, InferWork
 from tests.workers.engine.factories import generate, infer_work, letter_choice, responses_in, score, write_sheet
 from workers import child, segments
+from workers.child_environment import child_environment
 from workers.engine.ledger import Ledger
 from workers.engine.scripted import answer
 from workers.engine.sealer import Sealer
@@ -233,7 +234,7 @@ def test_the_stage_imports_no_engine_before_it_needs_one(tmp_path: Path) -> None
 
 
 def _path(first: Path) -> str:
-    return f"{first}:{child.child_environment(infer_work({}).stage)['PYTHONPATH']}"
+    return f"{first}:{child_environment(infer_work({}).stage)['PYTHONPATH']}"
 
 
 def test_each_segment_says_who_answered_and_how(tmp_path: Path) -> None:
