@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.footprint import USUAL_SHARE
-from orchestrator.wire import EngineFamily, EngineInfo, InferDone, InferWork
+from orchestrator.wire import EngineFamily, EngineInfo, FailureKind, InferDone, InferWork
 from workers import child, recovery
 from workers.devices import Devices
 from workers.engine.engine import Need
 from workers.engine.sizes import tensor_parallel_size
 from workers.engine.vllm_settings import context_length
 from workers.engine.weights import check_weights, read_config
-from workers.local_stage import done_of, log_of, run_child, segment_files
+from workers.local_stage import StageError, done_of, log_of, run_child, segment_files
 from workers.model_folders import whole_folder
 from workers.sheets import read_info
 from workers.stage import StageFailure
@@ -89,28 +89,25 @@ def infer(slices: Sequence[Slice], store: Path, tell: Tell, *, stopping: threadi
         StageError: a slice failed.
     """
     tally = _Tally(tell)
-    known = segment_files(store)
 
     def answer(one: Slice) -> InferDone:
-        return _answer(one, store, known, tally, stopping=stopping)
+        return _answer(one, store, tally, stopping=stopping)
 
     with ThreadPoolExecutor(len(slices)) as pool:
         running = [pool.submit(answer, one) for one in slices]
         try:
-            done = {future: future.result() for future in as_completed(running)}
-        except BaseException:
+            for future in as_completed(running):
+                future.result()
+        except BaseException as error:
             stopping.set()
             tally.say("stopping: what is computed is sealed")
             _wait_for_all(running)
-            raise
-    return _together([done[future] for future in running], reused=tally.known)
+            raise _cause(error, running) from None
+    return _together([future.result() for future in running])
 
 
-def _answer(
-    one: Slice, store: Path, known: tuple[str, ...], tally: "_Tally", *, stopping: threading.Event
-) -> InferDone:
+def _answer(one: Slice, store: Path, tally: "_Tally", *, stopping: threading.Event) -> InferDone:
     target = store / one.work.attempt
-    first = [known]
 
     def keep(segment: Path) -> None:
         target.mkdir(parents=True, exist_ok=True)
@@ -124,11 +121,9 @@ def _answer(
                 tally.stands(one.work.slice_index, event["done"], event["total"])
             case "sealed" if event.get("file"):
                 keep(one.out / event["file"])
-                tally.sealed(one.work.slice_index, int(event["count"]))
 
     def run(work: InferWork) -> child.Outcome:
-        # All begin with the same known answers, so that together they count each once.
-        work = work.model_copy(update={"known": first.pop() if first else segment_files(store)})
+        work = work.model_copy(update={"known": segment_files(store)})
         try:
             return run_child(work, one.out, listen, stopping=stopping, environment=one.environment)
         finally:
@@ -141,9 +136,7 @@ def _answer(
 
 
 class _Tally:
-    """How far all slices are together. Each says how much of its own part it has sealed, and at its start what was
-    there already.
-    """
+    """How far all slices are together: each says how much of its own part is answered."""
 
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
@@ -151,40 +144,28 @@ class _Tally:
         self._phase = "starting"
         self._stand: dict[int, tuple[int, int]] = {}
         """Of each slice: answered, of how many."""
-        self.known = 0
-        """Answered before any of them began."""
 
     def say(self, phase: str) -> None:
         with self._lock:
             self._phase = phase
-        self._tell(phase, 0, 0)
-
-    def sealed(self, slice_index: int, count: int) -> None:
-        with self._lock:
-            done, total = self._stand.get(slice_index, (0, 0))
-            self._stand[slice_index] = (done + count, total)
+            self._tell(phase, 0, 0)
 
     def stands(self, slice_index: int, done: int, total: int) -> None:
-        """One of them knows of so many answers in its part: its own, and those that were there when it began."""
         with self._lock:
-            if slice_index not in self._stand:
-                self.known += done
-            # More than was counted where one died before it could announce its last segment.
-            self._stand[slice_index] = (max(self._stand.get(slice_index, (0, 0))[0], done), total)
-            phase = self._phase
+            self._stand[slice_index] = (done, total)
             done, total = (sum(numbers) for numbers in zip(*self._stand.values(), strict=True))
-        self._tell(phase, done, total)
+            self._tell(self._phase, done, total)  # in here, so that it is told in the order in which it came
 
 
-def _together(parts: Sequence[InferDone], *, reused: int) -> InferDone:
-    """One record of slices that ran side by side: what they computed adds up, the time is that of the slowest."""
+def _together(parts: Sequence[InferDone]) -> InferDone:
+    """One record of slices that ran side by side: what they did adds up, the time is that of the slowest."""
     first = parts[0]
     if len(parts) == 1:
         return first
     return first.model_copy(
         update={
             "computed": sum(part.computed for part in parts),
-            "reused": reused,
+            "reused": sum(part.reused for part in parts),
             "seconds": max(part.seconds for part in parts),
             "total_seconds": max(part.total_seconds for part in parts),
             "tokens_computed": sum(part.tokens_computed for part in parts),
@@ -194,6 +175,14 @@ def _together(parts: Sequence[InferDone], *, reused: int) -> InferDone:
             "unanswered": tuple(one for part in parts for one in part.unanswered),
             "restarts": tuple(sentence for part in parts for sentence in part.restarts),
         }
+    )
+
+
+def _cause(first: BaseException, running: Sequence[Future[InferDone]]) -> BaseException:
+    """Why all ended: not that one was stopped because of another, which may be heard of first."""
+    errors = [first, *(error for future in running if (error := future.exception()) is not None)]
+    return next(
+        (one for one in errors if not (isinstance(one, StageError) and one.kind is FailureKind.CANCELLED)), first
     )
 
 

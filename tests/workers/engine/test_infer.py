@@ -192,15 +192,16 @@ def test_slices_together_answer_the_whole_sheet_once(tmp_path: Path) -> None:
     assert sorted(ids) == sorted(request.id for request in asked)
 
 
-def test_the_last_slice_knows_from_the_others_that_a_benchmark_is_done(tmp_path: Path) -> None:
+def test_a_slice_counts_its_own_part_and_says_when_that_of_a_benchmark_is_done(tmp_path: Path) -> None:
     sheet = write_sheet(tmp_path / "a", questions(20))
-    _, first = finish(infer_work({"ARC": sheet}, slice_index=0, slice_count=2), tmp_path / "s0")
-    known = tuple(str(path) for path in (tmp_path / "s0").glob("*.zst"))
-
-    _, second = finish(infer_work({"ARC": sheet}, slice_index=1, slice_count=2, known=known), tmp_path / "s1")
-
-    assert sealed(first)[-1]["benchmarks_done"] == []
-    assert sealed(second)[-1]["benchmarks_done"] == ["ARC"]
+    totals = []
+    for index in range(2):
+        _, events = finish(infer_work({"ARC": sheet}, slice_index=index, slice_count=2), tmp_path / f"s{index}")
+        assert sealed(events)[-1]["benchmarks_done"] == ["ARC"]
+        last = [event for event in events if event["event"] == "progress"][-1]
+        assert last["done"] == last["total"] == len(responses_in(tmp_path / f"s{index}"))
+        totals.append(last["total"])
+    assert sum(totals) == 80
 
 
 def test_a_token_beyond_the_embeddings_is_told_before_the_engine_sees_it(tmp_path: Path) -> None:
