@@ -11,6 +11,8 @@ from sqlalchemy import Engine
 
 from orchestrator import db
 from tests.postgres import PostgresUnavailable, Server, running_server
+from tests.services import processes_with
+from tests.slurm import Slurm, SlurmUnavailable, running_slurm
 
 MIGRATED = "migrated"
 """PostgreSQL database with Evalyard's tables and no rows: copied, which is faster than migrating for each test."""
@@ -75,3 +77,15 @@ def _migrate(url: str) -> None:
     engine = db.make_engine(url)
     db.migrate(engine)
     engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
+    """A real Slurm of two nodes with a fake GPU each; afterwards no process of it may be left."""
+    folder = tmp_path_factory.mktemp("slurm")
+    try:
+        with running_slurm(folder / "slurm", gpus=1) as made:
+            yield made
+    except SlurmUnavailable as error:
+        pytest.skip(f"NOT TESTED ON SLURM: {error}")
+    assert processes_with(str(folder)) == {}

@@ -52,8 +52,9 @@ SchedulerParameters=sched_interval=2,bf_interval=2,sched_min_interval=0
 KillWait=10
 ReturnToService=2
 GresTypes=gpu
-NodeName={nodes[0]} NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[0]} CPUs=8 RealMemory=8000 Gres=gpu:fake:{gpus}
-NodeName={nodes[1]} NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[1]} CPUs=8 RealMemory=8000 Gres=gpu:fake:{gpus}
+NodeName=DEFAULT CPUs=8 RealMemory=8000 Gres=gpu:fake:{gpus}
+NodeName={nodes[0]} NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[0]}
+NodeName={nodes[1]} NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[1]}
 PartitionName=main Nodes=ALL Default=YES PriorityTier=100 PreemptMode=OFF
 PartitionName=scavenger Nodes=ALL PriorityTier=1 PreemptMode=REQUEUE GraceTime={grace}
 """
@@ -129,10 +130,17 @@ class Slurm:
             f"== {path.name}\n{path.read_text(errors='replace')[-2000:]}" for path in sorted(self.folder.glob("*.log"))
         )
 
+    def cancel_all(self) -> None:
+        """End every job with its processes; returns once none is left."""
+        self.run("scancel", "--me", "--full", "--signal=KILL", check=False)
+        self.run("scancel", "--me", check=False)
+        wait_until(lambda: not self.run("squeue", "-h", check=False).strip(), "every job has ended", seconds=30)
+        wait_until(lambda: self.idle_nodes() == len(NODES), "both nodes are idle", seconds=30)
+
     def stop(self) -> None:
         """End every job with its processes, then every daemon."""
-        if self.processes:
-            self.run("scancel", "--user", getpass.getuser(), "--full", "--signal=KILL", check=False)
+        if len(self.processes) > len(NODES):
+            self.run("scancel", "--me", "--full", "--signal=KILL", check=False)
         for process in reversed(self.processes):  # the last daemon needs the first to say goodbye
             process.terminate()
             try:

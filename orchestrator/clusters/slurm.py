@@ -103,7 +103,9 @@ class Slurm:
             *settings.options,
         ]
         worker = [*settings.command, "engine", "--name", launch.worker]
-        done = self._start(["sbatch", *options, str(SCRIPT), *worker], environment)
+        # Celery renames its process, and where Slurm has no cgroups (proctrack/linuxproc) it does not find a process
+        # with a space in its name, and so never signals it.
+        done = self._start(["sbatch", *options, str(SCRIPT), *worker], {"NOSETPS": "1", **environment})
         if done.returncode:
             said = _said(done)
             if _is_away(said):
@@ -205,8 +207,8 @@ def _hindrance(config: Mapping[str, str], partition: Partition, *, settings: Slu
 
 def _said(done: subprocess.CompletedProcess[str]) -> str:
     """The last line of what a command complained of."""
-    lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
-    return lines[-1].strip()[:200]
+    lines = [line for text in (done.stdout, done.stderr) for line in text.splitlines() if line.strip()]
+    return lines[-1].strip()[:200] if lines else f"exit code {done.returncode}"
 
 
 def _is_away(said: str) -> bool:
