@@ -233,7 +233,7 @@ class Order(Frozen):
     job: int
     evaluation: int
     work: Work
-    devices: int = 1
+    devices: int = Field(default=1, ge=1)
     """GPUs that the attempt gets, the fewest of this worker's that hold the model; on a CPU 1."""
     lease_seconds: float
     timeout_seconds: float | None = None
