@@ -23,7 +23,7 @@ from orchestrator.clusters.launcher import start_launchers
 from orchestrator.dispatch import Dispatcher
 from orchestrator.errors import EvalyardError, SettingsError
 from orchestrator.forecasts import Forecaster
-from orchestrator.places import Policy
+from orchestrator.places import scheduling_policy
 from orchestrator.reaper import Listening, forget_workers, reap
 from orchestrator.settings import HubSettings, read_settings
 from orchestrator.suites import load_suites
@@ -119,7 +119,7 @@ def make_ticker(settings: HubSettings, *, now: datetime) -> Ticker:
     app = broker.make_app(settings.broker_url, name="evalyard-control")
     hub = Hub(app=app, engine=engine, suites=suites, lease=timedelta(seconds=settings.lease_seconds))
     register(hub)
-    policy = Policy(silent_after=timedelta(seconds=settings.lease_seconds / 2))
+    policy = scheduling_policy(settings)
     dispatcher = Dispatcher(
         engine=engine,
         suites=suites,

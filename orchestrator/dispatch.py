@@ -26,6 +26,7 @@ from orchestrator.results import Unscorable
 from orchestrator.room import Assignment
 from orchestrator.roster import DEFAULT_POLICY, load_queued, load_speeds, load_workers
 from orchestrator.scheduler import Round, plan_round
+from orchestrator.shares import first_within_share, share_of, within_share
 from orchestrator.slices import Split, split, splits
 from orchestrator.suites import Suite
 from orchestrator.wire import FailureKind, Order, Stage
@@ -77,6 +78,8 @@ class Dispatcher:
         """
         with db.session(self.engine, read_only=True) as session:
             everyone = load_workers(session)
+            share = share_of(everyone, self.policy, now)
+            everyone = within_share(everyone, share)
             speeds = load_speeds(session)
             queued: list[QueuedJob] = []
             more = False
@@ -93,7 +96,8 @@ class Dispatcher:
                 queued, workers = note_overlaps(session, load_queued(session, now=now), everyone)
             queued = self._give_up_hopeless(queued, workers, now=now)
             planned = plan_round(queued, workers, self.policy, now, speeds=speeds)
-        return planned, workers, speeds
+        kept = first_within_share(planned.assignments, planned.reserved, share)
+        return planned._replace(assignments=kept), workers, speeds
 
     def _free(self, workers: Iterable[WorkerView], now: datetime) -> list[tuple[tuple[Stage, ...], int]]:
         """Free slots of each kind of worker, with the stages that it takes."""

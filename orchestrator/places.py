@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
 from orchestrator.footprint import Footprint, fewest_devices
+from orchestrator.settings import HubSettings
 from orchestrator.wire import EngineFamily, Stage
 
 CPU_SHARE = 0.9
@@ -112,6 +113,13 @@ class Policy:
     slice_requests: int = 2000
     """The least requests of a slice where no speed was measured."""
     most_slices: int = 64
+    gpu_share: float = 1.0
+    """The largest part of all workers' GPUs that may be held: `orchestrator.shares`."""
+
+
+def scheduling_policy(settings: HubSettings) -> Policy:
+    """The policy of a hub with these settings."""
+    return Policy(silent_after=timedelta(seconds=settings.lease_seconds / 2), gpu_share=settings.gpu_share)
 
 
 class Pool(NamedTuple):

@@ -21,6 +21,7 @@ from orchestrator.orders import weights_revision
 from orchestrator.overlaps import note_overlaps
 from orchestrator.places import Policy, QueuedJob, WorkerView
 from orchestrator.reasons import Held, reasons
+from orchestrator.shares import share_of, within_share
 from orchestrator.tables import Attempt, Evaluation, Job, Speed, Submission, Worker
 from orchestrator.wire import Mode, Precision, Stage
 
@@ -120,8 +121,15 @@ def load_speeds(session: Session) -> Speeds:
 
 def waiting_reasons(session: Session, now: datetime, *, policy: Policy = DEFAULT_POLICY) -> dict[int, str]:
     """Why each queued job waits, by job id: for the queue page and `evalyard status`."""
-    queued, workers = note_overlaps(session, load_queued(session), load_workers(session))
-    return reasons(queued, workers, policy, now, speeds=load_speeds(session), held=load_held(session))
+    everyone = load_workers(session)
+    share = share_of(everyone, policy, now)
+    queued, workers = note_overlaps(session, load_queued(session), within_share(everyone, share))
+    found = reasons(queued, workers, policy, now, speeds=load_speeds(session), held=load_held(session))
+    if share is not None and not share.room:
+        for job in queued:
+            if job.stage is Stage.INFER:
+                found[job.id] = f"{found[job.id]} {share.sentence}"
+    return found
 
 
 def _jobs() -> Select[Any]:

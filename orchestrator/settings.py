@@ -55,6 +55,8 @@ class HubSettings(BaseSettings):
     clusters: Path | None = None
     """Clusters file: where the hub may launch workers by itself (docs/slurm.md, docs/kubernetes.md); `clusters.toml` in
     the data folder by default, if it is there."""
+    gpu_share: float = Field(default=1.0, gt=0, le=1)
+    """Largest part of all workers' GPUs that may be in use at a time: 0.5 leaves half of them."""
     hub_token: SecretStr | None = None
     """Read token for gated weights, never stored and in no message; `evalyard up` hands it to its workers."""
 

@@ -102,7 +102,7 @@ def list_evaluations(
 ) -> EvaluationList:
     with hub.reading() as session:
         found = evaluations.list_evaluations(
-            session, state=state, suite=suite, model=model, before=before, limit=limit + 1
+            session, state=state, suite=suite, model=model, before=before, limit=limit + 1, policy=hub.policy
         )
     more = len(found) > limit
     return EvaluationList(evaluations=found[:limit], next_before=found[limit - 1].id if more else None)
@@ -111,7 +111,7 @@ def list_evaluations(
 @router.get("/evaluations/{evaluation_id}", responses=FOUND, summary="One evaluation with everything known of it")
 def read_evaluation(evaluation_id: Id, hub: AHub) -> EvaluationDetail:
     with hub.reading() as session:
-        detail = details.read_detail(session, evaluation_id, suites=hub.suites)
+        detail = details.read_detail(session, evaluation_id, suites=hub.suites, policy=hub.policy)
     return detail
 
 
@@ -187,7 +187,7 @@ def read_samples(
 @router.get("/queue", summary="What runs, what waits, what failed lately, and the workers")
 def read_queue(hub: AHub) -> QueueRecord:
     with hub.reading() as session:
-        return queues.read_queue(session)
+        return queues.read_queue(session, policy=hub.policy)
 
 
 @router.get("/board", responses=FOUND, summary="The board of a suite, as JSON or CSV")

@@ -13,6 +13,7 @@ from sqlmodel import Session
 
 from orchestrator import broker, db
 from orchestrator.artifacts import ArtifactStore
+from orchestrator.places import Policy, scheduling_policy
 from orchestrator.settings import HubSettings
 from orchestrator.suites import Suite, load_suites
 from orchestrator.wire import Mode
@@ -26,6 +27,11 @@ class Hub:
     suites: Mapping[str, Suite]
     engine: Engine
     store: ArtifactStore
+
+    @property
+    def policy(self) -> Policy:
+        """The scheduler's, for what is said of those who wait."""
+        return scheduling_policy(self.settings)
 
     @property
     def scratch(self) -> Path:

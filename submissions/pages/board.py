@@ -47,7 +47,7 @@ def show_board(
         counts = suites.count_by_suite(session)
         chosen = find_suite(hub.suites, suite or suites.suite_to_show(session, hub.suites))
         board = read_board(session, chosen)
-        queue = queues.read_queue(session)
+        queue = queues.read_queue(session, policy=hub.policy)
     given = [(name, value) for name, value in request.query_params.multi_items() if value]
 
     def link(**changes: str | None) -> str:

@@ -18,7 +18,7 @@ router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 @router.get("/evaluations/{evaluation_id}")
 def show_evaluation(evaluation_id: Id, hub: AHub, existing: str = "", said: str = "") -> Response:
     with hub.reading() as session:
-        detail = details.read_detail(session, evaluation_id, suites=hub.suites)
+        detail = details.read_detail(session, evaluation_id, suites=hub.suites, policy=hub.policy)
     notices = {
         "existing": "An equal evaluation was there already: this is it. Nothing new was queued.",
         "retried": "What failed is queued again.",

@@ -64,7 +64,7 @@ def _form(hub: Hub, values: Mapping[str, str], *, faults: list[Fault], status: i
     for fault in faults:
         by_field.setdefault(fault.field, []).append(fault.sentence)
     with hub.reading() as session:
-        queue = queues.read_queue(session)
+        queue = queues.read_queue(session, policy=hub.policy)
     fields = set(SubmissionRequest.model_fields)
     return render(
         "submit.html",

@@ -1,10 +1,12 @@
 """Pages that list: the queue, the suites, the operations of the API."""
 
+from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request
 from starlette.responses import HTMLResponse, Response
 
+from orchestrator.clusters.verdicts import cluster_verdicts
 from orchestrator.suites import find_suite
 from submissions import api
 from submissions.bodies import body_fields
@@ -18,9 +20,10 @@ router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 @router.get("/queue")
 def show_queue(hub: AHub) -> Response:
     with hub.reading() as session:
-        queue = queues.read_queue(session)
-        latest = evaluations.list_evaluations(session, limit=20)
-    return render("queue.html", queue=queue, latest=[row for row in latest if row.state.is_final])
+        queue = queues.read_queue(session, policy=hub.policy)
+        latest = evaluations.list_evaluations(session, limit=20, policy=hub.policy)
+        launching = cluster_verdicts(session, datetime.now(UTC))
+    return render("queue.html", queue=queue, clusters=launching, latest=[row for row in latest if row.state.is_final])
 
 
 @router.get("/suites")

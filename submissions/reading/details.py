@@ -8,6 +8,8 @@ from sqlmodel import Session, col, select
 from orchestrator import results
 from orchestrator.errors import next_step
 from orchestrator.lifecycle import JobState
+from orchestrator.places import Policy
+from orchestrator.roster import DEFAULT_POLICY
 from orchestrator.suites import Suite
 from orchestrator.tables import Attempt, Event, Job, Score
 from orchestrator.wire import Stage
@@ -27,7 +29,9 @@ from submissions.records import (
 MOST_EVENTS = 300
 
 
-def read_detail(session: Session, evaluation_id: int, *, suites: Mapping[str, Suite]) -> EvaluationDetail:
+def read_detail(
+    session: Session, evaluation_id: int, *, suites: Mapping[str, Suite], policy: Policy = DEFAULT_POLICY
+) -> EvaluationDetail:
     """One evaluation with everything that is known of it.
 
     Raises:
@@ -44,7 +48,7 @@ def read_detail(session: Session, evaluation_id: int, *, suites: Mapping[str, Su
     suite = suites.get(evaluation.suite)
     attempts = results.attempts_of(session, jobs)
     infers = [job for job in jobs if job.stage is Stage.INFER]
-    record.waiting_because = waiting_because(session, record)
+    record.waiting_because = waiting_because(session, record, policy=policy)
     return EvaluationDetail(
         **record.model_dump(),
         base_revision=submission.base_revision,

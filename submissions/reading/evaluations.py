@@ -8,6 +8,8 @@ from sqlmodel import Session, col, select
 
 from orchestrator.errors import NotFound, next_step
 from orchestrator.lifecycle import EvaluationState
+from orchestrator.places import Policy
+from orchestrator.roster import DEFAULT_POLICY
 from orchestrator.tables import Evaluation, Job, Submission
 from submissions.reading.progress import next_jobs, progress_of
 from submissions.reading.waiting import with_reasons
@@ -24,6 +26,7 @@ def list_evaluations(
     model: str | None = None,
     before: int | None = None,
     limit: int = 50,
+    policy: Policy = DEFAULT_POLICY,
 ) -> list[EvaluationRecord]:
     """The latest evaluations first; `before` is the last id of the page before."""
     query = select(Evaluation, Submission).join(Submission, col(Submission.id) == col(Evaluation.submission_id))
@@ -36,7 +39,7 @@ def list_evaluations(
     if before is not None:
         query = query.where(col(Evaluation.id) < before)
     pairs = session.exec(query.order_by(col(Evaluation.id).desc()).limit(limit)).all()
-    return with_reasons(session, as_records(session, pairs), now=datetime.now(UTC))
+    return with_reasons(session, as_records(session, pairs), now=datetime.now(UTC), policy=policy)
 
 
 def read_evaluation(session: Session, evaluation_id: int) -> EvaluationRecord:

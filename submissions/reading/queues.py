@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 from sqlmodel import Session, col, select
 
 from orchestrator.lifecycle import EvaluationState, JobState
+from orchestrator.places import Policy
+from orchestrator.roster import DEFAULT_POLICY
 from orchestrator.tables import Attempt, Evaluation, Job, Submission, Worker
 from orchestrator.wire import Gpu, Mode
 from submissions.reading.evaluations import FINAL_STATES, as_records
@@ -16,7 +18,9 @@ WORKER_IS_UP_FOR = timedelta(seconds=30)
 """After its last heartbeat; workers send one every few seconds."""
 
 
-def read_queue(session: Session, *, now: datetime | None = None, most: int = 200) -> QueueRecord:
+def read_queue(
+    session: Session, *, now: datetime | None = None, most: int = 200, policy: Policy = DEFAULT_POLICY
+) -> QueueRecord:
     """What runs, what waits in its order, what failed lately, and who is there to do the work."""
     now = now or datetime.now(UTC)
     joined = select(Evaluation, Submission).join(Submission, col(Submission.id) == col(Evaluation.submission_id))
@@ -26,7 +30,7 @@ def read_queue(session: Session, *, now: datetime | None = None, most: int = 200
     failed_pairs = session.exec(
         joined.where(Evaluation.state == EvaluationState.FAILED).order_by(col(Evaluation.ended_at).desc()).limit(10)
     ).all()
-    unfinished = with_reasons(session, as_records(session, open_pairs), now=now)
+    unfinished = with_reasons(session, as_records(session, open_pairs), now=now, policy=policy)
     return QueueRecord(
         running=[record for record in unfinished if not record.is_waiting],
         waiting=[record for record in unfinished if record.is_waiting],

@@ -7,26 +7,31 @@ from datetime import UTC, datetime
 from sqlmodel import Session, col, select
 
 from orchestrator.lifecycle import JobState
-from orchestrator.roster import waiting_reasons
+from orchestrator.places import Policy
+from orchestrator.roster import DEFAULT_POLICY, waiting_reasons
 from orchestrator.tables import Job
 from submissions.reading.progress import next_jobs
 from submissions.records import EvaluationRecord
 
 
-def waiting_because(session: Session, record: EvaluationRecord, *, now: datetime | None = None) -> str:
+def waiting_because(
+    session: Session, record: EvaluationRecord, *, now: datetime | None = None, policy: Policy = DEFAULT_POLICY
+) -> str:
     """Why an evaluation does not move, in a sentence; empty when it does."""
-    return _waiting_because(session, [record.id], now=now or datetime.now(UTC)).get(record.id, "")
+    return _waiting_because(session, [record.id], now=now or datetime.now(UTC), policy=policy).get(record.id, "")
 
 
-def with_reasons(session: Session, records: list[EvaluationRecord], *, now: datetime) -> list[EvaluationRecord]:
+def with_reasons(
+    session: Session, records: list[EvaluationRecord], *, now: datetime, policy: Policy = DEFAULT_POLICY
+) -> list[EvaluationRecord]:
     """The records, those that wait with the reason."""
-    because = _waiting_because(session, [record.id for record in records if record.is_waiting], now=now)
+    because = _waiting_because(session, [record.id for record in records if record.is_waiting], now=now, policy=policy)
     for record in records:
         record.waiting_because = because.get(record.id, "")
     return records
 
 
-def _waiting_because(session: Session, evaluations: Sequence[int], *, now: datetime) -> dict[int, str]:
+def _waiting_because(session: Session, evaluations: Sequence[int], *, now: datetime, policy: Policy) -> dict[int, str]:
     """Why evaluations do not move, by id, as the scheduler sees it; those that move are not among them."""
     open_states = [JobState.QUEUED, JobState.DISPATCHED, JobState.RUNNING]
     jobs: dict[int, list[Job]] = defaultdict(list)
@@ -35,7 +40,7 @@ def _waiting_because(session: Session, evaluations: Sequence[int], *, now: datet
         jobs[job.evaluation_id].append(job)
     if not jobs:
         return {}
-    reasons = waiting_reasons(session, now)
+    reasons = waiting_reasons(session, now, policy=policy)
     found = {}
     for evaluation, unfinished in jobs.items():
         first = next_jobs(unfinished)
