@@ -133,17 +133,16 @@ class Attempt:
         if devices is None:
             return
         process, work = self._process, self.order.work
-        if process is None or not process.idle():
+        if process is None or not (ended_well and seconds and process.idle()) or self.reasons.devices_are_wanted():
+            if process is not None:
+                process.kill()
             devices.free(self.order.attempt)
-        elif not ended_well or seconds == 0 or self.reasons.devices_are_wanted():
-            process.kill()
-            devices.free(self.order.attempt)
-        else:
-            assert isinstance(work, InferWork)
-            engine = WarmEngine(process, engine_key(work, self.order.devices), work.model.revision)
-            devices.park(self.order.attempt, engine, seconds=seconds)
-            if self.reasons.devices_are_wanted():  # since a moment ago
-                devices.close((engine,))
+            return
+        assert isinstance(work, InferWork)
+        engine = WarmEngine(process, engine_key(work, self.order.devices), work.model.revision)
+        devices.park(self.order.attempt, engine, seconds=seconds)
+        if self.reasons.devices_are_wanted():  # since a moment ago
+            devices.close((engine,))
 
     def _fetch(self) -> inputs.AnyWork:
         """The order's work with local paths. A download cannot be interrupted: it is left behind when asked to stop."""
@@ -198,9 +197,10 @@ class Attempt:
             AttemptStopped, AttemptFailed: it was ended from here, and had nothing more to say.
         """
         self._tell_phase("starting")
-        warm, self._warm = self._warm, None
-        if warm is not None:
-            if warm.child.give(work, self._out):
+        if (warm := self._warm) is not None:
+            given = warm.child.give(work, self._out)
+            self._warm = None
+            if given:
                 log.info("attempt %s: its engine is up already", self.order.attempt)
                 outcome = self._listen(warm.child, segments)
                 if outcome.failure is None or warm.child.heard:

@@ -111,7 +111,7 @@ class Devices:
             self.close((engine,))
 
     def close(self, engines: Iterable[WarmEngine] | None = None) -> None:
-        """End idle engines, all of them by default; returns when their processes are gone. Others are left alone."""
+        """End idle engines, all of them by default; returns when those are gone that nobody else is ending."""
         with self._lock:
             wanted = None if engines is None else set(engines)
             held = [

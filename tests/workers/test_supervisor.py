@@ -160,7 +160,10 @@ def test_the_end_is_told_again_until_the_hub_hears_it(bench: Bench):
 
 def test_an_attempt_whose_lease_ended_unheard_stops_its_stage(bench: Bench):
     bench.hub.away.set()
-    bench.supervisor.run(bench.order("a1", settings=slow(0.5), lease_seconds=2.0))
+    running = bench.start(bench.order("a1", settings=slow(0.5), lease_seconds=2.0))
+    while not bench.answered():
+        bench.supervisor.heard(["a1"])
+    running.join()
     assert bench.hub.updates == []
     assert 0 < len(bench.answered()) < 40
 
