@@ -10,7 +10,7 @@ report to this module in the transaction of the move itself.
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
@@ -44,6 +44,14 @@ KEPT = 10
 """Failures that are kept as evidence."""
 
 
+class Standing(NamedTuple):
+    """How a worker stands that is held back, or was and has not succeeded since."""
+
+    held_back: bool
+    """It gets no job now; otherwise it is on trial, with one job at a time."""
+    sentence: str
+
+
 @dataclass(frozen=True)
 class Hold:
     """No job until then, for the reason given."""
@@ -64,10 +72,28 @@ def judge(failures: Sequence[dict[str, Any]], *, times: int, others: Sequence[st
     pause = min(FIRST_HOLD * 2 ** min(times, 30), LONGEST_HOLD)
     listed = ", ".join(map(str, evaluations))
     sentence = (
-        f"Held back until {now + pause:%Y-%m-%d %H:%M:%S} UTC: attempts of {len(evaluations)} evaluations ({listed}) "
+        f"held back until {now + pause:%Y-%m-%d %H:%M:%S} UTC: attempts of {len(evaluations)} evaluations ({listed}) "
         f"failed here in a row, while {others[0]} completed its jobs. The last: {failures[-1]['sentence']}"
     )
     return Hold(now + pause, times + 1, sentence)
+
+
+def standings(session: Session, *, now: datetime) -> dict[str, Standing]:
+    """The workers that are held back or on trial, by name; nothing is known against the others."""
+    found = {}
+    for health in session.exec(select(Health).where(Health.times_held_back > 0)):
+        held_back = health.held_back_until is not None and now < health.held_back_until
+        trial = f"on trial, with one job at a time until one completes. {health.sentence}"
+        found[health.worker] = Standing(held_back, health.sentence if held_back else trial)
+    return found
+
+
+def admits(session: Session, worker: str, *, holds: bool, now: datetime) -> bool:
+    """Whether the worker may be given a job beside what it holds."""
+    health = session.exec(select(Health).where(Health.worker == worker)).first()
+    if health is None or not health.times_held_back or health.held_back_until is None:
+        return True
+    return not holds and now >= health.held_back_until
 
 
 def note_failure(

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from sqlmodel import Session, col, func, select
 
-from orchestrator import arrows, evaluations
+from orchestrator import arrows, breaker, evaluations
 from orchestrator.lifecycle import JobState
 from orchestrator.tables import Attempt, Job, Worker
 from orchestrator.wire import Mode, Stage
@@ -47,6 +47,8 @@ def claim(
         )
     ).one()
     if worker is None or worker[1] != claim.boot or held + claim.devices > worker[0]:
+        return False
+    if not breaker.admits(session, claim.worker, holds=held > 0, now=now):
         return False
     evaluation = session.exec(select(Job.evaluation_id).where(Job.id == claim.job)).first()
     if evaluation is None:

@@ -77,7 +77,7 @@ class Dispatcher:
         are: what stands first may fit nowhere.
         """
         with db.session(self.engine, read_only=True) as session:
-            everyone = load_workers(session)
+            everyone = load_workers(session, now=now)
             share = share_of(everyone, self.policy, now)
             everyone = within_share(everyone, share)
             speeds = load_speeds(session)

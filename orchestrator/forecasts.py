@@ -50,7 +50,7 @@ class Forecaster:
         self.looked_at = now
         with db.session(self.engine, read_only=True) as session:
             models = load_coming(session)
-            workers = load_workers(session)
+            workers = load_workers(session, now=now)
         found = forecast([job for job, _ in models], workers, self.policy, now)
         by_job = {job.id: model for job, model in models}
         for worker, jobs in found.items():

@@ -5,13 +5,16 @@ It alone writes `Worker.mode`. A worker that is not open gets no job whether it 
 
 from sqlmodel import Session, col, select
 
+from orchestrator import breaker
 from orchestrator.errors import NotFound
 from orchestrator.tables import Worker
 from orchestrator.wire import Heartbeat, Mode
 
 
 def set_mode(session: Session, name: str, mode: Mode) -> Worker:
-    """Note what an operator wants of a worker. Tell the worker after the commit: `orchestrator.broker.leave_mode`.
+    """Note what an operator wants of a worker; to open it is to say that its host is sound, too.
+
+    Tell the worker after the commit: `orchestrator.broker.leave_mode`.
 
     Raises:
         NotFound: no worker of that name has reported.
@@ -22,6 +25,8 @@ def set_mode(session: Session, name: str, mode: Mode) -> Worker:
         there = f"Known are {', '.join(known)}." if known else "None has reported yet."
         raise NotFound(f"There is no worker '{name}'. {there}")
     worker.mode = mode
+    if mode is Mode.OPEN:
+        breaker.forgive(session, name)
     session.add(worker)
     session.flush()
     return worker

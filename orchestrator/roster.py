@@ -13,6 +13,7 @@ import sqlalchemy
 from sqlalchemy import Select, inspect
 from sqlmodel import Session, col, select
 
+from orchestrator import breaker
 from orchestrator.arrows import HELD
 from orchestrator.estimates import Measure, Speeds
 from orchestrator.footprint import Footprint, footprint
@@ -51,8 +52,9 @@ def load_queued(
     return [_as_queued(row, failed_on=failed_on, bound_to=bound_to, needs=needs) for row in rows]
 
 
-def load_workers(session: Session) -> list[WorkerView]:
+def load_workers(session: Session, *, now: datetime) -> list[WorkerView]:
     """Every known worker with the evaluations whose jobs it holds."""
+    standings = breaker.standings(session, now=now)
     holding: dict[str, list[int]] = defaultdict(list)
     used: dict[str, int] = defaultdict(int)
     held = (
@@ -68,7 +70,7 @@ def load_workers(session: Session) -> list[WorkerView]:
             name=row.name,
             boot=row.boot,
             kind=_kind(row.kind),
-            slots=row.slots if row.mode is Mode.OPEN else 0,
+            slots=_slots(row, standings.get(row.name), used=used[row.name]),
             last_heartbeat=row.last_heartbeat,
             engine=row.engine_family,
             device_type=row.device_type,
@@ -77,7 +79,7 @@ def load_workers(session: Session) -> list[WorkerView]:
             memory_bytes=row.memory_bytes,
             until=row.until,
             stopping=row.stopping,
-            sentence=row.sentence if row.mode is Mode.OPEN else f"{row.mode.value} by an operator",
+            sentence=why_closed(row, standings.get(row.name)),
             holding=tuple(holding[row.name]),
             used=used[row.name],
             weights=tuple(row.weights or ()),
@@ -85,6 +87,20 @@ def load_workers(session: Session) -> list[WorkerView]:
         )
         for row in session.exec(select(Worker))
     ]
+
+
+def why_closed(worker: Worker, standing: breaker.Standing | None) -> str:
+    """Why a worker takes no work, or less than it could; empty when it takes all it can."""
+    if worker.mode is not Mode.OPEN:
+        return f"{worker.mode.value} by an operator"
+    return standing.sentence if standing else worker.sentence
+
+
+def _slots(worker: Worker, standing: breaker.Standing | None, *, used: int) -> int:
+    """Slots that jobs may take: none of a closed worker, and one job's of one that is on trial."""
+    if worker.mode is not Mode.OPEN or (standing and standing.held_back):
+        return 0
+    return min(worker.slots, used) if standing and used else worker.slots
 
 
 def load_held(session: Session) -> list[Held]:
@@ -121,7 +137,7 @@ def load_speeds(session: Session) -> Speeds:
 
 def waiting_reasons(session: Session, now: datetime, *, policy: Policy = DEFAULT_POLICY) -> dict[int, str]:
     """Why each queued job waits, by job id: for the queue page and `evalyard status`."""
-    everyone = load_workers(session)
+    everyone = load_workers(session, now=now)
     share = share_of(everyone, policy, now)
     queued, workers = note_overlaps(session, load_queued(session), within_share(everyone, share))
     found = reasons(queued, workers, policy, now, speeds=load_speeds(session), held=load_held(session))

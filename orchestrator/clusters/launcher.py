@@ -89,7 +89,7 @@ class Launcher:
 
     def wanted(self, starting: int, *, now: datetime) -> int:
         with db.session(self.engine, read_only=True) as session:
-            queued, workers = note_overlaps(session, load_queued(session, now=now), load_workers(session))
+            queued, workers = note_overlaps(session, load_queued(session, now=now), load_workers(session, now=now))
         return count_wanted(
             queued,
             workers,

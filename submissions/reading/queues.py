@@ -5,9 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 from sqlmodel import Session, col, select
 
+from orchestrator import breaker
 from orchestrator.lifecycle import EvaluationState, JobState
 from orchestrator.places import Policy
-from orchestrator.roster import DEFAULT_POLICY
+from orchestrator.roster import DEFAULT_POLICY, why_closed
 from orchestrator.tables import Attempt, Evaluation, Job, Submission, Worker
 from orchestrator.wire import Gpu, Mode
 from submissions.reading.evaluations import FINAL_STATES, as_records
@@ -51,7 +52,8 @@ def read_workers(session: Session, now: datetime) -> list[WorkerRecord]:
         what = f"{job.stage.value} {job.benchmark}".strip()
         doing[worker].append(f"{what} of evaluation {job.evaluation_id}")
     listed = session.exec(select(Worker).order_by(col(Worker.kind), col(Worker.name)))
-    return [_worker(worker, doing[worker.name], now) for worker in listed]
+    standings = breaker.standings(session, now=now)
+    return [_worker(worker, doing[worker.name], standings.get(worker.name), now=now) for worker in listed]
 
 
 def read_worker(session: Session, name: str, *, now: datetime | None = None) -> WorkerRecord:
@@ -59,7 +61,7 @@ def read_worker(session: Session, name: str, *, now: datetime | None = None) -> 
     return next(one for one in read_workers(session, now or datetime.now(UTC)) if one.name == name)
 
 
-def _worker(worker: Worker, doing: list[str], now: datetime) -> WorkerRecord:
+def _worker(worker: Worker, doing: list[str], standing: breaker.Standing | None, *, now: datetime) -> WorkerRecord:
     engine = f"{worker.engine_family.value} {worker.engine_version or ''}".strip() if worker.engine_family else None
     is_open = worker.mode is Mode.OPEN
     return WorkerRecord(
@@ -72,8 +74,8 @@ def _worker(worker: Worker, doing: list[str], now: datetime) -> WorkerRecord:
         last_heartbeat=worker.last_heartbeat,
         doing=doing,
         mode=worker.mode,
-        sentence=worker.sentence if is_open else f"{worker.mode.value} by an operator",
-        slots=worker.slots if is_open else 0,
+        sentence=why_closed(worker, standing),
+        slots=worker.slots if is_open and not (standing and standing.held_back) else 0,
         until=worker.until,
         gpus=[Gpu.model_validate(gpu) for gpu in worker.gpus or ()],
     )

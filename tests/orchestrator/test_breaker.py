@@ -6,8 +6,10 @@ import pytest
 from sqlalchemy import Engine
 
 from orchestrator import breaker, db, jobs
+from orchestrator.modes import set_mode
+from orchestrator.roster import waiting_reasons
 from orchestrator.tables import Health
-from orchestrator.wire import FailureKind, Order, Stage
+from orchestrator.wire import FailureKind, Mode, Order, Stage
 from tests.orchestrator.yard import Yard, make_suite
 
 SICK, SOUND = "engine-1", "engine-2"
@@ -172,3 +174,54 @@ def test_a_fault_of_the_hub_blames_no_host(yard: Yard):
         jobs.give_up(session, order.attempt, failure=FailureKind.HARNESS, sentence="The hub.", now=yard.now)
     with db.session(yard.engine, read_only=True) as session:
         assert session.get(Health, SICK) is None
+
+
+def hold_back(yard: Yard) -> None:
+    fail(yard, SICK, times=2)
+    complete(yard, SOUND)
+    fail(yard, SICK)
+
+
+def test_a_host_that_is_held_back_gets_no_job_and_waiting_jobs_say_why(yard: Yard):
+    hold_back(yard)
+    evaluation = yard.submit()
+    yard.beat("harness-1", slots=4)
+    for order in yard.tick():
+        yard.complete(order)
+    yard.beat(SOUND, stopping=True)
+    yard.beat(SICK)
+    assert [order for order in yard.tick() if order.work.stage is Stage.INFER] == []
+    with db.session(yard.engine, read_only=True) as session:
+        reasons = waiting_reasons(session, yard.now)
+    sentence = reasons[yard.job(evaluation, Stage.INFER).id]
+    assert "held back until" in sentence
+    assert "attempts of 3 evaluations" in sentence
+    yard.wait(breaker.FIRST_HOLD.total_seconds())
+    yard.beat(SICK)
+    assert [order.evaluation for order in yard.tick() if order.work.stage is Stage.INFER] == [evaluation]
+
+
+def test_after_the_hold_a_host_is_on_trial_with_one_job_at_a_time(yard: Yard):
+    hold_back(yard)
+    for _ in range(2):
+        yard.submit()
+    yard.beat("harness-1", slots=4)
+    for order in yard.tick():
+        yard.complete(order)
+    yard.beat(SOUND, stopping=True)
+    yard.wait(breaker.FIRST_HOLD.total_seconds())
+    yard.beat(SICK, slots=2)
+    yard.beat("harness-1", stopping=True)
+    (trial,) = yard.tick()
+    assert yard.tick() == []
+    with db.session(yard.engine, read_only=True) as session:
+        assert breaker.standings(session, now=yard.now)[SICK].sentence.startswith("on trial, with one job at a time")
+    yard.complete(trial)
+    assert len(yard.tick()) == 1
+
+
+def test_an_operator_who_resumes_a_worker_clears_what_was_held_against_it(yard: Yard):
+    hold_back(yard)
+    with db.session(yard.engine) as session:
+        set_mode(session, SICK, Mode.OPEN)
+    assert health(yard).times_held_back == 0

@@ -185,4 +185,4 @@ def test_workers_long_gone_are_forgotten_unless_they_hold_a_job(yard: Yard) -> N
     with db.session(yard.engine, read_only=True) as session:
         from orchestrator.roster import load_workers
 
-        assert sorted(view.name for view in load_workers(session)) == ["engine-1", "harness-1"]
+        assert sorted(view.name for view in load_workers(session, now=yard.now)) == ["engine-1", "harness-1"]

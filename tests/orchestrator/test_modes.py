@@ -42,7 +42,7 @@ def test_a_worker_that_is_not_open_has_no_slots_before_it_heard_of_it(engine: En
         want(engine, mode)
         beat(engine, heartbeat(at=NOW + timedelta(seconds=1)))
         with db.session(engine, read_only=True) as session:
-            (worker,) = load_workers(session)
+            (worker,) = load_workers(session, now=NOW)
         found.append((worker.slots, worker.sentence))
     assert found == [(0, "drained by an operator"), (0, "paused by an operator"), (2, "")]
 

@@ -280,7 +280,7 @@ def test_a_worker_never_holds_more_devices_than_it_may_use(yard: Yard, devices: 
     yard.beat("engine-1", slots=2)
     with db.session(yard.engine, read_only=True) as session:
         queued = load_queued(session)
-        (view,) = [one for one in load_workers(session) if one.kind == "engine"]
+        (view,) = [one for one in load_workers(session, now=yard.now) if one.kind == "engine"]
     claimed = []
     for number, one in enumerate(queued):
         with db.session(yard.engine) as session:
