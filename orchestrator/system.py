@@ -22,6 +22,7 @@ from sqlalchemy import Engine
 from sqlmodel import col, select
 
 from orchestrator import db, valkey
+from orchestrator.clusters.config import read_hub_clusters
 from orchestrator.errors import EvalyardError
 from orchestrator.program import FIRST_SUBMISSION, program_for
 from orchestrator.services import Service, Services, log_tail
@@ -69,10 +70,12 @@ def up(
     `say` takes lines for people; `when_up` is called once everything answers.
 
     Raises:
-        CannotStart, SuiteError, DatabaseUnusable, ServiceGivenUp: with what to do next; nothing is left running.
+        CannotStart, SuiteError, SettingsError, DatabaseUnusable, ServiceGivenUp: with what to do next; nothing is left
+            running.
     """
     began = time.monotonic()
     load_suites(settings.suites)  # a mistake in a team's file is said before anything is made or started
+    read_hub_clusters(settings)
     stops = _Stops()
     with _hold(settings.data):
         settings = settings.model_copy(update={"port": _check_port(settings.host, settings.port)})

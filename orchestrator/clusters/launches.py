@@ -23,6 +23,9 @@ UNKNOWN_AFTER = timedelta(seconds=60)
 """A launch that the cluster does not know this long after it was asked did not reach it."""
 
 KEPT = timedelta(days=30)
+SHOWN = timedelta(hours=1)
+"""How long a launched worker is listed after its end; a job waits less long for a device that it saw last."""
+
 MOST_DEATHS = 50
 
 
@@ -126,6 +129,7 @@ def reconcile(session: Session, cluster: str, view: ClusterView, *, now: datetim
             row.up_at = now
         _follow(row, jobs.get(row.id), now=now)
         session.add(row)
+    _forget_ended(session, cluster, now=now)
     old = delete(Launch).where(col(Launch.cluster) == cluster, col(Launch.ended_at) < now - KEPT)
     session.connection().execute(old)
     session.flush()
@@ -177,6 +181,14 @@ def _heard(session: Session, workers: Sequence[str]) -> dict[str, Worker]:
     if not workers:
         return {}
     return {row.name: row for row in session.exec(select(Worker).where(col(Worker.name).in_(workers)))}
+
+
+def _forget_ended(session: Session, cluster: str, *, now: datetime) -> None:
+    """Workers that were launched and have ended: no other will have their names, and lists would fill with them."""
+    ended = select(Launch.worker).where(Launch.cluster == cluster, col(Launch.ended_at) < now - SHOWN)
+    open_attempt = select(Attempt.id).where(Attempt.worker == Worker.name, col(Attempt.ended_at).is_(None))
+    statement = delete(Worker).where(col(Worker.name).in_(ended), ~open_attempt.exists())
+    session.connection().execute(statement.execution_options(synchronize_session=False))
 
 
 def _adopt(session: Session, cluster: str, job: OwnJob, *, now: datetime) -> Launch:

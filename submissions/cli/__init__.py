@@ -11,7 +11,7 @@ import typer
 
 from orchestrator.artifacts import ArtifactError
 from orchestrator.errors import EvalyardError
-from submissions.cli import actions, look, submit, system, workers
+from submissions.cli import actions, clusters, look, submit, system, workers
 from submissions.cli.output import complain
 
 HELP = """Host your own Open LLM Leaderboard on GPUs that are otherwise idle.
@@ -26,7 +26,7 @@ Answers go to standard output, everything else to standard error. Exit code 0: d
 The server is found by EVALYARD_URL, or where `evalyard up` says it is.
 """
 
-GROUPS = (system.commands, submit.commands, look.commands, actions.commands, workers.commands)
+GROUPS = (system.commands, submit.commands, look.commands, actions.commands, workers.commands, clusters.commands)
 
 
 def make_app(*, everything: bool = True) -> typer.Typer:
