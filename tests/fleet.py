@@ -105,6 +105,8 @@ class Fleet:
     broker: Valkey
     lease_seconds: float = LEASE_SECONDS
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    worker_settings: dict[str, str] = field(default_factory=dict)
+    """Further settings of all workers, by the end of the variable's name: `GPUS`."""
     engine_settings: dict[str, Any] = field(default_factory=lambda: {"delay_seconds": DELAY_SECONDS, "batch": 4})
 
     def __post_init__(self) -> None:
@@ -142,7 +144,7 @@ class Fleet:
             "EVALYARD_WORKER_HEARTBEAT_SECONDS": "1",
             "EVALYARD_WORKER_SEAL_SECONDS": str(SEAL_SECONDS),
             "EVALYARD_WORKER_ENGINE_SETTINGS": json.dumps(self.engine_settings),
-        }
+        } | {f"EVALYARD_WORKER_{name}": value for name, value in self.worker_settings.items()}
         common = {
             "EVALYARD_BROKER_URL": self.broker.url,
             "EVALYARD_ARTIFACTS_URL": self.settings.artifacts_url,
