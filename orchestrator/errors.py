@@ -61,6 +61,16 @@ NEXT_STEPS: dict[FailureKind, str] = {
 }
 
 
-def next_step(kind: FailureKind) -> str:
+NEXT_STEPS_OF_A_FOLDER = NEXT_STEPS | {
+    FailureKind.CONFIG: "Add or mend config.json in the model's folder and submit it again.",
+    FailureKind.TOKENIZER: "Add the tokenizer's files to the model's folder and submit it again.",
+    FailureKind.CHAT_TEMPLATE: "Mend the chat template in the model's folder, or submit with --no-chat-template.",
+    FailureKind.REMOTE_CODE: "Submit a version that transformers loads without code of its own.",
+    FailureKind.WEIGHTS: "Put complete safetensors weights with their index into the folder and submit it again.",
+}
+"""Of a local folder, which has neither repository nor commits."""
+
+
+def next_step(kind: FailureKind, *, is_folder: bool = False) -> str:
     """The sentence that tells a submitter or an operator what to do after a failure of this kind."""
-    return NEXT_STEPS[kind]
+    return (NEXT_STEPS_OF_A_FOLDER if is_folder else NEXT_STEPS)[kind]

@@ -23,9 +23,9 @@ def program() -> str:
     python = Path(sys.executable)
     own = python.with_name("evalyard")
     if not own.exists():
-        return f"{_as_typed(python)} -m submissions.cli"
+        return f"{_program_as_typed(python)} -m submissions.cli"
     found = shutil.which("evalyard")
-    return "evalyard" if found and Path(found).samefile(own) else _as_typed(own)
+    return "evalyard" if found and Path(found).samefile(own) else _program_as_typed(own)
 
 
 def program_for(url: str, data: Path) -> str:
@@ -39,9 +39,19 @@ def default_data() -> Path:
     return Path(platformdirs.user_data_dir("evalyard", appauthor=False))
 
 
-def _as_typed(path: Path) -> str:
+def as_typed(path: Path) -> str:
+    """A file or folder as one would type it here: from the present folder where it lies in it, else from the root."""
+    return shlex.quote(_from_here(path.resolve()))
+
+
+def _program_as_typed(path: Path) -> str:
+    """The same for a program; a link to one stays that link, and a name alone would be looked for on PATH."""
+    text = _from_here(path)
+    return shlex.quote(text if "/" in text else f"./{text}")
+
+
+def _from_here(path: Path) -> str:
     """Relative where it lies below the present folder, as README and Makefile write it."""
     with suppress(OSError, ValueError):
         path = path.relative_to(Path.cwd())
-    text = str(path)
-    return shlex.quote(text if "/" in text else f"./{text}")
+    return str(path)

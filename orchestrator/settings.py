@@ -65,7 +65,7 @@ class HubSettings(BaseSettings):
     def _fill_in(cls, values: Any) -> Any:
         """Defaults that follow from the data folder."""
         data = Path(values.get("data") or platformdirs.user_data_dir("evalyard", appauthor=False))
-        data = data.expanduser().absolute()
+        data = data.expanduser().resolve()
         return values | {
             "data": data,
             "database_url": values.get("database_url") or f"sqlite:///{data / 'evalyard.db'}",

@@ -118,10 +118,10 @@ def read_evaluation(evaluation_id: Id, hub: AHub) -> EvaluationDetail:
 @router.post("/evaluations/{evaluation_id}/retry", responses=MOVED, summary="Queue again what failed")
 def retry(evaluation_id: Id, hub: AHub) -> Answer:
     with hub.writing() as session:
-        count = jobs.retry(session, evaluation_id, datetime.now(UTC))
+        jobs.retry(session, evaluation_id, datetime.now(UTC))
         row = evaluations.read_evaluation(session, evaluation_id)
-    plural = "" if count == 1 else "s"
-    return Answer(message=f"Queued {count} job{plural} of evaluation {evaluation_id} again.", evaluation=row)
+    message = f"Queued evaluation {evaluation_id} again: what failed is done anew, and what was computed is kept."
+    return Answer(message=message, evaluation=row)
 
 
 @router.post("/evaluations/{evaluation_id}/cancel", responses=MOVED, summary="Stop an evaluation for good")

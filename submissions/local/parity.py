@@ -18,21 +18,9 @@ from submissions.cli.output import answer_json, on_interrupt
 from submissions.local import parity_report
 from submissions.local import plan as plans
 from submissions.local import report as reports
+from submissions.local.asked import Asked, asking
 from submissions.local.engine_settings import read_engine_settings
-from submissions.local.options import (
-    ContextOption,
-    EngineOption,
-    JsonOption,
-    LimitOption,
-    ModelArgument,
-    PrecisionOption,
-    RevisionOption,
-    SettingsOption,
-    ShotsOption,
-    SuiteOption,
-    TasksOption,
-    TemplateOption,
-)
+from submissions.local.options import JsonOption, SettingsOption
 from workers import pipeline, sheets
 from workers.output import write_output
 from workers.reference import launch
@@ -70,12 +58,9 @@ class Compared:
 
 
 @commands.command()
+@asking
 def parity(
-    model: ModelArgument,
-    suite: SuiteOption = None,
-    tasks: TasksOption = None,
-    num_fewshot: ShotsOption = None,
-    limit: LimitOption = None,
+    asked: Asked,
     against: Annotated[
         Against | None,
         typer.Option(help="lm-eval's back end to compare with; by default the one whose rules the engine follows."),
@@ -87,11 +72,6 @@ def parity(
             file_okay=False,
         ),
     ] = None,
-    engine: EngineOption = None,
-    precision: PrecisionOption = "auto",
-    revision: RevisionOption = None,
-    chat_template: TemplateOption = None,
-    context_limit: ContextOption = None,
     engine_settings: SettingsOption = "{}",
     as_json: JsonOption = False,
 ) -> None:
@@ -110,15 +90,13 @@ def parity(
     evalyard parity ./my-model --suite demo --engine transformers --against lm-eval-hf
     """
     started = time.monotonic()
-    settings = read_settings(engine=engine)
+    settings = read_settings(engine=asked.engine)
     if settings.engine is EngineFamily.SCRIPTED:
         raise Refused("The scripted engine makes its answers up. Compare with --engine vllm or transformers.")
     against = against or (Against.LM_EVAL_VLLM if settings.engine.rules == "vllm" else Against.LM_EVAL_HF)
     given = read_engine_settings(engine_settings, settings.engine)
-    chosen = plans.choose_suite(settings, suite, tasks, num_fewshot)
-    accepted = plans.check(
-        settings, chosen, model=model, revision=revision, precision=precision, chat_template=chat_template, limit=limit
-    )
+    chosen = plans.choose_suite(settings, asked)
+    accepted = plans.check(settings, chosen, asked)
     if accepted.precision not in COMPARABLE:
         raise Refused(
             f"Precision {accepted.precision} cannot be compared: lm-eval's back ends quantise in their own ways. "
@@ -132,11 +110,11 @@ def parity(
         settings,
         accepted,
         folder=settings.data / "local" / "parity" / name,
-        context_limit=context_limit,
+        context_limit=asked.context_limit,
         engine_settings=given,
     )
     again = "What is computed is kept, but lm-eval's own run: run the same command again."
-    with on_interrupt(again), reports.in_sentences(), reports.Meter(quiet=as_json) as meter:
+    with on_interrupt(again), reports.in_sentences(plan.model), reports.Meter(quiet=as_json) as meter:
         run = pipeline.evaluate(plan, meter)
         work = reference_work(plan, run, against)
         references = launch.run_fresh(work, plan.folder / "reference", meter) if work.benchmarks else {}

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.program import as_typed
 from orchestrator.suites import Suite
 from submissions.cli.output import answer, answer_table, chat, complain
 from submissions.intake import Accepted
@@ -47,7 +48,7 @@ def print_end(
             f"{run.infer.computed:,} requests computed, {run.infer.reused:,} known already; {seconds:.1f} s in all, "
             f"{sum(one.reference.total_seconds for one in compared if one.reference):.1f} s of it lm-eval's."
         )
-    chat(f"Both runs' samples: {folder}")
+    chat(f"Both runs' samples: {as_typed(folder)}")
 
 
 def as_json_record(

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from orchestrator import suites
 from orchestrator.errors import Refused
 from orchestrator.narrator import telling
-from orchestrator.program import program
+from orchestrator.program import as_typed, program
 from orchestrator.settings import HubSettings
 from orchestrator.suites import Part, Suite, SuiteBenchmark
 from orchestrator.wire import EngineFamily, Model, PrepareWork
@@ -21,6 +21,7 @@ from submissions.cli.output import chat
 from submissions.cli.submit import model_address
 from submissions.faults import HubAway
 from submissions.intake import Accepted, examine
+from submissions.local.asked import Asked
 from submissions.problems import fault_of
 from submissions.request import SubmissionRequest
 from workers import pipeline, sheets
@@ -33,14 +34,14 @@ TASKS = "--tasks"
 """Name of the suite that `--tasks` makes up: one that no suite file may have."""
 
 
-def choose_suite(settings: HubSettings, suite: str | None, tasks: str | None, num_fewshot: int | None) -> Suite:
-    if (suite is None) == (tasks is None):
+def choose_suite(settings: HubSettings, asked: Asked) -> Suite:
+    if (asked.suite is None) == (asked.tasks is None):
         raise typer.BadParameter("Give either --suite or --tasks. `evalyard suites` lists the suites.")
-    if suite is not None:
-        if num_fewshot is not None:
+    if asked.suite is not None:
+        if asked.num_fewshot is not None:
             raise typer.BadParameter("A suite decides its shots itself. Use --num-fewshot with --tasks.")
-        return suites.find_suite(suites.load_suites(settings.suites), suite)
-    names = [name.strip() for name in (tasks or "").split(",") if name.strip()]
+        return suites.find_suite(suites.load_suites(settings.suites), asked.suite)
+    names = [name.strip() for name in (asked.tasks or "").split(",") if name.strip()]
     if not names:
         raise typer.BadParameter("--tasks names no task.")
     _refuse_unknown_tasks(names, suites.task_folders(settings.suites))
@@ -50,7 +51,9 @@ def choose_suite(settings: HubSettings, suite: str | None, tasks: str | None, nu
         title="Chosen tasks",
         harness="",
         benchmarks=tuple(
-            SuiteBenchmark(name=name, tasks=(name,), num_fewshot=num_fewshot, parts=(Part(task=name, metric="any"),))
+            SuiteBenchmark(
+                name=name, tasks=(name,), num_fewshot=asked.num_fewshot, parts=(Part(task=name, metric="any"),)
+            )
             for name in dict.fromkeys(names)
         ),
     )
@@ -71,37 +74,33 @@ def _refuse_unknown_tasks(names: list[str], folders: tuple[str, ...]) -> None:
 def check(
     settings: HubSettings,
     suite: Suite,
+    asked: Asked,
     *,
-    model: str,
-    revision: str | None,
-    precision: str,
-    chat_template: bool | None,
-    limit: int | None,
     weight_type: str = "original",
     base_model: str | None = None,
     has_gpu: bool | None = None,
 ) -> Accepted:
     """The model with everything resolved; `has_gpu` says whether it is computed on one, where that is known."""
-    asked = {
-        "model": model_address(model),
-        "revision": revision,
+    fields = {
+        "model": model_address(asked.model),
+        "revision": asked.revision,
         "weight_type": weight_type,
         "base_model": model_address(base_model) if base_model else None,
-        "precision": precision,
-        "chat_template": chat_template,
+        "precision": asked.precision,
+        "chat_template": asked.chat_template,
         "suite": suite.name,
-        "limit": limit,
+        "limit": asked.limit,
     }
     try:
-        request = SubmissionRequest.model_validate(asked)
+        request = SubmissionRequest.model_validate(fields)
     except ValidationError as error:
         raise Refused(" ".join(fault_of(detail).sentence for detail in error.errors())) from error
     try:
         return examine(settings, {suite.name: suite}, request=request, has_gpu=has_gpu)
     except HubAway as error:
         raise Refused(
-            f"{model} is no folder here, and the Hub does not answer, so it could not be checked. Check the name, give "
-            "the path of a local folder, or try again in a few minutes."
+            f"{asked.model} is no folder here, and the Hub does not answer, so it could not be checked. Check the "
+            "name, give the path of a local folder, or try again in a few minutes."
         ) from error
 
 
@@ -191,7 +190,8 @@ def read_sheets(folder: Path) -> dict[str, PrepareWork]:
             found[work.benchmark.name] = work
     if not found:
         raise Refused(
-            f"There are no sheets in {folder}. Make them: {program()} prepare MODEL --suite S --output {folder}"
+            f"There are no sheets in {as_typed(folder)}. "
+            f"Make them: {program()} prepare MODEL --suite S --output {as_typed(folder)}"
         )
     return found
 
@@ -212,4 +212,4 @@ def read_notes(folder: Path) -> list[str]:
 
 def refuse_present(folder: Path) -> None:
     if (folder / "sheets").exists():
-        raise Refused(f"{folder} holds sheets already. Choose a new folder for --output.")
+        raise Refused(f"{as_typed(folder)} holds sheets already. Choose a new folder for --output.")

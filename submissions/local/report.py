@@ -13,10 +13,10 @@ from orchestrator import suites
 from orchestrator.errors import Refused, next_step
 from orchestrator.narrator import Narrator, every_second
 from orchestrator.suites import Suite
-from orchestrator.wire import InferDone
+from orchestrator.wire import FailureKind, InferDone, Model
 from submissions.cli.output import answer_table, chat, complain
 from submissions.intake import Accepted
-from submissions.local.plan import TASKS
+from submissions.local.plan import TASKS, describe_model
 from workers import pipeline
 
 UNITS = {"prepare": "requests", "infer": "requests", "score": "benchmark", "lm-eval": "requests"}
@@ -86,12 +86,12 @@ class Meter:
 
 
 @contextmanager
-def in_sentences() -> Iterator[None]:
+def in_sentences(model: Model) -> Iterator[None]:
     """A stage that failed is told with its sentence, the next step and where its log is."""
     try:
         yield
     except pipeline.StageError as error:
-        raise Refused(f"{error.sentence} {next_step(error.kind)} Log: {error.log}") from error
+        raise Refused(f"{error.sentence} {_next_step(error.kind, model)} Log: {error.log}") from error
 
 
 def values_of(suite: Suite, run: pipeline.RunOutcome) -> dict[str, suites.BenchmarkValue]:
@@ -119,7 +119,7 @@ def print_report(
         answer_table(columns, rows, title=f"{accepted.model.name} · {accepted.suite.name} v{accepted.suite.version}")
     else:
         print_scores(run.benchmarks)
-    print_failures(run.benchmarks)
+    print_failures(run.benchmarks, describe_model(accepted))
     if run.infer is not None:
         chat(f"Requests: {in_words(run.infer)}; {seconds:.1f} s in all.")
         print_notes(run.infer.restarts)
@@ -166,12 +166,16 @@ def print_scores(outcomes: Sequence[pipeline.BenchmarkOutcome]) -> None:
         answer_table(columns, rows)
 
 
-def print_failures(outcomes: Sequence[pipeline.BenchmarkOutcome]) -> None:
+def print_failures(outcomes: Sequence[pipeline.BenchmarkOutcome], model: Model) -> None:
     for outcome in outcomes:
         if outcome.failure is not None:
-            complain(f"{outcome.benchmark} failed: {outcome.sentence} {next_step(outcome.failure)}")
+            complain(f"{outcome.benchmark} failed: {outcome.sentence} {_next_step(outcome.failure, model)}")
             if outcome.log is not None:
                 chat(f"  Log: {outcome.log}")
+
+
+def _next_step(kind: FailureKind, model: Model) -> str:
+    return next_step(kind, is_folder=model.folder is not None and "/" not in model.name)
 
 
 def as_json_record(
@@ -196,7 +200,7 @@ def as_json_record(
         "benchmarks": [outcome_json(outcome) for outcome in run.benchmarks],
         "inference": run.infer.model_dump(mode="json") if run.infer else None,
         "seconds": seconds,
-        "results_file": str(written) if written else None,
+        "results_file": str(written.resolve()) if written else None,
         "notes": list(notes),
     }
 

@@ -69,6 +69,7 @@ def show_board(
         smallest=min,
         largest=max,
         raw=show == "raw",
+        narrowed=sum(map(bool, (view.types, view.precisions, _size(min), _size(max), show == "raw"))),
         under_way=_under_way(queue, chosen.name, anywhere=not board.ranked),
         query=urlencode(_for_api(given, chosen.name)),
     )

@@ -14,7 +14,7 @@ from orchestrator.suites import Suite
 from orchestrator.tables import Attempt, Event, Job, Score
 from orchestrator.wire import Stage
 from submissions import words
-from submissions.reading.evaluations import as_records, find
+from submissions.reading.evaluations import as_records, find, is_folder
 from submissions.reading.waiting import waiting_because
 from submissions.records import (
     AttemptRecord,
@@ -55,7 +55,7 @@ def read_detail(
         base_folder=submission.base_folder,
         folder=submission.folder,
         submitter=submission.submitter,
-        benchmarks=_benchmarks(jobs, scores, suite=suite),
+        benchmarks=_benchmarks(jobs, scores, suite=suite, is_folder=is_folder(submission)),
         jobs=[_job_record(job, attempts[job.id or 0]) for job in jobs],
         cost=_cost(infers, attempts),
         events=[
@@ -66,7 +66,9 @@ def read_detail(
     )
 
 
-def _benchmarks(jobs: Sequence[Job], scores: Sequence[Score], *, suite: Suite | None) -> list[BenchmarkRecord]:
+def _benchmarks(
+    jobs: Sequence[Job], scores: Sequence[Score], *, suite: Suite | None, is_folder: bool
+) -> list[BenchmarkRecord]:
     described = {benchmark.name: benchmark.description for benchmark in suite.benchmarks} if suite else {}
     order = {name: position for position, name in enumerate(described)}
     by_benchmark: dict[str, dict[Stage, Job]] = defaultdict(dict)
@@ -88,7 +90,7 @@ def _benchmarks(jobs: Sequence[Job], scores: Sequence[Score], *, suite: Suite | 
                 state=last.state,
                 sentence=last.sentence if failed else "",
                 failure=last.failure if failed else None,
-                next_step=next_step(last.failure) if failed and last.failure else "",
+                next_step=next_step(last.failure, is_folder=is_folder) if failed and last.failure else "",
                 log_tail=logged if failed else "",
                 value=value.value if value else None,
                 raw=raw.value if raw else None,

@@ -104,7 +104,7 @@ def as_records(session: Session, pairs: Sequence[tuple[Evaluation, Submission]])
                 ahead=None if evaluation.state.is_final else sum(1 for other in earlier if other < evaluation.id),
                 failure=kind,
                 sentence=evaluation.sentence,
-                next_step=next_step(kind) if kind else "",
+                next_step=next_step(kind, is_folder=is_folder(submission)) if kind else "",
                 average=evaluation.average,
                 created_at=evaluation.created_at,
                 started_at=evaluation.started_at,
@@ -112,3 +112,8 @@ def as_records(session: Session, pairs: Sequence[tuple[Evaluation, Submission]])
             )
         )
     return records
+
+
+def is_folder(submission: Submission) -> bool:
+    """Whether it is a local folder, which goes by its last part; what a mirror has goes by its name on the Hub."""
+    return submission.folder is not None and "/" not in submission.model

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.program import default_data, program, program_for
+from orchestrator.program import as_typed, default_data, program, program_for
+from orchestrator.settings import read_settings
 from orchestrator.system import welcome
 
 
@@ -66,3 +67,22 @@ def test_another_terminal_is_told_an_address_that_it_would_not_find(environment:
 def test_the_welcome_ends_with_a_command_that_can_be_pasted(environment: Path, tmp_path: Path) -> None:
     last = welcome("http://127.0.0.1:8765", tmp_path)[-1]
     assert last.strip() == ".venv/bin/evalyard submit org/name --suite open-llm-v1 --limit 20 --wait"
+
+
+def test_a_folder_is_told_from_here_where_it_lies_here_and_from_the_root_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert as_typed(Path("../here/results")) == "results"
+    assert as_typed(tmp_path / "here" / "a b") == "'a b'"
+    assert as_typed(Path("../else/where")) == f"{tmp_path}/else/where"
+    assert as_typed(Path("..")) == str(tmp_path)
+    assert as_typed(Path()) == "."
+
+
+def test_the_data_folder_is_told_without_detours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    settings = read_settings(data=Path("../data"))
+    assert (settings.data, settings.database_url) == (tmp_path / "data", f"sqlite:///{tmp_path}/data/evalyard.db")

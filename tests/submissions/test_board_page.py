@@ -93,3 +93,11 @@ def test_an_applied_form_with_nothing_chosen_shows_every_row(hub: Hub, client: T
     assert "acme/b" in searched
     assert "acme/a" not in searched
     assert "1 of 2 ranked evaluations" in page(client, form.format("", "chat", "bfloat16")).text
+
+
+def test_filters_are_folded_away_unless_one_is_set(hub: Hub, client: TestClient) -> None:
+    with hub.writing() as session:
+        add_evaluation(session, hub.suites["demo"], values=DEMO)
+    assert '<details class="more"><summary>Filters</summary>' in client.get("/?suite=demo&q=acme").text
+    set_some = client.get("/?suite=demo&type=chat&min=1&precision=").text
+    assert '<details class="more" open><summary>Filters <span class="count">2</span></summary>' in set_some

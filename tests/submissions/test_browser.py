@@ -102,3 +102,18 @@ def test_the_form_is_used_with_the_keyboard_alone(browser: Browser, filled: str)
     assert "There is no folder /nowhere/at/all" in page.inner_text("#model-error")
     assert page.input_value("#model") == "/nowhere/at/all"
     page.close()
+
+
+def test_on_a_phone_the_board_begins_soon_and_on_a_desk_no_filter_is_hidden(browser: Browser, filled: str) -> None:
+    seen = {}
+    for width in (390, 1280):
+        page = browser.new_page(viewport={"width": width, "height": 900}, java_script_enabled=False)
+        page.goto(f"{filled}/?suite=open-llm-v2")
+        box = page.locator("table.board").first.bounding_box()
+        assert box is not None
+        seen[width] = (page.is_visible("select[name=type]"), box["y"] < 900)
+        if width == 390:
+            page.click(".more summary")
+            assert page.is_visible("select[name=type]")
+        page.close()
+    assert seen == {390: (False, True), 1280: (True, True)}

@@ -119,6 +119,9 @@ def test_a_number_that_is_none_is_told_in_our_words(alone: Command) -> None:
         ran = alone(*words)
         assert ran.code == 2
         assert "'x' is no whole number." in ran.err
+    ran = alone("up", "--port", "70000")
+    assert ran.code == 2
+    assert "70000 is too large; the most is 65535. Give a port such as 8765, or 0 for any that is free." in ran.err
 
 
 @pytest.mark.parametrize("words", [("board",), ("queue",), ("status",), ("submit", "org/name"), ("retry", "1")])
@@ -252,15 +255,19 @@ def test_suites_and_queue_have_a_form_for_people_and_one_for_scripts(evalyard: C
 
 def test_cancel_and_retry_act_or_say_why_not(hub: Hub, evalyard: Command, model: Path) -> None:
     evalyard("submit", str(model), "--suite", "demo")
+    assert evalyard("boost", "1", "--days", "-3").out == "Evaluation 1 counts as made 3 days later.\n"
     assert evalyard("retry", "1").code == 1
     assert "Cancelled evaluation 1." in evalyard("cancel", "1").out
     assert evalyard("cancel", "1").code == 1
     with hub.writing() as session:
         failed = add_evaluation(session, hub.suites["demo"], state=EvaluationState.FAILED)
     ran = evalyard("retry", str(failed.id))
-    assert (ran.code, "Queued" in ran.out) == (0, True)
+    again = "Queued evaluation 2 again: what failed is done anew, and what was computed is kept."
+    assert (ran.code, ran.out) == (0, f"{again}\n")
     with hub.writing() as session:
         jobs.cancel(session, failed.id or 0, datetime.now(UTC))
+        add_evaluation(session, hub.suites["demo"], model="acme/other", state=EvaluationState.FAILED)
+    assert evalyard("retry", "3", "--json").json["message"] == again.replace("2", "3")
 
 
 def test_reproduce_prints_a_script(hub: Hub, evalyard: Command) -> None:

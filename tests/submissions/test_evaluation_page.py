@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from urllib.parse import parse_qsl
 
+import pytest
 from sqlmodel import select
 from starlette.testclient import TestClient
 
@@ -132,13 +133,17 @@ def test_an_evaluation_without_one_benchmark_says_so_and_can_be_retried(hub: Hub
 
 
 def test_provenance_is_words_and_no_dump(hub: Hub, client: TestClient) -> None:
-    provenance = {"seed": None, "truncated": False, "gen_kwargs": {}, "identity": {"base": None, "quantised": True}}
+    provenance = {
+        "seed": None, "truncated": False, "gen_kwargs": {}, "identity": {"base": None, "quantised": True},
+        "attempts": [{"worker": "engine-1", "ended_at": None}, {"worker": "engine-2"}],
+    }  # fmt: skip
     with hub.writing() as session:
         add_evaluation(session, hub.suites["demo"], values=DEMO)
         for score in session.exec(select(Score).where(Score.metric == "value")):
             score.provenance = provenance
             session.add(score)
     found = page(client, "/evaluations/1").text
+    assert "attempts worker engine-1 ended_at none worker engine-2 gen kwargs none" in found
     assert "gen kwargs none identity base none quantised yes seed none truncated no" in found
     assert "False" not in found
 
@@ -181,3 +186,20 @@ def test_an_evaluation_that_nothing_disturbed_has_no_list_of_attempts(hub: Hub, 
     found = page(client, "/evaluations/1").text
     assert "devices were held for 2 min" in found
     assert "Attempts at" not in found
+
+
+@pytest.mark.parametrize(
+    ("folder", "model", "said"),
+    [
+        ("/models/tiny", "tiny", "Put complete safetensors weights with their index into the folder"),
+        ("/mirror/acme/tiny", "acme/tiny", "submit the new commit"),
+        (None, "acme/tiny", "submit the new commit"),
+    ],
+)
+def test_of_a_local_folder_no_commit_is_spoken_of(
+    hub: Hub, client: TestClient, folder: str | None, model: str, said: str
+) -> None:
+    with hub.writing() as session:
+        failed = {"state": EvaluationState.FAILED, "failure": FailureKind.WEIGHTS, "sentence": "A file is damaged."}
+        add_evaluation(session, hub.suites["demo"], model=model, folder=folder, **failed)
+    assert page(client, "/evaluations/1").text.count(said) == 2

@@ -53,9 +53,14 @@ def test_evaluate_gives_scores_and_lm_evals_files_and_answers_nothing_twice(
     assert second["benchmarks"] == first["benchmarks"]
 
 
-def test_the_stages_by_hand_give_what_evaluate_gives(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_stages_by_hand_give_what_evaluate_gives(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     sheets, responses = tmp_path / "sheets", tmp_path / "responses"
-    assert run("prepare", model, "--tasks", "demo_letters", "--limit", 6, "--output", sheets) == 0
+    assert run("prepare", model, "--tasks", "demo_letters", "--limit", 6, "--output", "../sheets") == 0
+    assert f"infer {sheets} --output RESPONSES" in capsys.readouterr().err
     impossible = ("--engine-settings", '{"no_such_setting": 1}')
     assert run("infer", sheets, "--output", responses, *impossible) == 1
     assert run("infer", sheets, "--output", responses) == 0

@@ -4,9 +4,11 @@ import json
 import shlex
 
 import pytest
+from sqlmodel import select
 from starlette.testclient import TestClient
 
-from orchestrator.wire import EngineFamily
+from orchestrator.tables import Score
+from orchestrator.wire import EngineFamily, Precision
 from submissions.context import Hub
 from tests.submissions.factories import DEMO, add_evaluation
 
@@ -69,3 +71,14 @@ def test_a_hostile_name_stays_one_word_of_the_script(hub: Hub, client: TestClien
     assert "reboot" not in words
     assert name in words[words.index("--model_args") + 1] or json.dumps(name)[1:-1] in words[5]
     assert not {"reboot", "reboot;", "rm"} & set(shlex.split(found["script"], comments=True))
+
+
+def test_quantised_weights_are_computed_in_the_type_that_the_identity_names(hub: Hub, client: TestClient) -> None:
+    with hub.writing() as session:
+        add_evaluation(session, hub.suites["demo"], values=DEMO, precision=Precision.GPTQ)
+        for score in session.exec(select(Score).where(Score.metric == "value")):
+            score.provenance = score.provenance | {"identity": {"dtype": "bfloat16", "device_type": "cuda"}}
+            session.add(score)
+    script = client.get("/api/v1/evaluations/1/reproduce").json()["script"]
+    assert "dtype=bfloat16" in script
+    assert "dtype=auto" not in script
