@@ -7,6 +7,7 @@ why, and a GPU of which nothing is known is never idle.
 
 import json
 import os
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ FIRST_PID_NAMESPACE = 0xEFFFFFFC
 """Inode of the host's own PID namespace, the same on every Linux (include/linux/proc_ns.h, PROC_PID_INIT_INO)."""
 
 MIG = "MIG-"
+
+ANSWER_SECONDS = 10.0
+"""A driver that takes longer for a reading is taken to hang; on a busy host it takes tens of milliseconds."""
 
 
 class GpusUnreadable(Exception):
@@ -69,7 +73,43 @@ def make_gpus(source: str, *, visible: str | None) -> Gpus:
     """The GPUs of `nvml`, or of `fake:PATH`; `visible` is CUDA_VISIBLE_DEVICES, None for all."""
     if source.startswith("fake:"):
         return FakeGpus(Path(source.removeprefix("fake:")))
-    return NvmlGpus(visible)
+    return PatientGpus(NvmlGpus(visible))
+
+
+class PatientGpus:
+    """GPUs of a driver that may hang: after some seconds without an answer they are unreadable, until it answers."""
+
+    def __init__(self, gpus: Gpus, *, seconds: float = ANSWER_SECONDS) -> None:
+        self._gpus = gpus
+        self._seconds = seconds
+        self._asked: threading.Thread | None = None
+        self._found: list[Sequence[Reading] | Exception] = []
+
+    def read(self) -> Sequence[Reading]:
+        if self._asked is not None and self._asked.is_alive():
+            self._asked.join(self._seconds)
+            if self._asked.is_alive():
+                raise GpusUnreadable(self._silent)
+        # What a late answer said is old by now: it is asked again.
+        self._found = []
+        self._asked = threading.Thread(target=self._ask, args=(self._found,), name="read-gpus", daemon=True)
+        self._asked.start()
+        self._asked.join(self._seconds)
+        if not self._found:
+            raise GpusUnreadable(self._silent)
+        if isinstance(self._found[0], Exception):
+            raise self._found[0]
+        return self._found[0]
+
+    def _ask(self, found: list[Sequence[Reading] | Exception]) -> None:
+        try:
+            found.append(self._gpus.read())
+        except Exception as error:
+            found.append(error)
+
+    @property
+    def _silent(self) -> str:
+        return f"the driver has not answered for {self._seconds:g} s. See dmesg; the host may need a restart"
 
 
 class FakeGpus:
@@ -111,6 +151,7 @@ class NvmlGpus:
         self._visible = None if visible is None else [name.strip() for name in visible.split(",")]
         self._sees_every_process = sees_every_process or is_in_first_pid_namespace
         self._nvml: Any = None
+        self._is_stale = False
 
     def read(self) -> list[Reading]:
         nvml = self._open()
@@ -121,8 +162,9 @@ class NvmlGpus:
         except nvml.NVMLError as error:
             self._close()
             raise GpusUnreadable(_sentence(nvml, error)) from error
+        self._is_stale = False
         readings = [self._read_one(nvml, index, name) for index, name in enumerate(names)]
-        if any(reading.fault for reading in readings):
+        if self._is_stale:
             self._close()
         return readings
 
@@ -163,6 +205,9 @@ class NvmlGpus:
             if not known["uuid"].startswith(MIG):
                 known["utilisation"] = float(nvml.nvmlDeviceGetUtilizationRates(handle).gpu)
         except nvml.NVMLError as error:
+            # Opening the library anew takes seconds, and mends none of these.
+            lasting = (nvml.NVMLError_GpuIsLost, nvml.NVMLError_NoPermission, nvml.NVMLError_NotSupported)
+            self._is_stale = self._is_stale or not isinstance(error, lasting)
             return Reading(index=index, name=known.get("name", name), fault=_sentence(nvml, error))
         except _Unfit as error:
             return Reading(index=index, name=known.get("name", name), fault=str(error))

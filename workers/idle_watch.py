@@ -75,6 +75,7 @@ class IdleWatch(threading.Thread):
         self._seen: dict[int, Seen] = {}
         self._groups: set[int] = set()
         self._warned: set[int] = set()
+        self._told: set[str] = set()
         self._failing_since: float | None = None
         self._standing = Standing(sentence="The worker has just started.")
         self._everything = range(devices.count if devices is not None else 0)
@@ -103,7 +104,7 @@ class IdleWatch(threading.Thread):
             now = self._now()
             self._failing_since = now if self._failing_since is None else self._failing_since
             if now - self._failing_since > BLIND_SECONDS:
-                self._preempt(self._everything, sentence)
+                self._clear(sentence)
 
     def step(self) -> None:
         """Look once, and act."""
@@ -141,12 +142,18 @@ class IdleWatch(threading.Thread):
         if closure is not None:
             self._withhold_all(closure.sentence)
             if not closure.is_gentle:
-                # Again at each look: an order may have been on its way.
-                self._preempt(self._everything, closure.sentence)
+                self._clear(closure.sentence)
         elif self._devices is not None:
             for index in self._everything:
                 self._devices.allow(index)
         return ()
+
+    def _clear(self, sentence: str) -> None:
+        """Give back what runs, each attempt once. Looked at again and again: an order may have been on its way."""
+        running = self._devices.attempts(self._everything) if self._devices is not None else None
+        if running is None or running - self._told:
+            self._preempt(self._everything, sentence)
+        self._told = running or set()
 
     def _watch_gpus(self, closure: Closure | None) -> tuple[Gpu, ...]:
         assert self._devices is not None

@@ -5,12 +5,14 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from workers.gpus import FakeGpus, GpuProcess, GpusUnreadable, NvmlGpus, Reading, make_gpus
+from tests.services import wait_until
+from workers.gpus import FakeGpus, GpuProcess, GpusUnreadable, NvmlGpus, PatientGpus, Reading, make_gpus
 
 GB = 10**9
 STUB = Path(__file__).parent / "nvml_stub.c"
@@ -157,3 +159,27 @@ def test_the_fake_reads_its_file_anew_each_time(tmp_path: Path) -> None:
     path.write_text('[{"colour": "red"}]')
     with pytest.raises(GpusUnreadable, match="colour"):
         gpus.read()
+
+
+def test_a_driver_that_hangs_makes_its_gpus_unreadable_until_it_answers() -> None:
+    hangs, asked = threading.Event(), []
+
+    class Hanging:
+        def read(self) -> list[Reading]:
+            asked.append(1)
+            hangs.wait(60)
+            return [Reading(0, memory_used=len(asked))]
+
+    gpus = PatientGpus(Hanging(), seconds=0.05)
+    for _ in range(3):
+        with pytest.raises(GpusUnreadable, match=r"has not answered for 0\.05 s"):
+            gpus.read()
+    assert len(asked) == 1, "it is not asked again while it hangs"
+    hangs.set()
+    wait_until(lambda: not gpus._asked.is_alive(), "it answers")
+    assert [one.memory_used for one in gpus.read()] == [2], "what it said late is old"
+
+
+def test_an_error_of_a_reading_is_raised_where_it_was_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(GpusUnreadable, match="cannot be read"):
+        PatientGpus(FakeGpus(tmp_path / "none.json")).read()

@@ -237,8 +237,17 @@ def test_on_a_cpu_windows_and_operators_are_obeyed_too(tmp_path: Path) -> None:
     yard = Yard(tmp_path, gpu_count=0, windows=read_windows("20:00-07:00", UTC))
     yard.look()
     assert (yard.devices.usable(), yard.watch.standing.gpus) == (0, ())
-    assert yard.preempted[0] == ((0,), "outside the window 20:00-07:00; opens Mon 20:00")
+    assert yard.preempted == [], "nothing runs"
     yard.wall += timedelta(hours=8)
+    yard.look()
+    assert yard.devices.usable() == 1
+    assert yard.devices.take("a1", 1) is not None
+    yard.wall += timedelta(hours=12)
+    yard.look()
+    yard.look()
+    assert yard.preempted == [((0,), "outside the window 20:00-07:00; opens Tue 20:00")], "it is told once"
+    yard.devices.free("a1")
+    yard.wall += timedelta(hours=12)
     yard.look()
     assert yard.devices.usable() == 1
     yard.wanted = Mode.DRAINED
@@ -265,6 +274,7 @@ def test_a_watch_that_fails_withholds_everything_and_soon_gives_it_back(
         def read(self) -> list[Any]:
             raise RuntimeError("a fault of our own")
 
+    assert yard.devices.take("a1", 2) is not None
     yard.watch._gpus = Broken()
     yard.watch.safe_step()
     assert (yard.devices.usable(), yard.preempted) == (0, [])
