@@ -127,9 +127,11 @@ def decide(
     shared = int(view.total * limits.most_share + 1e-9) // limits.gpus
     free = max(view.idle - limits.leave_free, 0) // limits.gpus
     coming = len(waiting)
+    # After a failure one is tried, and the next when that one was heard of.
+    at_once = MOST_AT_ONCE if not deaths.count else int(all(one.heard_at for one in staying))
     bounds = (
         (wanted, ""),
-        (1 if deaths.count else MOST_AT_ONCE, "one at a time after a failure" if deaths.count else "few at a time"),
+        (at_once, "one at a time after a failure" if deaths.count else "few at a time"),
         (limits.most_workers - held, f"{held} of {limits.most_workers} workers (most_workers) are there"),
         (
             shared - held,

@@ -106,7 +106,11 @@ def test_after_launches_that_came_to_nothing_one_is_tried_at_a_time_after_ever_l
     waiting = decision(deaths=deaths)
     assert waiting.launch == 0
     assert "failed to come up 2 times in a row: tried again in 1 s. Slurm says FAILED." in waiting.verdict
-    assert decision(deaths=replace(deaths, last_at=NOW - timedelta(seconds=120))).launch == 1
+    old = replace(deaths, last_at=NOW - timedelta(seconds=120))
+    assert decision(deaths=old).launch == 1
+    tried = decision(IDLE, launch(1, heard_at=None), deaths=old)
+    assert (tried.launch, "one at a time after a failure" in tried.verdict) == (0, True)
+    assert decision(IDLE, launch(1), deaths=old).launch == 1
     assert [pause_after(Deaths(count)) for count in (0, 1, 2, 7, 100)] == [
         timedelta(0), FIRST_PAUSE, 2 * FIRST_PAUSE, LONGEST_PAUSE, LONGEST_PAUSE,
     ]  # fmt: skip

@@ -102,6 +102,10 @@ class Place:
         with db.session(self.yard.engine, read_only=True) as session:
             return list(session.exec(select(Row).order_by(Row.asked_at, Row.id)))
 
+    def token(self) -> str:
+        with db.session(self.yard.engine, read_only=True) as session:
+            return session.exec(select(Cluster.token)).one()
+
     def verdict(self) -> ClusterVerdict:
         with db.session(self.yard.engine, read_only=True) as session:
             (found,) = cluster_verdicts(session, self.yard.now)
@@ -325,6 +329,5 @@ def test_the_token_of_a_cluster_is_made_once(place: Place):
     tokens = set()
     for _ in range(2):
         place.step(place.control(), 61)
-        with db.session(place.yard.engine, read_only=True) as session:
-            tokens.add(session.exec(select(Cluster.token)).one())
+        tokens.add(place.token())
     assert len(tokens) == 1

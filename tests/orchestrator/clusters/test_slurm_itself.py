@@ -1,14 +1,19 @@
 """The Slurm launcher against a real Slurm: what it sees, launches and cancels, beside jobs of others."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine
 
 from orchestrator.clusters.config import SlurmSettings
 from orchestrator.clusters.contract import ClusterAway, ClusterView, JobState, Launch, LaunchRefused, OwnJob
 from orchestrator.clusters.slurm import Slurm as Launching
+from orchestrator.settings import HubSettings
+from tests.orchestrator.clusters.test_launches import Crash, Place
+from tests.orchestrator.yard import Yard
 from tests.services import wait_until
 from tests.slurm import Slurm
 
@@ -23,7 +28,7 @@ def cluster(slurm: Slurm, tmp_path: Path) -> Iterator[Slurm]:
     slurm.cancel_all()
 
 
-def launcher(slurm: Slurm, tmp_path: Path, *, token: str = "ours", **more: Any) -> Launching:
+def settings(slurm: Slurm, tmp_path: Path, **more: Any) -> SlurmSettings:
     fields: dict[str, Any] = {
         "name": "lent",
         "partition": "scavenger",
@@ -34,7 +39,11 @@ def launcher(slurm: Slurm, tmp_path: Path, *, token: str = "ours", **more: Any) 
         "command": SLEEPS,
         "slurm_conf": slurm.environment["SLURM_CONF"],
     }
-    return Launching(SlurmSettings(**fields | more), token=token)
+    return SlurmSettings(**fields | more)
+
+
+def launcher(slurm: Slurm, tmp_path: Path, *, token: str = "ours", **more: Any) -> Launching:
+    return Launching(settings(slurm, tmp_path, **more), token=token)
 
 
 def own(found: ClusterView) -> OwnJob:
@@ -128,3 +137,32 @@ def test_variables_of_the_control_process_change_nothing(
     log = (tmp_path / "lent-0123456789.log").read_text()
     assert "TOLD=yes" in log
     assert "hunter2" not in log
+
+
+class CrashesOnceLaunched(Launching):
+    """The control process ends before it hears that Slurm took the job."""
+
+    def launch(self, launch: Launch, environment: Mapping[str, str]) -> str:
+        super().launch(launch, environment)
+        raise Crash
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_after_a_crash_a_job_is_found_by_its_mark_and_none_is_launched_twice(
+    cluster: Slurm, engine: Engine, tmp_path: Path
+):
+    hub = HubSettings(data=tmp_path, engine="scripted", broker_url="redis://broker:6379/0")
+    patient = settings(cluster, tmp_path, pending_timeout="1h", start_timeout="1h")
+    place = Place(Yard(engine, now=datetime.now(UTC)), hub, patient)
+    place.step(place.control())  # nothing waits: the cluster gets its token
+    place.queue(1)
+    crashing = place.control()
+    crashing.system = CrashesOnceLaunched(place.settings, token=place.token())
+    with pytest.raises(Crash):
+        place.step(crashing, 61)
+    assert [row.handle for row in place.rows()] == [None]
+    after = place.control()
+    after.system = None
+    assert place.step(after, 61).launch == 0
+    (handle,) = cluster.run("squeue", "-h", "-o", "%i").split()
+    assert [row.handle for row in place.rows()] == [handle]
