@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from orchestrator.wire import Mode
+from tests.services import wait_until
+from tests.workers.bench import Bench, slow
 from workers.devices import Devices
 from workers.gpus import FakeGpus, GpusUnreadable
 from workers.idle_watch import IdleWatch
@@ -288,3 +290,14 @@ def test_a_broken_file_of_fakes_is_no_reading(tmp_path: Path) -> None:
     (tmp_path / "gpus.json").write_text("[")
     with pytest.raises(GpusUnreadable):
         FakeGpus(tmp_path / "gpus.json").read()
+
+
+def test_a_worker_without_devices_gives_back_every_attempt_when_it_is_paused(bench: Bench) -> None:
+    watch = IdleWatch(None, preempt=bench.supervisor.preempt, look=lambda: Mode.PAUSED)
+    running = bench.start(bench.order("a1", settings=slow(0.2)))
+    wait_until(lambda: bench.answered(), "some responses are sealed")
+    watch.step()
+    running.join()
+    (update,) = bench.hub.updates[1:]
+    assert (update.event, update.preempted, update.sentence) == ("released", True, "paused by an operator")
+    assert watch.standing.sentence == "paused by an operator"

@@ -110,3 +110,9 @@ def test_by_default_only_idle_gpus_are_used(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("EVALYARD_WORKER_GPU_POLICY", "always")
     monkeypatch.setenv("EVALYARD_WORKER_GPUS_LEFT_FREE", "2")
     assert read_worker_settings(kind="engine").gpu_policy == GpuPolicy(is_always=True, left_free=2)
+
+
+def test_a_worker_that_a_launcher_started_has_its_gpus_to_itself_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch):
+    assert read_worker_settings(kind="engine", worker_until_idle_seconds=60.0).gpu_policy.is_always
+    monkeypatch.setenv("EVALYARD_WORKER_GPU_POLICY", "idle")
+    assert not read_worker_settings(kind="engine", worker_until_idle_seconds=60.0).gpu_policy.is_always
