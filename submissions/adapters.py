@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from orchestrator.wire import EngineFamily
-from submissions.hub import shown
+from submissions.words import shown
 
 WEIGHTS = "adapter_model.safetensors"
 

@@ -5,16 +5,15 @@ All of them are asked, so that a person sees everything at once. No check reads 
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from orchestrator.wire import EngineFamily, FailureKind, Precision
+from orchestrator.wire import FailureKind
 from submissions import adapters
+from submissions.case import Case
 from submissions.facts import PICKLES, TOKENIZER_FILES, ModelFacts
 from submissions.faults import Fault
-from submissions.hub import shown
+from submissions.precision import check_gpu, check_precision
+from submissions.words import shown
 
-BITSANDBYTES = (Precision.EIGHT_BIT, Precision.FOUR_BIT)
-FLOATING = (Precision.BFLOAT16, Precision.FLOAT16, Precision.FLOAT32)
 NOT_GENERATIVE = (
     "ForMaskedLM",
     "ForSequenceClassification",
@@ -23,50 +22,6 @@ NOT_GENERATIVE = (
     "ForImageClassification",
     "ForMultipleChoice",
 )
-
-
-@dataclass(frozen=True)
-class Case:
-    """A model as somebody wants it evaluated."""
-
-    model: ModelFacts
-    base: ModelFacts | None = None
-    """The base model of an adapter."""
-    precision: Precision | None = None
-    """None asks for `auto`."""
-    weight_type: str = "original"
-    chat_template: bool = False
-    engine: EngineFamily = EngineFamily.VLLM
-    has_gpu: bool | None = None
-    """Whether any engine worker has a GPU; None when no engine worker is known."""
-
-    @property
-    def is_adapter(self) -> bool:
-        return self.weight_type == "adapter"
-
-    @property
-    def holds_adapter(self) -> bool:
-        """Whether the repository is an adapter, whatever it was submitted as; some whole models keep one beside."""
-        return self.model.adapter_config is not None and (self.is_adapter or self.model.config is None)
-
-    @property
-    def objection(self) -> str | None:
-        """What stands against applying the adapter, whatever its base is."""
-        return adapters.objection(self.model.adapter_config or {}, self.engine) if self.holds_adapter else None
-
-    @property
-    def whole(self) -> ModelFacts | None:
-        """The model whose config counts: an adapter's base, else the model itself."""
-        return self.base if self.is_adapter else self.model
-
-    @property
-    def speaker(self) -> ModelFacts | None:
-        """The model whose tokenizer and chat template count: an adapter that was saved with one brings its own."""
-        return self.model if self.is_adapter and self.model.has_tokenizer else self.whole
-
-    @property
-    def whole_field(self) -> str:
-        return "base_model" if self.is_adapter else "model"
 
 
 Check = Callable[[Case], Fault | None]
@@ -84,18 +39,6 @@ def _for_folder(case: Case, fault: Fault) -> Fault:
         return fault
     sentence = fault.sentence.replace("submit the new commit", "submit the folder again")
     return fault._replace(sentence=sentence)
-
-
-def resolve_precision(case: Case) -> Precision:
-    """What `auto` means for these weights; a precision that was asked for stays."""
-    if case.precision is not None:
-        return case.precision
-    whole = case.whole or case.model
-    if whole.quantization_method == "gptq":
-        return Precision.GPTQ
-    if whole.quantization_method == "bitsandbytes":
-        return Precision.FOUR_BIT if _is_four_bit(whole) else Precision.EIGHT_BIT
-    return whole.config_precision or whole.weight_precision or Precision.BFLOAT16
 
 
 def check_adapter_kind(case: Case) -> Fault | None:
@@ -232,59 +175,6 @@ def check_base_weights(case: Case) -> Fault | None:
     return _check_weights(case.base, field="base_model") if case.is_adapter and case.base else None
 
 
-def check_precision(case: Case) -> Fault | None:
-    """A precision is what the weights can be loaded as: quantised ones as they are, bfloat16 never as float16."""
-    whole, asked = case.whole, case.precision
-    if whole is None or whole.config is None or asked is None:
-        return None
-    method = whole.quantization_method
-    if asked is Precision.GPTQ and method != "gptq":
-        stored = f"they are quantised with {shown(method)}" if method else "config.json has no quantization_config"
-        return _precision(f"The weights of {whole.name} are not GPTQ: {stored}. Choose precision 'auto'.")
-    if asked is not Precision.GPTQ and method == "gptq":
-        return _precision(f"The weights of {whole.name} are GPTQ. Choose precision 'gptq' or 'auto'.")
-    if asked in BITSANDBYTES and method == "bitsandbytes":
-        stored_as = Precision.FOUR_BIT if _is_four_bit(whole) else Precision.EIGHT_BIT
-        if stored_as is not asked:
-            return _precision(f"The weights of {whole.name} are stored in {stored_as}. Choose that, or 'auto'.")
-        return None
-    if asked in BITSANDBYTES and method:
-        return _precision(
-            f"The weights of {whole.name} are quantised with {shown(method)} already and cannot become {asked}. "
-            "Choose precision 'auto'."
-        )
-    if asked is Precision.EIGHT_BIT and case.engine is EngineFamily.VLLM and not method:
-        others = "'bfloat16' or 'auto'" if case.has_gpu is False else "'4bit' (on a GPU), 'bfloat16' or 'auto'"
-        return _precision(
-            f"vLLM loads 8-bit weights only where the repository holds them, and those of {whole.name} are not "
-            f"quantised. Choose {others}."
-        )
-    if asked in FLOATING and method == "bitsandbytes":
-        return _precision(f"The weights of {whole.name} are quantised with bitsandbytes. Choose precision 'auto'.")
-    stored_in = whole.weight_precision or whole.config_precision
-    if asked is Precision.FLOAT16 and stored_in is Precision.BFLOAT16 and not method:
-        return _precision(
-            f"The weights of {whole.name} are bfloat16, and float16 cannot hold their range (answers become NaN). "
-            "Choose 'bfloat16', 'float32' or 'auto'."
-        )
-    return None
-
-
-def check_gpu(case: Case) -> Fault | None:
-    """vLLM computes with bitsandbytes weights on GPUs alone. Said here, before anybody waits for such a worker."""
-    if case.has_gpu is not False or case.engine is not EngineFamily.VLLM or check_precision(case) is not None:
-        return None
-    needed = resolve_precision(case)
-    if needed not in BITSANDBYTES:
-        return None
-    stored = case.whole is not None and case.whole.quantization_method == "bitsandbytes"
-    other = "Submit the unquantised weights" if stored else "Choose 'bfloat16', 'float32' or 'auto'"
-    return _precision(
-        f"{needed} needs an engine worker with a GPU, and none here has one. {other}, or connect such a worker and "
-        "submit again."
-    )
-
-
 def check_chat_template(case: Case) -> Fault | None:
     owner = case.speaker
     if not case.chat_template or owner is None or owner.has_chat_template:
@@ -337,14 +227,6 @@ def _check_weights(model: ModelFacts, *, field: str) -> Fault | None:
             "code. Convert them to safetensors (save_pretrained does) and submit the new commit."
         )
     return fault(f"{model.name} has no safetensors weights. Upload them and submit the new commit.")
-
-
-def _precision(sentence: str) -> Fault:
-    return Fault("precision", sentence, FailureKind.PRECISION)
-
-
-def _is_four_bit(model: ModelFacts) -> bool:
-    return bool(model.quantization.get("load_in_4bit") or model.quantization.get("_load_in_4bit"))
 
 
 @functools.cache

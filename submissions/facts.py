@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.wire import Precision
-from submissions.hub import MOST_ELEMENTS, Repository, Unreadable, shown
+from submissions.headers import MOST_ELEMENTS, Unreadable
+from submissions.repositories import Repository
+from submissions.words import shown
 
 TOKENIZER_FILES = (
     "tokenizer.json",

@@ -20,10 +20,12 @@ from orchestrator.suites import Suite, UnknownSuite, find_suite
 from orchestrator.tables import Evaluation, Submission, Worker
 from orchestrator.wire import EngineFamily, Precision, canonical_json
 from submissions.adapters import largest_rank, objection
-from submissions.checks import Case, find_faults, resolve_precision
+from submissions.case import Case
+from submissions.checks import find_faults
 from submissions.facts import ModelFacts, read_facts
 from submissions.faults import Fault, SubmissionRefused
-from submissions.hub import HUB_NAME, open_model
+from submissions.opening import HUB_NAME, open_model
+from submissions.precision import resolve_precision
 from submissions.request import ModelType, SubmissionRequest
 
 

@@ -92,3 +92,9 @@ def under_way(running: int, waiting: int) -> str:
 def event(name: str) -> str:
     """`job_requeued` as `Job requeued`."""
     return name.replace("_", " ").capitalize()
+
+
+def shown(text: str, *, most: int = 80) -> str:
+    """`text` fit for a sentence: printable, on one line, not longer than `most` characters."""
+    clean = "".join(character if character.isprintable() else "�" for character in text)
+    return clean if len(clean) <= most else clean[: most - 1] + "…"

@@ -8,9 +8,10 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from orchestrator.wire import FailureKind
-from submissions.checks import Case, find_faults
+from submissions.case import Case
+from submissions.checks import find_faults
 from submissions.facts import ModelFacts, read_facts
-from submissions.hub import open_model
+from submissions.opening import open_model
 
 
 def facts_of(folder: Path) -> ModelFacts:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from orchestrator.wire import EngineFamily, FailureKind
-from submissions.checks import Case, find_faults
+from submissions.case import Case
+from submissions.checks import find_faults
 from tests.submissions.models import edit, facts_of, faults, make_adapter
 
 

@@ -8,7 +8,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from orchestrator.wire import FailureKind, Precision
-from submissions.checks import Case, find_faults
+from submissions.case import Case
+from submissions.checks import find_faults
 from tests.submissions.models import edit, facts_of, faults
 
 

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from submissions.faults import SubmissionRefused
-from submissions.hub import HUB_NAME, MOST_FILES, Unreadable, open_model, parse_header
+from submissions.headers import Unreadable, parse_header
+from submissions.opening import HUB_NAME, open_model
+from submissions.repositories import MOST_FILES
 from tests.submissions.models import edit, facts_of
 
 

@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 
 from orchestrator.wire import EngineFamily, FailureKind, Precision
-from submissions.checks import Case, find_faults, resolve_precision
+from submissions.case import Case
+from submissions.checks import find_faults
 from submissions.facts import ModelFacts, Weights
+from submissions.precision import resolve_precision
 
 
 @pytest.mark.parametrize(
