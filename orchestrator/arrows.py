@@ -121,6 +121,13 @@ def note_use(session: Session, attempt: str, spent: Spent, *, restarts: Sequence
     return _change(session, update(Attempt).where(_open(attempt)).values(**_use(spent, restarts)))
 
 
+def shorten_leases(session: Session, *, to: datetime) -> int:
+    """Let no lease end later than this: the clock that made it later was set back. Returns how many were shortened."""
+    session.flush()
+    late = update(Attempt).where(col(Attempt.ended_at).is_(None), col(Attempt.lease_until) > to)
+    return session.connection().execute(late.values(lease_until=to)).rowcount
+
+
 def complete(session: Session, attempt: str, *, result: dict[str, Any], now: datetime) -> bool:
     """dispatched or running → completed. From dispatched, because the message of the start may be lost."""
     # The last heartbeat may still be on its way: what is complete shows all of its requests as done.

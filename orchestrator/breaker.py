@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+from sqlalchemy import update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
 
@@ -138,6 +139,12 @@ def note_success(session: Session, job: Job, attempt: str, *, now: datetime) -> 
     health = _lock(session, {worker}, own=worker, stage=job.stage)[worker]
     health.succeeded_at = now
     _clear(session, health)
+
+
+def shorten_holds(session: Session, *, now: datetime) -> int:
+    """Let no hold last longer than one may: the clock that made it was set back. Returns how many were shortened."""
+    late = update(Health).where(col(Health.held_back_until) > now + LONGEST_HOLD)
+    return session.connection().execute(late.values(held_back_until=now + FIRST_HOLD)).rowcount
 
 
 def forgive(session: Session, worker: str) -> bool:

@@ -24,7 +24,7 @@ from orchestrator.dispatch import Dispatcher
 from orchestrator.errors import EvalyardError, SettingsError
 from orchestrator.forecasts import Forecaster
 from orchestrator.places import scheduling_policy
-from orchestrator.reaper import Listening, forget_workers, reap
+from orchestrator.reaper import Listening, forget_workers, reap, unwind
 from orchestrator.settings import HubSettings, read_settings
 from orchestrator.suites import load_suites
 from orchestrator.tasks import Hub, register
@@ -49,6 +49,8 @@ class Ticker:
     forgot_at: datetime | None = None
     looked_at: datetime | None = None
     """When the last round began."""
+    unwound_at: datetime | None = None
+    """Since when it listened when it last looked for what a clock that was set back has left in the future."""
     die: Callable[[], None] = lambda: os._exit(1)
 
     def run(self) -> None:
@@ -83,6 +85,10 @@ class Ticker:
 
     def tick(self, now: datetime) -> None:
         """Give out jobs, say what may come next, then give up attempts whose lease ended while the hub listened."""
+        if self.unwound_at != self.listening.since:
+            # It listens anew, maybe because its clock was set, and maybe while it did not run.
+            unwind(self.hub.engine, now, lease=self.hub.lease, budgets=self.hub.budgets)
+            self.unwound_at = self.listening.since
         self.dispatcher.dispatch(now)
         self.forecaster.look(now)
         if not broker.answers(self.hub.app):

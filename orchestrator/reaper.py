@@ -8,11 +8,12 @@ import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Engine, delete
+from sqlalchemy import Engine, delete, update
 from sqlmodel import col, exists, select
 
-from orchestrator import db, jobs
+from orchestrator import arrows, breaker, db, jobs
 from orchestrator.budgets import Budgets
+from orchestrator.lifecycle import JobState
 from orchestrator.tables import Attempt, Job, Worker
 from orchestrator.wire import Mode
 
@@ -50,6 +51,22 @@ def reap(engine: Engine, now: datetime, *, budgets: Budgets | None = None) -> in
                 log.warning("attempt_expired attempt=%s job=%s worker=%s", attempt, job, worker)
                 reaped += 1
     return reaped
+
+
+def unwind(engine: Engine, now: datetime, *, lease: timedelta, budgets: Budgets | None = None) -> int:
+    """Bring back what lies further ahead than this hub puts anything: its clock was set back. Returns how much it was.
+
+    Else a lost attempt would hold its job, and a pause last, until the clock has caught up.
+    """
+    longest = timedelta(seconds=(budgets or Budgets()).longest_pause_seconds)
+    ahead = update(Job).where(Job.state == JobState.QUEUED, col(Job.not_before) > now + longest)
+    with db.session(engine) as session:
+        found = arrows.shorten_leases(session, to=now + lease)
+        found += session.connection().execute(ahead.values(not_before=None)).rowcount
+        found += breaker.shorten_holds(session, now=now)
+    if found:
+        log.warning("clock_was_set_back rows=%d", found)
+    return found
 
 
 def forget_workers(engine: Engine, now: datetime) -> int:

@@ -169,8 +169,8 @@ class JobRecord(BaseModel):
 
     @property
     def was_disturbed(self) -> bool:
-        """Whether it took more than one attempt, or one whose engine was started again."""
-        return len(self.history) > 1 or any(attempt.restarts for attempt in self.history)
+        """Whether it took more than one attempt, or one that failed or whose engine was started again."""
+        return len(self.history) > 1 or any(attempt.restarts or attempt.failure for attempt in self.history)
 
 
 class EventRecord(BaseModel):

@@ -1,5 +1,6 @@
 """Commands that only look: `status`, `queue`, `board`, `suites`."""
 
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -16,6 +17,10 @@ commands = typer.Typer()
 
 AsJson = Annotated[bool, typer.Option("--json", help="Answer with JSON on standard output.")]
 SuiteName = Annotated[str | None, typer.Option(help="Name of the suite; the one with most results by default.")]
+
+
+LOG_LINES = 20
+"""Of a failed job's log; the page and --json have all that is kept."""
 
 
 @commands.command()
@@ -215,11 +220,24 @@ def _answer_detail(record: dict[str, Any], *, page: str) -> None:
             for benchmark in record["benchmarks"]
         ],
     )
+    if record["state"] == "finished":
+        for step in dict.fromkeys(filter(None, (benchmark["next_step"] for benchmark in record["benchmarks"]))):
+            answer(f"Next: {step}")
     if record["cost"]["text"]:
         answer(f"\n{record['cost']['text']}")
     for job in record["jobs"]:
         _answer_disturbances(job)
+    for job in record["jobs"]:
+        _answer_log(job)
     chat(page)
+
+
+def _answer_log(job: dict[str, Any]) -> None:
+    """The end of the log of a job that failed for good."""
+    if job["state"] == "failed" and job["log_tail"]:
+        answer(f"\nThe log's end of {job['stage']} {job['benchmark']}".strip() + ":")
+        for line in job["log_tail"].rstrip().splitlines()[-LOG_LINES:]:
+            answer(f"  {line}")
 
 
 def _answer_disturbances(job: dict[str, Any]) -> None:
@@ -229,7 +247,9 @@ def _answer_disturbances(job: dict[str, Any]) -> None:
         for sentence in attempt["restarts"]:
             answer(f"  {name} on {attempt['worker']}, within the attempt: {sentence}")
         if attempt["outcome"] not in ("", "completed"):
-            answer(f"  {name} on {attempt['worker']}, {attempt['outcome']}: {attempt['sentence']}")
+            began, ended = (datetime.fromisoformat(attempt[one]) for one in ("dispatched_at", "ended_at"))
+            when = f"{words.moment(began)}, {words.duration((ended - began).total_seconds())}"
+            answer(f"  {name} on {attempt['worker']}, {when}, {attempt['outcome']}: {attempt['sentence']}")
 
 
 def _answer_board(found: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ from orchestrator.tables import Evaluation, Event, Job
 from tests.faults.strikes import KINDS, Strikes
 from tests.fleet import Fleet
 
-REQUESTS: dict[str, float] = {"a person cancels": 2.0, "a person retries": 2.0}
+REQUESTS: dict[str, float] = {"a person cancels": 1.0, "a person retries": 2.0}
 """What people do in the middle of it, with the weights of `KINDS`. Not counted as faults."""
 
 

@@ -4,7 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from orchestrator.wire import FailureKind, Progress, Stage
+from orchestrator.reaper import unwind
+from orchestrator.wire import FailureKind, Order, Progress, Stage
 from tests.orchestrator.yard import LEASE, Yard, done_of
 
 
@@ -216,3 +217,38 @@ def test_three_overdue_leases_meet_three_ends_in_one_round(yard: Yard) -> None:
     states = {evaluation: yard.states(evaluation)["infer"] for evaluation in (lost, exhausted, heard)}
     assert states == {lost: "queued", exhausted: "failed", heard: "running"}
     assert "was not heard of until the lease ended. (Tried 11 times.)" in yard.evaluation(exhausted).sentence
+
+
+def test_a_lost_attempt_is_given_up_soon_though_the_hubs_clock_was_set_back(yard: Yard) -> None:
+    evaluation = yard.submit()
+    yard.infer_order()
+    yard.wait(-7200)
+    assert unwind(yard.engine, yard.now, lease=LEASE) == 1
+    yard.wait(LEASE.total_seconds() + 1)
+    assert yard.reap() == 1
+    assert yard.states(evaluation)["infer"] == "queued"
+
+
+def test_a_pause_lasts_no_longer_though_the_hubs_clock_was_set_back(yard: Yard) -> None:
+    yard.submit()
+    yard.fail(yard.infer_order(), FailureKind.STORAGE)
+    again = give_again(yard)
+    assert again is not None
+    yard.fail(again, FailureKind.STORAGE)
+    assert give_again(yard) is None
+    yard.wait(-7200)
+    assert unwind(yard.engine, yard.now, lease=LEASE) == 1
+    assert give_again(yard) is not None
+
+
+def test_nothing_is_moved_while_no_clock_was_set(yard: Yard) -> None:
+    yard.submit()
+    yard.infer_order()
+    before = yard.rows()
+    assert unwind(yard.engine, yard.now, lease=LEASE) == 0
+    assert yard.rows() == before
+
+
+def give_again(yard: Yard) -> Order | None:
+    yard.workers()
+    return next(iter(yard.tick()), None)

@@ -221,7 +221,7 @@ def test_status_says_what_was_tried_before(hub: Hub, evalyard: Command) -> None:
     assert lines[-3].endswith("2 attempts (1 released, 1 running), and an engine was started again once within one.")
     assert lines[-2:] == [
         "  infer on engine-1, within the attempt: The engine was killed. Starting it again.",
-        "  infer on engine-1, released: The GPU is wanted.",
+        "  infer on engine-1, 2026-03-04 12:00 UTC, 3 min, released: The GPU is wanted.",
     ]
 
 
