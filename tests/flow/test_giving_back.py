@@ -164,10 +164,10 @@ def host(tmp_path: Path) -> Iterator[Host]:
             made.close()
 
 
-def requests(count: int, draw: random.Random) -> list[sheets.Loglikelihood]:
+def requests(count: int, draw: random.Random, *, first: int = 0) -> list[sheets.Loglikelihood]:
     """As many contexts, none of which shares its beginning with another."""
     found = []
-    for number in range(count):
+    for number in range(first, first + count):
         context = [10 + number % 500, 10 + number // 500, *(draw.randrange(10, 500) for _ in range(CONTEXT))]
         answer = [draw.randrange(10, 500), draw.randrange(10, 500)]
         found.append(sheets.Loglikelihood(sheets.loglikelihood_id(context, answer), context, answer))
@@ -179,13 +179,16 @@ def test_an_engine_is_gone_within_the_grace_whenever_it_is_told_to_leave(host: H
     draw = random.Random(SEED)
     asked = requests(REQUESTS, draw)
     host.add_sheet("large", asked)
-    host.add_sheet("small", asked[-50:])
     took: list[tuple[str, float]] = []
     kept: Counter[str] = Counter()
     for number in range(rounds):
         moment = MOMENTS[(number * 2 + 1) % len(MOMENTS) if rounds < len(MOMENTS) else number % len(MOMENTS)]
         host.start()
-        host.order(f"a{number}", "small" if moment == "warm" else "large")
+        sheet = "large"
+        if moment == "warm":
+            sheet = f"small-{number}"  # its requests are asked for the first time: else no engine starts
+            host.add_sheet(sheet, requests(50, draw, first=REQUESTS + 50 * number))
+        host.order(f"a{number}", sheet)
         host.wait_for(f"a{number}", moment)
         pause = threading.Event()
         pause.wait(draw.random() * {"starting": 2, "loading weights": 12, "answering": 4, "warm": 2}[moment])
