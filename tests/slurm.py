@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.services import free_port, wait_until
 
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel", "srun")
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel", "srun", "setpriv")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random")
 NODES = ("n1", "n2")
 GRACE_SECONDS = 25
@@ -152,7 +152,8 @@ class Slurm:
     def _run_daemon(self, *command: str) -> None:
         with (self.folder / f"{command[0]}-{len(self.processes)}.out.log").open("wb") as log:
             process = subprocess.Popen(
-                command,
+                # A killed test run leaves no daemon behind.
+                ("setpriv", "--pdeathsig", "TERM", *command),
                 env={**os.environ, **self.environment},
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,

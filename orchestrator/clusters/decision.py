@@ -169,9 +169,9 @@ def _overdue(launches: Sequence[OpenLaunch], limits: Limits, now: datetime) -> l
             if now - (one.running_since or one.asked_at) >= limits.start_timeout:
                 sentence = (
                     f"Its job runs, and the worker was not heard of within {_span(limits.start_timeout)}: see its log, "
-                    "and whether its host reaches the broker."
+                    f"and whether its host reaches the broker. {one.sentence}"
                 )
-                found.append(Ending(one.id, sentence, is_death=True))
+                found.append(Ending(one.id, sentence.rstrip(), is_death=True))
         elif now - one.heard_at >= limits.start_timeout:
             found.append(Ending(one.id, f"The worker fell silent {_span(now - one.heard_at)} ago."))
     return found

@@ -126,7 +126,8 @@ def read_others(pods: Iterable[Object], settings: KubernetesSettings, *, token: 
         jobs += 1
         gpus += wanted
         made = _time(pod["metadata"].get("creationTimestamp"))
-        since = made if since is None else min(since, made)
+        if made is not None:
+            since = made if since is None else min(since, made)
     return Waiting(jobs, gpus, since)
 
 
@@ -177,9 +178,10 @@ def _job_state(job: Object, pod: Object | None) -> tuple[JobState, str]:
         if condition.get("status") == "True" and condition.get("type") in ("Complete", "Failed", "FailureTarget"):
             reason = f"{condition.get('reason') or ''} {condition.get('message') or ''}".strip()
             return JobState.ENDED, f"Kubernetes says {reason}"[:300] if reason else ""
-    if pod is None or pod.get("status", {}).get("phase") == "Pending":
+    # A pod that has its place holds its GPU, though its image may still be on the way.
+    if pod is None or not pod["spec"].get("nodeName"):
         return JobState.PENDING, _pending_because(pod)
-    return JobState.RUNNING, ""
+    return JobState.RUNNING, _pending_because(pod)
 
 
 def _pending_because(pod: Object | None) -> str:
@@ -222,8 +224,8 @@ def _labels(thing: Object) -> Mapping[str, str]:
     return thing["metadata"].get("labels") or {}
 
 
-def _time(text: str | None) -> datetime:
+def _time(text: str | None) -> datetime | None:
     try:
         return datetime.fromisoformat((text or "").replace("Z", "+00:00")).astimezone(UTC)
     except ValueError:
-        return datetime.now(UTC)
+        return None

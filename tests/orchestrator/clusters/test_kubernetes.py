@@ -102,12 +102,16 @@ def test_a_launched_worker_is_found_by_its_labels_in_every_state(tmp_path: Path,
     (job,) = kubernetes.look().jobs
     assert (job.launch, job.handle, job.state) == ("0123456789", "a100-0123456789", JobState.PENDING)
     labels = {TOKEN: "ours", LAUNCH: "0123456789"}
+    full = {"type": "PodScheduled", "status": "False", "message": "0/9 nodes are available"}
+    api.pods = [pod(1, place=None, labels=labels, status={"phase": "Pending", "conditions": [full]})]
+    (job,) = kubernetes.look().jobs
+    assert (job.state, job.sentence) == (JobState.PENDING, "Kubernetes says 0/9 nodes are available")
     waiting = {"reason": "ErrImagePull", "message": "no such image"}
     api.pods = [
         pod(1, labels=labels, status={"phase": "Pending", "containerStatuses": [{"state": {"waiting": waiting}}]})
     ]
     (job,) = kubernetes.look().jobs
-    assert (job.state, job.sentence) == (JobState.PENDING, "Kubernetes says ErrImagePull: no such image")
+    assert (job.state, job.sentence) == (JobState.RUNNING, "Kubernetes says ErrImagePull: no such image")
     api.pods = [pod(1, labels=labels)]
     assert kubernetes.look().jobs[0].state is JobState.RUNNING
     failed = {"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": "it has failed"}
