@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 FORGET_EVERY = timedelta(hours=1)
 DEAF_AFTER = timedelta(seconds=60)
 THREADS = 4
+GATHER_SECONDS = 0.05
+"""Between a report and the round that it causes."""
 
 
 @dataclass
@@ -58,7 +61,18 @@ class Ticker:
             now = datetime.now(UTC)
             self.notice_gap(now)
             self.safe_tick(now)
-            self.stopping.wait(self.tick_seconds)
+            self.give_out_until(time.monotonic() + self.tick_seconds)
+
+    def give_out_until(self, end: float) -> None:
+        """Until the next tick: a round of giving out whenever a report has freed a worker or made a job ready."""
+        while not self.stopping.is_set() and (left := end - time.monotonic()) > 0:
+            if not self.hub.news.wait(left):
+                return
+            self.hub.news.clear()
+            # Reports of the same moment are one round's.
+            if self.stopping.wait(min(GATHER_SECONDS, left)):
+                return
+            self.safely(self.dispatcher.dispatch, datetime.now(UTC))
 
     def notice_gap(self, now: datetime) -> None:
         """Listen anew when time passed unseen: this process or its machine stood still, or the clock was set.
@@ -72,8 +86,11 @@ class Ticker:
 
     def safe_tick(self, now: datetime) -> None:
         """One round; whatever goes wrong is logged and the next round starts afresh."""
+        self.safely(self.tick, now)
+
+    def safely(self, round_of: Callable[[datetime], object], now: datetime) -> None:
         try:
-            self.tick(now)
+            round_of(now)
         except broker.BrokerLost as error:
             self.listening.interrupted(now)
             log.warning("broker_away sentence=%s", error)

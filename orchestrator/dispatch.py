@@ -33,7 +33,7 @@ from orchestrator.wire import FailureKind, Order, Stage
 
 log = logging.getLogger(__name__)
 
-FIRST = 1000
+FIRST = 200
 """Queued jobs of each kind of worker that a round reads at least."""
 
 BATCH = 16
@@ -81,31 +81,38 @@ class Dispatcher:
             share = share_of(everyone, self.policy, now)
             everyone = within_share(everyone, share)
             speeds = load_speeds(session)
-            queued: list[QueuedJob] = []
-            more = False
-            for stages, free in self._free(everyone, now):
-                most = max(FIRST, 2 * free)
-                first = load_queued(session, now=now, stages=stages, most=most) if free else []
-                more = more or len(first) == most
-                queued += first
-            queued, workers = note_overlaps(session, queued, everyone)
+            free = self._free(everyone, now)
+            heads = {
+                stages: load_queued(session, now=now, stages=stages, most=_most(slots))
+                for stages, slots in free.items()
+                if slots
+            }
+            queued, workers = note_overlaps(session, [job for head in heads.values() for job in head], everyone)
         queued = self._give_up_hopeless(queued, workers, now=now)
         planned = plan_round(queued, workers, self.policy, now, speeds=speeds)
-        if more and sum(one.devices for one in planned.assignments) < sum(free for _, free in self._free(workers, now)):
+        taken = {stages: sum(one.devices for one in planned.assignments if one.job.stage in stages) for stages in heads}
+        longer = [
+            stages
+            for stages, head in heads.items()
+            if len(head) == _most(free[stages]) and taken[stages] < free[stages]
+        ]
+        if longer:
             with db.session(self.engine, read_only=True) as session:
-                queued, workers = note_overlaps(session, load_queued(session, now=now), everyone)
+                for stages in longer:
+                    heads[stages] = load_queued(session, now=now, stages=stages)
+                queued, workers = note_overlaps(session, [job for head in heads.values() for job in head], everyone)
             queued = self._give_up_hopeless(queued, workers, now=now)
             planned = plan_round(queued, workers, self.policy, now, speeds=speeds)
         kept = first_within_share(planned.assignments, planned.reserved, share)
         return planned._replace(assignments=kept), workers, speeds
 
-    def _free(self, workers: Iterable[WorkerView], now: datetime) -> list[tuple[tuple[Stage, ...], int]]:
+    def _free(self, workers: Iterable[WorkerView], now: datetime) -> dict[tuple[Stage, ...], int]:
         """Free slots of each kind of worker, with the stages that it takes."""
         live = [worker for worker in workers if is_live(worker, self.policy, now)]
-        return [
-            ((Stage.INFER,), sum(worker.free_slots for worker in live if worker.kind == "engine")),
-            ((Stage.PREPARE, Stage.SCORE), sum(worker.free_slots for worker in live if worker.kind == "harness")),
-        ]
+        return {
+            (Stage.INFER,): sum(worker.free_slots for worker in live if worker.kind == "engine"),
+            (Stage.PREPARE, Stage.SCORE): sum(worker.free_slots for worker in live if worker.kind == "harness"),
+        }
 
     def _give_up_hopeless(
         self, queued: list[QueuedJob], workers: list[WorkerView], *, now: datetime
@@ -196,3 +203,8 @@ class Dispatcher:
         evaluations.lock(session, job.evaluation)
         arrows.fail_waiting(session, job.id, failure=kind, sentence=sentence, now=now)
         evaluations.advance(session, job.evaluation, now=now)
+
+
+def _most(free: int) -> int:
+    """How many queued jobs a round reads for so many free slots."""
+    return max(FIRST, 2 * free)

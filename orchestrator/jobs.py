@@ -83,16 +83,17 @@ def boost(session: Session, evaluation: int, priority: int, now: datetime) -> No
 def _turn(session: Session, evaluation: Evaluation, *, priority: int) -> datetime:
     """The place of a new evaluation in the queue."""
     submission = session.exec(select(Submission).where(Submission.id == evaluation.submission_id)).one()
-    unfinished = session.exec(
-        select(func.count())
-        .select_from(Evaluation)
+    others = (
+        select(Evaluation.id)
         .join(Submission, col(Submission.id) == Evaluation.submission_id)
         .where(
             col(Evaluation.state).in_([state for state in EvaluationState if not state.is_final]),
             Evaluation.id != evaluation.id,
             Submission.submitter == submission.submitter,
         )
-    ).one()
+        .limit(turns.MOST_UNFINISHED)
+    )
+    unfinished = session.exec(select(func.count()).select_from(others.subquery())).one()
     parameters = submission.facts.get("active_parameters") or submission.parameters
     return turns.turn(evaluation.created_at, unfinished=unfinished, parameters=parameters, boost=priority)
 

@@ -83,7 +83,8 @@ class Room:
         self._free_in: list[int] = []
         self._wanted: frozenset[str] = frozenset()
         self._near: dict[tuple[int, int, str], _Alike] = {}
-        self._warm: set[str] = set()
+        self.warm: set[str] = set()
+        """Commits of models whose engines are up where slots are free."""
         self.free = 0
 
     def add(self, worker: WorkerView) -> None:
@@ -94,7 +95,7 @@ class Room:
         self._free_in[number] += worker.free_slots
         self.free += worker.free_slots
         if worker.free_slots:
-            self._warm.update(worker.warm)
+            self.warm.update(worker.warm)
 
     def open(self, wanted: frozenset[str]) -> None:
         """Begin giving out, to jobs with these weights."""
@@ -105,9 +106,11 @@ class Room:
     def sizes(self, job: QueuedJob) -> tuple[int, ...]:
         """Slots that the job takes in each place; 0 where it does not fit."""
         key = (job.need, job.longest)
-        if key not in self._sizes:
-            self._sizes[key] = tuple(place.devices_for(job.need, job.longest) for place in self._places)
-        return self._sizes[key]
+        found = self._sizes.get(key)
+        if found is None:
+            found = tuple(place.devices_for(job.need, job.longest) for place in self._places)
+            self._sizes[key] = found
+        return found
 
     @property
     def has_short_windows(self) -> bool:
@@ -126,13 +129,9 @@ class Room:
         )
         return room + (max(sizes) > 1)
 
-    def is_warm(self, job: QueuedJob) -> bool:
-        """Whether an engine of its model is up where slots are free."""
-        return job.weights in self._warm
-
     def urgency(self, job: QueuedJob) -> tuple[datetime, int, int]:
         turn, evaluation, identifier = urgency(job)
-        if self.is_warm(job):
+        if job.weights in self.warm:
             turn -= self._policy.warm_head_start
         return turn, evaluation, identifier
 

@@ -27,6 +27,9 @@ from orchestrator.wire import Stage
 
 NO_SPEEDS = Speeds()
 
+HARNESS = Pool("harness")
+
+_Alike = tuple[int, int, int | None, str | None, bool, bool]
 _Class = tuple[Pool, str | None, bool, bool, tuple[int, ...]]
 """Those of one class fit in the same places, take as much there, and are equally far ahead of their turn."""
 
@@ -112,22 +115,32 @@ def _first(
     No more of a class can be chosen than there are slots for it: the rest of a long queue is never sorted. Only those
     that may have to wait for something else, and so make room for others behind them, are all looked at.
     """
-    classes: dict[_Class, list[QueuedJob]] = defaultdict(list)
-    odd: list[tuple[QueuedJob, tuple[int, ...]]] = []
+    harness = (rooms[HARNESS], rooms[HARNESS].warm) if HARNESS in rooms else None
+    engines = {pool.engine.value: (room, room.warm) for pool, room in rooms.items() if pool.engine is not None}
+    odd: list[tuple[Room, QueuedJob]] = []
+    alike: dict[_Alike, list[QueuedJob]] = defaultdict(list)
+    all_odd = {id(room) for room in rooms.values() if room.has_short_windows}
     for job in queued:
-        pool = pool_for(job)
-        room = rooms.get(pool)
-        if room is None or (job.not_before is not None and job.not_before > now):
+        # Of a hundred thousand jobs nearly all end here: nothing is hashed or made that need not be.
+        if job.not_before is not None and job.not_before > now:
             continue
-        sizes = room.sizes(job)
-        if job.asks or job.refused_by or room.has_short_windows:
-            if any(sizes):
-                odd.append((job, sizes))
+        there = engines.get(job.engine) if job.stage is Stage.INFER else harness
+        if there is None:
+            continue
+        room, warm = there
+        if job.asks or job.refused_by or id(room) in all_odd:
+            odd.append((room, job))
         else:
-            bound = job.device_type if job.bound or (pool, job.device_type) in awaited else None
-            classes[pool, bound, job.bound, room.is_warm(job), sizes].append(job)
-    found = odd
+            # Records of the same need are one object where they come from the database.
+            alike[id(room), id(job.need), job.longest, job.device_type, job.bound, job.weights in warm].append(job)
+    classes: dict[_Class, list[QueuedJob]] = defaultdict(list)
+    for jobs in alike.values():
+        first, pool = jobs[0], pool_for(jobs[0])
+        bound = first.device_type if first.bound or (pool, first.device_type) in awaited else None
+        classes[pool, bound, first.bound, first.weights in rooms[pool].warm, rooms[pool].sizes(first)] += jobs
+    found = [(room.urgency(job), job, sizes) for room, job in odd if any(sizes := room.sizes(job))]
     for (pool, bound, _, _, sizes), jobs in classes.items():
-        most = rooms[pool].most(sizes, device_type=bound)
-        found += [(job, sizes) for job in heapq.nsmallest(most, jobs, key=urgency)] if most else []
-    return sorted(((rooms[pool_for(job)].urgency(job), job, sizes) for job, sizes in found), key=lambda entry: entry[0])
+        room = rooms[pool]
+        most = room.most(sizes, device_type=bound)
+        found += [(room.urgency(job), job, sizes) for job in heapq.nsmallest(most, jobs, key=urgency)] if most else []
+    return sorted(found, key=lambda entry: entry[0])

@@ -5,6 +5,7 @@ refused with a logged sentence and never stops the hub.
 """
 
 import logging
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -41,6 +42,8 @@ class Hub:
     budgets: Budgets = field(default_factory=Budgets)
     heard_at: datetime | None = None
     """When the last message came out of the broker."""
+    news: threading.Event = field(default_factory=threading.Event)
+    """Set when a report was applied: there may be something to give out."""
 
 
 def register(hub: Hub) -> None:
@@ -86,6 +89,8 @@ def take_update(hub: Hub, payload: Any, *, now: datetime) -> None:
         log.exception("update_failed attempt=%s event=%s", report.attempt, report.event)
         _fail_attempt(hub, report, now=now)
         return
+    if verdict.accepted and report.event != "started":
+        hub.news.set()
     level = logging.INFO if verdict.accepted else logging.WARNING
     log.log(level, "update attempt=%s worker=%s sentence=%s", report.attempt, report.worker, verdict.sentence)
     if not verdict.accepted:

@@ -17,6 +17,7 @@ from orchestrator.board import View, apply_view, read_board
 from orchestrator.board.export import as_csv, as_records
 from orchestrator.lifecycle import EvaluationState
 from orchestrator.suites import find_suite
+from orchestrator.turns import MOST_BOOST
 from orchestrator.wire import Precision
 from submissions import samples
 from submissions.context import AHub, Hub, Id
@@ -131,6 +132,22 @@ def cancel(evaluation_id: Id, hub: AHub) -> Answer:
         row = evaluations.read_evaluation(session, evaluation_id)
     hub.request_stops(attempts, "cancelled")
     return Answer(message=f"Cancelled evaluation {evaluation_id}. What it had computed is kept.", evaluation=row)
+
+
+@router.post("/evaluations/{evaluation_id}/boost", responses=MOVED, summary="Change an evaluation's place in the queue")
+def boost(
+    evaluation_id: Id,
+    hub: AHub,
+    days: Annotated[
+        int, Query(ge=-MOST_BOOST, le=MOST_BOOST, description="By how much earlier it counts as made; 0 as it was.")
+    ] = 1,
+) -> Answer:
+    with hub.writing() as session:
+        jobs.boost(session, evaluation_id, days, datetime.now(UTC))
+        row = evaluations.read_evaluation(session, evaluation_id)
+    plural = "" if abs(days) == 1 else "s"
+    counts = f"made {abs(days)} day{plural} {'earlier' if days > 0 else 'later'}" if days else "made when it was"
+    return Answer(message=f"Evaluation {evaluation_id} counts as {counts}.", evaluation=row)
 
 
 @router.get(

@@ -1,13 +1,27 @@
+from datetime import timedelta
+
 import pytest
 from sqlalchemy import event
+from sqlmodel import select
 
-from orchestrator import db
+from orchestrator import db, dispatch
 from orchestrator.broker import BrokerLost
 from orchestrator.lifecycle import EvaluationState
 from orchestrator.reaper import Listening, forget_workers
-from orchestrator.roster import waiting_reasons
-from orchestrator.wire import FailureKind, InferWork, Order, PrepareWork, ScoreWork, Stage, identity_digest
-from tests.orchestrator.yard import LEASE, MODEL_PART, Yard, make_suite
+from orchestrator.roster import load_queued, load_speeds, load_workers, waiting_reasons
+from orchestrator.tables import Speed, Worker
+from orchestrator.wire import (
+    EngineFamily,
+    FailureKind,
+    InferWork,
+    Mode,
+    Order,
+    PrepareWork,
+    ScoreWork,
+    Stage,
+    identity_digest,
+)
+from tests.orchestrator.yard import ENGINE, LEASE, MODEL_PART, Yard, make_suite
 
 
 def test_orders_carry_the_work_of_their_stage_and_a_prefix_of_their_own(yard: Yard) -> None:
@@ -96,8 +110,6 @@ def test_benchmarks_prepared_with_different_facts_of_the_model_are_not_inferred(
 
 
 def test_a_second_attempt_on_another_device_type_has_its_own_identity(yard: Yard) -> None:
-    from tests.orchestrator.yard import ENGINE
-
     evaluation = yard.submit()
     infer = yard.infer_order()
     yard.report(infer.attempt, "released")
@@ -183,6 +195,137 @@ def test_workers_long_gone_are_forgotten_unless_they_hold_a_job(yard: Yard) -> N
     yard.beat("engine-1")
     assert forget_workers(yard.engine, yard.now) == 1
     with db.session(yard.engine, read_only=True) as session:
-        from orchestrator.roster import load_workers
-
         assert sorted(view.name for view in load_workers(session, now=yard.now)) == ["engine-1", "harness-1"]
+
+
+def test_what_one_host_lacks_sends_the_job_to_another_and_names_all_when_none_is_left(yard: Yard) -> None:
+    evaluation = yard.submit()
+    first = yard.infer_order()
+    yard.beat("engine-2")
+    yard.fail(first, FailureKind.TOO_LARGE, "It takes 90 GB of 50 GB.")
+    (second,) = yard.tick()
+    assert [worker for worker, order in yard.sent if order is second] == ["engine-2"]
+    yard.fail(second, FailureKind.TOO_LARGE, "It takes 90 GB of 60 GB.")
+    assert yard.tick() == []
+    row = yard.evaluation(evaluation)
+    assert (row.state, row.failure) == (EvaluationState.FAILED, FailureKind.TOO_LARGE)
+    assert row.sentence == (
+        "None of the 2 connected workers that could hold it takes it: engine-1, engine-2. "
+        "engine-1: It takes 90 GB of 50 GB. engine-2: It takes 90 GB of 60 GB."
+    )
+    assert [each.outcome for each in yard.attempts(yard.job(evaluation, Stage.INFER))] == ["refused", "refused"]
+    yard.retry(evaluation)
+    yard.finish()
+    assert yard.evaluation(evaluation).state is EvaluationState.FINISHED
+
+
+def test_a_worker_that_was_started_again_may_be_asked_again(yard: Yard) -> None:
+    evaluation = yard.submit()
+    first = yard.infer_order()
+    yard.beat("engine-2")
+    yard.fail(first, FailureKind.PRECISION, "It needs bitsandbytes.")
+    yard.beat("engine-2", stopping=True)
+    yard.beat("engine-1", boot="second")
+    (again,) = yard.tick()
+    assert again.evaluation == evaluation
+    yard.complete(again)
+    yard.finish()
+    assert yard.evaluation(evaluation).state is EvaluationState.FINISHED
+
+
+def test_a_job_that_every_new_worker_refuses_fails_in_the_end(yard: Yard) -> None:
+    evaluation = yard.submit()
+    order = yard.infer_order()
+    for number in range(2, 12):
+        yard.beat(f"engine-{number}")
+        yard.fail(order, FailureKind.OUT_OF_MEMORY, "It does not fit.")
+        if yard.evaluation(evaluation).state is EvaluationState.FAILED:
+            break
+        yard.beat(f"engine-{number - 1}", stopping=True)
+        (order,) = yard.tick()
+    else:
+        yard.fail(order, FailureKind.OUT_OF_MEMORY, "It does not fit.")
+    assert yard.evaluation(evaluation).state is EvaluationState.FAILED
+    assert len(yard.attempts(yard.job(evaluation, Stage.INFER))) == 11
+
+
+def test_a_job_that_fits_on_no_worker_waits_and_says_what_it_needs(yard: Yard) -> None:
+    config = {"num_attention_heads": 64, "num_key_value_heads": 8, "num_hidden_layers": 80, "hidden_size": 8192}
+    yard.suites = {"small": make_suite("ARC")}
+    evaluation = yard.submit(facts={"config": config, "weight_bytes": 75 << 30}, engine=EngineFamily.VLLM)
+    yard.beat("harness-1", slots=4)
+    for order in yard.tick():
+        yard.complete(order, longest=1000)
+    gpus = ENGINE.model_copy(
+        update={"family": EngineFamily.VLLM, "device_type": "cuda", "memory_bytes": 80 << 30, "device_count": 1}
+    )
+    yard.beat("engine-1", engine=gpus)
+    assert yard.tick() == []
+    waiting = yard.job(evaluation, Stage.INFER).id
+    with db.session(yard.engine, read_only=True) as session:
+        assert waiting_reasons(session, yard.now) == {
+            waiting: "Needs 4 GPUs of 80 GB (150 GiB of weights); the largest worker has 1 of 80 GB."
+        }
+    yard.beat("engine-2", engine=gpus.model_copy(update={"device_count": 8}), slots=8)
+    (order,) = yard.tick()
+    assert order.devices == 4
+    assert [each.devices for each in yard.attempts(yard.job(evaluation, Stage.INFER))] == [4]
+
+
+def test_a_job_far_back_that_fits_is_found_behind_many_that_do_not(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "FIRST", 2)
+    large = {"config": {"num_attention_heads": 64, "num_hidden_layers": 80}, "weight_bytes": 900 << 30}
+    yard.suites = {"small": make_suite("ARC")}
+    for _ in range(5):
+        yard.submit(facts=large)
+        yard.wait(1)
+    small = yard.submit()
+    yard.beat("harness-1", slots=8)
+    for order in yard.tick():
+        yard.complete(order)
+    yard.beat("engine-1", engine=ENGINE.model_copy(update={"memory_bytes": 64 << 30}))
+    assert [order.evaluation for order in yard.tick()] == [small]
+
+
+def test_a_drained_worker_gets_no_order(yard: Yard) -> None:
+    yard.submit()
+    yard.beat("harness-1", slots=4)
+    with db.session(yard.engine) as session:
+        worker = session.exec(select(Worker)).one()
+        worker.mode = Mode.DRAINED
+        session.add(worker)
+    assert yard.tick() == []
+
+
+def test_finished_inference_is_measured_and_the_next_one_like_it_has_an_estimate(yard: Yard) -> None:
+    yard.submit()
+    infer = yard.infer_order()
+    yard.complete(infer, computed=1000, seconds=10.0, total_seconds=40.0)
+    yard.finish()
+    second = yard.submit()
+    yard.workers()
+    for order in yard.tick():
+        yard.complete(order, requests=3000)
+    yard.beat("engine-1", slots=0)
+    with db.session(yard.engine, read_only=True) as session:
+        (speed,) = session.exec(select(Speed)).all()
+        (known,) = load_queued(session)
+        estimate = load_speeds(session).of(known, "test CPU")
+    assert (speed.device, speed.runs, speed.requests, speed.engine_seconds, speed.start_seconds) == (
+        "test CPU",
+        1,
+        1000,
+        10.0,
+        30.0,
+    )
+    assert known.evaluation == second
+    assert estimate is not None
+    assert (estimate.answering.total_seconds(), estimate.start.total_seconds()) == (60.0, 30.0)
+
+
+def test_an_end_of_a_worker_is_kept_by_the_hubs_clock(yard: Yard) -> None:
+    theirs = yard.now - timedelta(hours=3)
+    yard.beat("engine-1", at=theirs, until=theirs + timedelta(minutes=5))
+    with db.session(yard.engine, read_only=True) as session:
+        (view,) = load_workers(session, now=yard.now)
+    assert view.until == yard.now + timedelta(minutes=5)

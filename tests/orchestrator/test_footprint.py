@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.footprint import (
@@ -80,6 +80,7 @@ needs = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(needs, st.integers(1, 16), st.integers(1, 192), st.integers(1, 32_768))
 def test_the_fewest_gpus_hold_the_weights_and_one_size_less_does_not_hold_the_work(
     need: Footprint, count: int, gib: int, context: int

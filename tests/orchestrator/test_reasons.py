@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 
-from hypothesis import given
+from hypothesis import given, settings
 
 from orchestrator.estimates import Measure, Speeds, device_key
 from orchestrator.footprint import GIB
@@ -12,6 +12,7 @@ from orchestrator.reasons import Held, reason, reasons
 from orchestrator.scheduler import NO_SPEEDS, plan
 from orchestrator.wire import EngineFamily, Stage
 from tests.orchestrator.test_scheduler import (
+    BUSY,
     NOW,
     POLICY,
     SPEEDS,
@@ -188,6 +189,7 @@ def test_a_device_is_measured_by_how_many_an_engine_uses() -> None:
     assert (device_key("a GPU", 1), device_key("a GPU", 2)) == ("a GPU", "2 × a GPU")
 
 
+@settings(BUSY)
 @given(job_lists, worker_lists)
 def test_every_queued_job_has_a_reason_and_those_chosen_are_next(
     queued: list[QueuedJob], workers: list[WorkerView]

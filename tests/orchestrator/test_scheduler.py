@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 from time import perf_counter
 from typing import Any, NamedTuple
 
+from hypothesis import HealthCheck, settings
 from hypothesis import given as given_
-from hypothesis import settings
 from hypothesis import strategies as st
 
 from orchestrator.estimates import Measure, Speeds, device_key
@@ -26,6 +26,8 @@ from orchestrator.scheduler import forecast, plan, plan_round
 from orchestrator.wire import EngineFamily, Stage
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+BUSY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""Other programs may run beside these tests."""
 POLICY = Policy()
 
 
@@ -340,7 +342,7 @@ job_lists = st.lists(
         failed_on=st.frozensets(st.text("abc", min_size=1, max_size=1)),
         refused_by=st.frozensets(st.tuples(st.text("abc", min_size=1, max_size=1), st.just("b")), max_size=2),
     ),
-    max_size=40,
+    max_size=25,
     unique_by=lambda job: job.id,
 )
 worker_lists = st.lists(
@@ -367,6 +369,7 @@ worker_lists = st.lists(
 )
 
 
+@settings(BUSY)
 @given_(job_lists, worker_lists)
 def test_no_worker_ever_gets_more_than_its_free_slots_or_what_does_not_fit(
     queued: list[QueuedJob], workers: list[WorkerView]
@@ -390,6 +393,7 @@ def test_no_worker_ever_gets_more_than_its_free_slots_or_what_does_not_fit(
                 assert NOW + expected.total <= each.until
 
 
+@settings(BUSY)
 @given_(job_lists, worker_lists)
 def test_no_fitting_job_waits_while_a_worker_idles_and_none_is_overtaken_where_it_fits(
     queued: list[QueuedJob], workers: list[WorkerView]
@@ -413,6 +417,7 @@ def test_no_fitting_job_waits_while_a_worker_idles_and_none_is_overtaken_where_i
                 assert each.free_slots - sum(one.devices for one in there) + less < devices or devices > 1
 
 
+@settings(BUSY)
 @given_(job_lists, worker_lists, st.randoms(use_true_random=False))
 def test_the_plan_does_not_depend_on_the_order_of_rows(
     queued: list[QueuedJob], workers: list[WorkerView], random: Any
@@ -436,7 +441,7 @@ class Served(NamedTuple):
     st.lists(st.sampled_from([2, 4, 8]), min_size=1, max_size=3),
     st.integers(1, 3),
 )
-@settings(max_examples=60, deadline=None)
+@settings(BUSY, max_examples=60)
 def test_nothing_starves_however_many_jobs_keep_coming(
     first: list[tuple[float, int]], coming: float, hosts: list[int], length: int
 ) -> None:

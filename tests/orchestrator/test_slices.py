@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 from hypothesis import given as given_
+from hypothesis import settings
 from sqlmodel import col, select
 
 from orchestrator import db
@@ -15,6 +16,7 @@ from orchestrator.slices import Split, split, splits
 from orchestrator.tables import Job
 from orchestrator.wire import FailureKind, InferWork, Order, Progress, Stage
 from tests.orchestrator.test_scheduler import (
+    BUSY,
     NOW,
     POLICY,
     SPEEDS,
@@ -67,6 +69,7 @@ def test_slices_stay_on_one_type_of_device_and_off_workers_that_are_kept_or_leav
     assert shared([*queued, large], [gpus("engine-1", slots=1), kept]) == {}
 
 
+@settings(BUSY)
 @given_(job_lists, worker_lists)
 def test_slices_never_take_more_than_the_plan_leaves_idle(queued: list[QueuedJob], workers: list[WorkerView]) -> None:
     planned = plan_round(queued, workers, POLICY, NOW)

@@ -64,11 +64,24 @@ class Yard:
 
     # What people do
 
-    def submit(self, suite: str = "small", *, revision: str = "c0ffee", **fields: Any) -> int:
+    def submit(
+        self,
+        suite: str = "small",
+        *,
+        revision: str = "c0ffee",
+        submitter: str = "local",
+        facts: Mapping[str, Any] | None = None,
+        **fields: Any,
+    ) -> int:
         self.keys += 1
         with db.session(self.engine) as session:
             submission = Submission(
-                model="org/m", revision=revision, precision=Precision.FLOAT32, submitted_at=self.now
+                model="org/m",
+                revision=revision,
+                precision=Precision.FLOAT32,
+                submitter=submitter,
+                submitted_at=self.now,
+                facts=dict(facts or {}),
             )
             session.add(submission)
             session.flush()
@@ -77,7 +90,7 @@ class Yard:
                 submission_id=submission.id,
                 suite=suite,
                 suite_version=self.suites[suite].version,
-                engine=EngineFamily.SCRIPTED,
+                engine=fields.pop("engine", EngineFamily.SCRIPTED),
                 key=str(self.keys),
                 created_at=self.now,
                 **fields,

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -10,9 +10,11 @@ from urllib.parse import quote
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlmodel import select
 from starlette.testclient import TestClient
 
 from orchestrator.lifecycle import EvaluationState
+from orchestrator.tables import Job
 from orchestrator.wire import FailureKind
 from submissions import samples
 from submissions.context import Hub
@@ -141,6 +143,27 @@ def test_cancel_and_retry_move_the_evaluation_or_say_why_not(client: TestClient,
     problem(client.post("/api/v1/evaluations/1/cancel"), 409)
 
 
+def test_a_boost_changes_the_place_in_the_queue_until_it_is_taken_back(
+    hub: Hub, client: TestClient, model: Path
+) -> None:
+    def turns() -> set[datetime]:
+        with hub.reading() as session:
+            return {job.turn_at for job in session.exec(select(Job)) if job.turn_at}
+
+    client.post("/api/v1/evaluations", json={"model": str(model), "suite": "demo"})
+    (before,) = turns()
+    answer = client.post("/api/v1/evaluations/1/boost?days=2").json()
+    assert answer["message"] == "Evaluation 1 counts as made 2 days earlier."
+    assert turns() == {before - timedelta(days=2)}
+    assert client.post("/api/v1/evaluations/1/boost?days=-1").json()["message"].endswith("made 1 day later.")
+    assert client.post("/api/v1/evaluations/1/boost?days=0").json()["message"].endswith("counts as made when it was.")
+    assert turns() == {before}
+    problem(client.post("/api/v1/evaluations/1/boost?days=31"), 422)
+    problem(client.post("/api/v1/evaluations/9/boost"), 404)
+    client.post("/api/v1/evaluations/1/cancel")
+    problem(client.post("/api/v1/evaluations/1/boost"), 409)
+
+
 def test_lists_are_paged_and_filtered(hub: Hub, client: TestClient) -> None:
     with hub.writing() as session:
         for number in range(5):
@@ -250,6 +273,7 @@ def test_the_description_names_every_operation(client: TestClient) -> None:
         "get /evaluations/{evaluation_id}",
         "post /evaluations/{evaluation_id}/retry",
         "post /evaluations/{evaluation_id}/cancel",
+        "post /evaluations/{evaluation_id}/boost",
         "get /evaluations/{evaluation_id}/reproduce",
         "get /evaluations/{evaluation_id}/samples/{benchmark}",
         "get /queue",
