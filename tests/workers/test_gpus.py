@@ -136,12 +136,13 @@ def test_in_a_container_with_process_ids_of_its_own_no_gpu_can_be_judged(driver:
     assert all("--pid=host" in one.fault for one in driver.read_one(TWO, sees="own"))
 
 
-def test_without_a_driver_it_says_so() -> None:
+def test_the_driver_of_this_machine_is_read_or_it_says_that_there_is_none() -> None:
     pytest.importorskip("pynvml")
     if Path("/proc/driver/nvidia").exists():
-        pytest.skip("NOT TESTED: there is a driver here")
-    with pytest.raises(GpusUnreadable, match=r"no NVIDIA driver here|not loaded"):
-        NvmlGpus(None).read()
+        assert [(one.memory_total > 0, bool(one.uuid)) for one in NvmlGpus("0").read()] == [(True, True)]
+    else:
+        with pytest.raises(GpusUnreadable, match=r"no NVIDIA driver here|not loaded"):
+            NvmlGpus(None).read()
 
 
 def test_the_fake_reads_its_file_anew_each_time(tmp_path: Path) -> None:
