@@ -14,7 +14,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy import Connection, Engine, ExceptionContext, create_engine, event, inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlmodel import Session
@@ -26,6 +26,8 @@ BUSY_SECONDS = 30.0
 """How long a writer waits for another one."""
 STANDING_STILL_SECONDS = 120.0
 """How long PostgreSQL keeps the locks of a process that is stopped, or cut off, inside a transaction."""
+IDLE_IN_TRANSACTION = "25P03"
+"""SQLSTATE with which PostgreSQL then ended it."""
 MIGRATION_LOCK = 0x45564C59
 """Advisory lock number on PostgreSQL: one process migrates, the others wait and find nothing left to do."""
 
@@ -43,7 +45,7 @@ def make_engine(url: str) -> Engine:
     if parsed.get_backend_name() == "sqlite":
         return _make_sqlite_engine(parsed.database or "")
     try:
-        return create_engine(
+        engine = create_engine(
             parsed.set(drivername="postgresql+psycopg"),
             pool_pre_ping=True,
             pool_size=10,
@@ -51,6 +53,8 @@ def make_engine(url: str) -> Engine:
         )
     except ModuleNotFoundError as error:
         raise DatabaseUnusable("PostgreSQL needs its driver: pip install 'evalyard[postgres]'.") from error
+    event.listen(engine, "handle_error", _on_postgres_error)
+    return engine
 
 
 @contextmanager
@@ -125,6 +129,13 @@ def _refuse_foreign(connection: Connection, present: tuple[str, ...], script: Sc
             f"The database {_shown(connection.engine)} holds tables that Evalyard's migrations did not make. "
             "Give Evalyard a database of its own."
         )
+
+
+def _on_postgres_error(context: ExceptionContext) -> None:
+    """A process that stood still in a transaction finds it ended: that is a database that was away, and no fault."""
+    error = context.original_exception
+    if getattr(error, "sqlstate", None) == IDLE_IN_TRANSACTION:
+        raise OperationalError(context.statement, None, error) from error
 
 
 def _postgres_options(given: str) -> str:

@@ -14,7 +14,7 @@ from sqlmodel import col, exists, select
 from orchestrator import arrows, breaker, db, jobs
 from orchestrator.budgets import Budgets
 from orchestrator.lifecycle import JobState
-from orchestrator.tables import Attempt, Job, Worker
+from orchestrator.tables import Attempt, Health, Job, Worker
 from orchestrator.wire import Mode
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def unwind(engine: Engine, now: datetime, *, lease: timedelta, budgets: Budgets 
     Else a lost attempt would hold its job, and a pause last, until the clock has caught up.
     """
     longest = timedelta(seconds=(budgets or Budgets()).longest_pause_seconds)
-    ahead = update(Job).where(Job.state == JobState.QUEUED, col(Job.not_before) > now + longest)
+    ahead = update(Job).where(col(Job.state) == JobState.QUEUED, col(Job.not_before) > now + longest)
     with db.session(engine) as session:
         found = arrows.shorten_leases(session, to=now + lease)
         found += session.connection().execute(ahead.values(not_before=None)).rowcount
@@ -79,4 +79,6 @@ def forget_workers(engine: Engine, now: datetime) -> int:
         col(Worker.last_heartbeat) < now - FORGOTTEN_AFTER, ~holds, col(Worker.mode) == Mode.OPEN
     )
     with db.session(engine) as session:
-        return session.connection().execute(statement).rowcount
+        forgotten = session.connection().execute(statement).rowcount
+        session.connection().execute(delete(Health).where(col(Health.worker).not_in(select(Worker.name))))
+        return forgotten

@@ -6,13 +6,14 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Engine, text
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlmodel import SQLModel, select
 
 from orchestrator import db
 from orchestrator.errors import DatabaseUnusable
 from orchestrator.tables import Submission
 from orchestrator.wire import Precision
+from tests.services import wait_until
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -155,3 +156,33 @@ def test_writers_wait_for_each_other_and_lose_no_increment(engine: Engine) -> No
         thread.join()
     with db.session(engine, read_only=True) as session:
         assert session.exec(select(Submission)).one().parameters == 40
+
+
+def stand_still(engine: Engine) -> None:
+    """Go on with a transaction that PostgreSQL has ended meanwhile."""
+    with db.session(engine) as session:
+        session.execute(text("SET idle_in_transaction_session_timeout = 100"))
+        own = session.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        others = text(f"SELECT count(*) FROM pg_stat_activity WHERE pid = {own}")
+
+        def ended() -> bool:
+            with db.session(engine, read_only=True) as other:
+                return other.execute(others).scalar_one() == 0
+
+        wait_until(ended, "PostgreSQL has ended the transaction")
+        session.execute(text("SELECT 1"))
+
+
+def test_a_transaction_that_postgresql_ended_is_a_database_that_was_away(postgres_url: str) -> None:
+    engine = db.make_engine(postgres_url)
+    with pytest.raises(OperationalError):
+        stand_still(engine)
+    engine.dispose()
+
+
+def test_on_postgresql_no_process_waits_for_ever_for_one_that_stands_still(postgres_url: str) -> None:
+    engine = db.make_engine(postgres_url)
+    with db.session(engine, read_only=True) as session:
+        assert session.execute(text("SHOW lock_timeout")).scalar_one() == "30s"
+        assert session.execute(text("SHOW idle_in_transaction_session_timeout")).scalar_one() == "2min"
+    engine.dispose()
