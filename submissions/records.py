@@ -220,6 +220,10 @@ class WorkerRecord(BaseModel):
     """GPUs that it may use now, or stages that it runs at a time; none of a worker that is not open."""
     until: datetime | None = None
     """When its present window ends."""
+    devices: int = 0
+    """GPUs of its host; 0 where it computes on a CPU."""
+    warm: list[str] = []
+    """Models whose engines are up and wait for more work, as they were submitted."""
     gpus: list[Gpu] = []
     """What its policy says of each GPU."""
 
@@ -229,6 +233,13 @@ class WorkerRecord(BaseModel):
         if self.doing:
             return ", ".join(self.doing)
         return self.sentence or "idle"
+
+    @property
+    def room(self) -> str:
+        """`2 of 4 GPUs`, or how many stages it runs at a time."""
+        if self.devices:
+            return f"{self.slots} of {words.count(self.devices, 'GPU')}"
+        return f"{words.count(self.slots, 'stage')} at a time" if self.slots else "none now"
 
 
 class WorkerAnswer(BaseModel):

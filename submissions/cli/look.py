@@ -82,7 +82,11 @@ def queue(as_json: AsJson = False) -> None:
         if worker["doing"] and worker["sentence"]:
             what += f" ({worker['sentence']})"
         detail = " ".join(filter(None, [worker["engine"], worker["device"]]))
-        answer(f"  {worker['name']} ({worker['kind']}{', ' + detail if detail else ''}): {state}, {what}")
+        gpus = words.count(worker["devices"], "GPU")
+        room = f", {worker['slots']} of {gpus} free to use" if worker["devices"] else ""
+        answer(f"  {worker['name']} ({worker['kind']}{', ' + detail if detail else ''}{room}): {state}, {what}")
+        if worker["warm"] and worker["is_up"]:
+            answer(f"    warm: {', '.join(worker['warm'])}")
         for gpu in worker["gpus"] if worker["is_up"] else ():
             answer(f"    GPU {gpu['index']}: {gpu['sentence']}")
 

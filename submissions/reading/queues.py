@@ -1,6 +1,7 @@
 """The queue: what runs, what waits and why, what failed lately, and the workers that are there to do it."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from sqlmodel import Session, col, select
@@ -11,6 +12,7 @@ from orchestrator.places import Policy
 from orchestrator.roster import DEFAULT_POLICY, why_closed
 from orchestrator.tables import Attempt, Evaluation, Job, Submission, Worker
 from orchestrator.wire import Gpu, Mode
+from submissions import words
 from submissions.reading.evaluations import FINAL_STATES, as_records
 from submissions.reading.waiting import with_reasons
 from submissions.records import QueueRecord, WorkerRecord
@@ -50,10 +52,13 @@ def read_workers(session: Session, now: datetime) -> list[WorkerRecord]:
     )
     for worker, job in held:
         what = f"{job.stage.value} {job.benchmark}".strip()
-        doing[worker].append(f"{what} of evaluation {job.evaluation_id}")
-    listed = session.exec(select(Worker).order_by(col(Worker.kind), col(Worker.name)))
+        part = f", slice {job.slice_index + 1} of {job.slice_count}" if job.slice_count > 1 else ""
+        far = f" ({words.percent(job.requests_done / job.requests_total)})" if job.requests_total else ""
+        doing[worker].append(f"{what} of evaluation {job.evaluation_id}{part}{far}")
+    listed = session.exec(select(Worker).order_by(col(Worker.kind), col(Worker.name))).all()
     standings = breaker.standings(session, now=now)
-    return [_worker(worker, doing[worker.name], standings.get(worker.name), now=now) for worker in listed]
+    names = _names(session, {commit for worker in listed for commit in worker.warm or ()})
+    return [_worker(worker, doing[worker.name], standings.get(worker.name), names=names, now=now) for worker in listed]
 
 
 def read_worker(session: Session, name: str, *, now: datetime | None = None) -> WorkerRecord:
@@ -61,7 +66,22 @@ def read_worker(session: Session, name: str, *, now: datetime | None = None) -> 
     return next(one for one in read_workers(session, now or datetime.now(UTC)) if one.name == name)
 
 
-def _worker(worker: Worker, doing: list[str], standing: breaker.Standing | None, *, now: datetime) -> WorkerRecord:
+def _names(session: Session, commits: set[str]) -> dict[str, str]:
+    """Under which name a commit was submitted last."""
+    if not commits:
+        return {}
+    query = select(Submission.revision, Submission.model).where(col(Submission.revision).in_(commits))
+    return dict(session.exec(query.order_by(col(Submission.id))).all())
+
+
+def _worker(
+    worker: Worker,
+    doing: list[str],
+    standing: breaker.Standing | None,
+    *,
+    names: Mapping[str, str],
+    now: datetime,
+) -> WorkerRecord:
     engine = f"{worker.engine_family.value} {worker.engine_version or ''}".strip() if worker.engine_family else None
     is_open = worker.mode is Mode.OPEN
     return WorkerRecord(
@@ -77,5 +97,7 @@ def _worker(worker: Worker, doing: list[str], standing: breaker.Standing | None,
         sentence=why_closed(worker, standing),
         slots=worker.slots if is_open and not (standing and standing.held_back) else 0,
         until=worker.until,
+        devices=worker.device_count if worker.device_type == "cuda" else 0,
+        warm=[names.get(commit, words.revision(commit)) for commit in worker.warm or ()],
         gpus=[Gpu.model_validate(gpu) for gpu in worker.gpus or ()],
     )

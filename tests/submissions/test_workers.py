@@ -7,11 +7,12 @@ import pytest
 from sqlmodel import select
 from starlette.testclient import TestClient
 
-from orchestrator.tables import Worker
-from orchestrator.wire import Gpu, GpuState, Mode
+from orchestrator.lifecycle import EvaluationState
+from orchestrator.tables import Job, Submission, Worker
+from orchestrator.wire import Gpu, GpuState, Mode, Stage
 from submissions.context import Hub
 from tests.submissions.command import Command
-from tests.submissions.factories import add_worker
+from tests.submissions.factories import add_attempt, add_evaluation, add_worker
 from tests.submissions.pages import page
 
 BUSY = "busy: another user's process 4211 holds 31 GB"
@@ -98,3 +99,35 @@ def test_the_command_says_what_happened_and_the_queue_shows_it(hub: Hub, evalyar
     unknown = evalyard("worker", "pause", "gpu-9")
     assert (unknown.code, unknown.err) == (1, "There is no worker 'gpu-9'. Known are gpu-7.\n")
     assert evalyard("worker", "stop", "gpu-7").code == 2
+
+
+def test_the_queue_says_what_a_worker_may_use_how_far_it_is_and_which_engines_are_warm(
+    hub: Hub, client: TestClient, evalyard: Command
+) -> None:
+    with hub.writing() as session:
+        running = add_evaluation(session, hub.suites["demo"], state=EvaluationState.RUNNING, requests=(30, 120))
+        infer = session.exec(select(Job).where(Job.evaluation_id == running.id, Job.stage == Stage.INFER)).one()
+        infer.slice_index, infer.slice_count = 1, 3
+        add_attempt(session, infer, worker="gpu-7", outcome="")
+        warm = session.exec(select(Submission.revision)).one()
+        room = {"device_type": "cuda", "device_count": 4, "slots": 2}
+        add_worker(session, "gpu-7", kind="engine", now=datetime.now(UTC), warm=[warm, "0123456789"], **room)
+    (worker,) = client.get("/api/v1/queue").json()["workers"]
+    assert worker["doing"] == ["infer of evaluation 1, slice 2 of 3 (25 %)"]
+    assert (worker["devices"], worker["slots"], worker["warm"]) == (4, 2, ["acme/model-1b", "0123456"])
+    assert (
+        "2 of 4 GPUs infer of evaluation 1, slice 2 of 3 (25 %) Warm: acme/model-1b, 0123456"
+        in page(client, "/queue").text
+    )
+    told = evalyard("queue").out
+    assert "2 of 4 GPUs free to use" in told
+    assert "    warm: acme/model-1b, 0123456" in told
+
+
+def test_what_runs_can_be_cancelled_and_what_failed_retried_from_the_queue(hub: Hub, client: TestClient) -> None:
+    with hub.writing() as session:
+        add_evaluation(session, hub.suites["demo"], state=EvaluationState.RUNNING)
+        add_evaluation(session, hub.suites["demo"], model="acme/failed", state=EvaluationState.FAILED)
+    html = client.get("/queue").text
+    assert 'action="/evaluations/1/cancel"' in html
+    assert 'action="/evaluations/2/retry"' in html
