@@ -9,34 +9,28 @@ by backup and restore. They are read first, in one snapshot, and the artifacts a
 so whatever a row names is in the backup, though the hub goes on working. Model weights and data sets are not in it.
 """
 
-import io
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import zstandard
-from sqlalchemy import Connection, DateTime, Engine, MetaData, Table, func, insert, inspect, select, text
+from sqlalchemy import Engine, inspect
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-from sqlalchemy.types import Integer
 
 from orchestrator import db
 from orchestrator.artifacts import ArtifactStore, file_sha256, is_key
 from orchestrator.errors import EvalyardError, Refused
 from orchestrator.program import program
+from orchestrator.rows import Progress, is_empty, read_table, write_tables
 from orchestrator.settings import HubSettings
 
 FORMAT = 1
 PREFIXES = ("sheets", "responses", "results")
-BATCH_ROWS = 500
 TABLE = re.compile(r"[a-z][a-z_]{0,59}")
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being copied, how many are done, and of how many."""
 
 
 class DamagedBackup(EvalyardError):
@@ -55,7 +49,7 @@ def backup(settings: HubSettings, folder: Path, *, progress: Progress | None = N
     engine = _present_database(settings)
     (folder / "database").mkdir(parents=True, exist_ok=True)
     db.migrate(engine)
-    tables = _write_tables(engine, folder / "database", tell)
+    tables = write_tables(engine, folder / "database", tell)
     store = ArtifactStore(settings.artifacts_url, read_only=True)
     artifacts = _copy_artifacts_out(store, folder / "artifacts", tell)
     manifest = {
@@ -85,7 +79,7 @@ def restore(settings: HubSettings, folder: Path, *, progress: Progress | None = 
     manifest = _read_manifest(folder)
     engine = db.make_engine(settings.database_url)
     shown = engine.url.render_as_string(hide_password=True)
-    if not _is_empty(engine, manifest["schema"]):
+    if not is_empty(engine, manifest["schema"]):
         raise Refused(
             f"The database {shown} is not empty, and restore never overwrites. "
             "Give a new data folder (--data), or a new database (EVALYARD_DATABASE_URL)."
@@ -108,7 +102,7 @@ def restore(settings: HubSettings, folder: Path, *, progress: Progress | None = 
     try:
         with engine.begin() as connection:
             for number, table in enumerate(manifest["tables"], start=1):
-                _read_table(connection, table, folder / "database" / f"{table}.jsonl.zst")
+                read_table(connection, table, folder / "database" / f"{table}.jsonl.zst")
                 tell("tables", number, len(manifest["tables"]))
     except (ValueError, TypeError, AttributeError, SQLAlchemyError, zstandard.ZstdError) as error:
         raise DamagedBackup(
@@ -149,73 +143,6 @@ def _place(settings: HubSettings) -> str:
     url = make_url(settings.database_url)
     own = url.get_backend_name() == "sqlite" and Path(url.database or "").parent == settings.data
     return str(settings.data) if own else url.render_as_string(hide_password=True)
-
-
-def _is_empty(engine: Engine, schema: str) -> bool:
-    """Whether the database holds nothing, or the bare tables that an interrupted restore of this schema left."""
-    with engine.connect() as connection:
-        metadata = MetaData()
-        metadata.reflect(connection)
-        if not metadata.tables:
-            return True
-        version = metadata.tables.get("alembic_version")
-        if version is None or connection.execute(select(version)).scalars().all() != [schema]:
-            return False
-        tables = (table for table in metadata.tables.values() if table is not version)
-        return not any(connection.execute(select(table).limit(1)).first() for table in tables)
-
-
-def _write_tables(engine: Engine, folder: Path, tell: Progress) -> dict[str, dict[str, Any]]:
-    """Every table in an order in which rows may be inserted again, all of one moment."""
-    written: dict[str, dict[str, Any]] = {}
-    snapshot = engine.execution_options(
-        evalyard_read_only=True,
-        **({"isolation_level": "REPEATABLE READ"} if engine.dialect.name == "postgresql" else {}),
-    )
-    with snapshot.connect() as connection:
-        metadata = MetaData()
-        metadata.reflect(connection)
-        tables = [table for table in metadata.sorted_tables if table.name != "alembic_version"]
-        for number, table in enumerate(tables, start=1):
-            path = folder / f"{table.name}.jsonl.zst"
-            rows = _write_rows(connection, table, path)
-            written[table.name] = {"rows": rows, "sha256": file_sha256(path)}
-            tell("tables", number, len(tables))
-    return written
-
-
-def _write_rows(connection: Connection, table: Table, path: Path) -> int:
-    rows = 0
-    result = connection.execution_options(yield_per=BATCH_ROWS).execute(
-        select(table).order_by(*table.primary_key.columns)
-    )
-    with path.open("wb") as raw, zstandard.ZstdCompressor().stream_writer(raw, closefd=False) as out:
-        for row in result.mappings():
-            line = {name: _plain(value) for name, value in row.items()}
-            out.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
-            rows += 1
-    return rows
-
-
-def _read_table(connection: Connection, name: str, path: Path) -> None:
-    table = Table(name, MetaData(), autoload_with=connection)
-    times = {column.name for column in table.columns if isinstance(column.type, DateTime)}
-    batch: list[dict[str, Any]] = []
-    for line in _lines(path):
-        row = json.loads(line)
-        batch.append({key: _time(value) if key in times else value for key, value in row.items()})
-        if len(batch) == BATCH_ROWS:
-            connection.execute(insert(table), batch)
-            batch = []
-    if batch:
-        connection.execute(insert(table), batch)
-    key = list(table.primary_key.columns)
-    if connection.dialect.name == "postgresql" and len(key) == 1 and isinstance(key[0].type, Integer):
-        # Rows came with their numbers; the next one must not take a number again.
-        highest = connection.execute(select(func.max(key[0]))).scalar()
-        if highest is not None:
-            sequence = text("SELECT setval(pg_get_serial_sequence(:name, :key), :highest)")
-            connection.execute(sequence, {"name": name, "key": key[0].name, "highest": highest})
 
 
 def _copy_artifacts_out(store: ArtifactStore, folder: Path, tell: Progress) -> dict[str, dict[str, Any]]:
@@ -282,22 +209,6 @@ def _check(path: Path, sha256: str) -> None:
         raise DamagedBackup(f"The backup lacks {path}. Take another backup.")
     if file_sha256(path) != sha256:
         raise DamagedBackup(f"{path} is damaged: its bytes do not match the manifest. Take another backup.")
-
-
-def _lines(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as stream:
-        yield from io.BufferedReader(stream)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, datetime):
-        # SQLite keeps UTC without saying so.
-        return (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
-    return value
-
-
-def _time(value: str | None) -> datetime | None:
-    return datetime.fromisoformat(value) if value else None
 
 
 def _contents(manifest: dict[str, Any]) -> str:

@@ -12,10 +12,10 @@ from typing import Any
 from sqlalchemy import update
 from sqlmodel import Session, col, select
 
-from orchestrator import suites as suites_module
 from orchestrator.errors import EvalyardError
 from orchestrator.results.provenance import describe_cost, describe_score
-from orchestrator.suites import BenchmarkValue, MissingScore, Suite
+from orchestrator.results.values import BenchmarkValue, MissingScore, average, evaluate_benchmark
+from orchestrator.suites import Suite, SuiteBenchmark
 from orchestrator.tables import Evaluation, Job, Score, Submission
 from orchestrator.wire import FailureKind, ScoreDone, Stage
 
@@ -130,9 +130,9 @@ def add_cost(session: Session, evaluation: int) -> None:
     session.flush()
 
 
-def _value(benchmark: suites_module.SuiteBenchmark, done: ScoreDone) -> BenchmarkValue:
+def _value(benchmark: SuiteBenchmark, done: ScoreDone) -> BenchmarkValue:
     try:
-        return suites_module.evaluate_benchmark(benchmark, done.scores)
+        return evaluate_benchmark(benchmark, done.scores)
     except MissingScore as error:
         bad = [score for score in done.scores if not math.isfinite(score.value)]
         kind = FailureKind.INVALID_OUTPUT if bad else FailureKind.HARNESS
@@ -147,8 +147,8 @@ def _write_average(session: Session, evaluation: Evaluation, suite: Suite) -> No
         for row in rows
         if row.metric == VALUE
     }
-    average = suites_module.average(suite, values)
-    session.connection().execute(update(Evaluation).where(col(Evaluation.id) == evaluation.id).values(average=average))
+    total = average(suite, values)
+    session.connection().execute(update(Evaluation).where(col(Evaluation.id) == evaluation.id).values(average=total))
 
 
 def _finite(number: float | None) -> float | None:

@@ -9,9 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from orchestrator import suites
 from orchestrator.errors import Refused, next_step
 from orchestrator.narrator import Narrator, every_second
+from orchestrator.results.values import BenchmarkValue, average, evaluate_benchmark
 from orchestrator.suites import Suite
 from orchestrator.wire import FailureKind, InferDone, Model
 from submissions.cli.output import answer_table, chat, complain
@@ -94,27 +94,27 @@ def in_sentences(model: Model) -> Iterator[None]:
         raise Refused(f"{error.sentence} {_next_step(error.kind, model)} Log: {error.log}") from error
 
 
-def values_of(suite: Suite, run: pipeline.RunOutcome) -> dict[str, suites.BenchmarkValue]:
+def values_of(suite: Suite, run: pipeline.RunOutcome) -> dict[str, BenchmarkValue]:
     """The suite's values of the benchmarks that were scored; none for chosen tasks, which have no suite."""
     if suite.name == TASKS:
         return {}
     return {
-        outcome.benchmark: suites.evaluate_benchmark(suite.benchmark(outcome.benchmark), outcome.done.scores)
+        outcome.benchmark: evaluate_benchmark(suite.benchmark(outcome.benchmark), outcome.done.scores)
         for outcome in run.benchmarks
         if outcome.done is not None
     }
 
 
 def print_report(
-    accepted: Accepted, run: pipeline.RunOutcome, values: dict[str, suites.BenchmarkValue], seconds: float
+    accepted: Accepted, run: pipeline.RunOutcome, values: dict[str, BenchmarkValue], seconds: float
 ) -> None:
     if values:
         rows = [
             (name, f"{value.value:.2f}", "" if value.stderr is None else f"±{value.stderr:.2f}", f"{value.raw:.2f}")
             for name, value in values.items()
         ]
-        average = suites.average(accepted.suite, values)
-        rows.append(("Average", "none" if average is None else f"{average:.2f}", "", ""))
+        total = average(accepted.suite, values)
+        rows.append(("Average", "none" if total is None else f"{total:.2f}", "", ""))
         columns = [("Benchmark", "left"), ("Score", "right"), ("", "right"), ("Raw", "right")]
         answer_table(columns, rows, title=f"{accepted.model.name} · {accepted.suite.name} v{accepted.suite.version}")
     else:
@@ -181,7 +181,7 @@ def _next_step(kind: FailureKind, model: Model) -> str:
 def as_json_record(
     accepted: Accepted,
     run: pipeline.RunOutcome,
-    values: dict[str, suites.BenchmarkValue],
+    values: dict[str, BenchmarkValue],
     *,
     seconds: float,
     written: Path | None,
@@ -195,7 +195,7 @@ def as_json_record(
         "suite": None if accepted.suite.name == TASKS else accepted.suite.name,
         "suite_version": None if accepted.suite.name == TASKS else accepted.suite.version,
         "limit": accepted.limit,
-        "average": suites.average(accepted.suite, values) if values else None,
+        "average": average(accepted.suite, values) if values else None,
         "values": {name: asdict(value) for name, value in values.items()},
         "benchmarks": [outcome_json(outcome) for outcome in run.benchmarks],
         "inference": run.infer.model_dump(mode="json") if run.infer else None,

@@ -9,6 +9,7 @@ from sqlalchemy import MetaData, select
 from orchestrator import admin, db
 from orchestrator.artifacts import ArtifactStore, file_sha256
 from orchestrator.errors import Refused
+from orchestrator.rows import plain
 from orchestrator.settings import HubSettings
 from tests.orchestrator.yard import Yard
 
@@ -40,7 +41,7 @@ def rows(url: str) -> dict[str, list[dict[str, Any]]]:
         metadata.reflect(connection)
         return {
             table.name: [
-                {key: admin._plain(value) for key, value in row.items()}
+                {key: plain(value) for key, value in row.items()}
                 for row in connection.execute(select(table).order_by(*table.primary_key.columns)).mappings()
             ]
             for table in metadata.sorted_tables

@@ -6,17 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.results.values import BenchmarkValue, MissingScore, average, evaluate_benchmark, normalise
 from orchestrator.suites import (
-    BenchmarkValue,
-    MissingScore,
     SuiteBenchmark,
     SuiteError,
     UnknownSuite,
-    average,
-    evaluate_benchmark,
     find_suite,
     load_suites,
-    normalise,
     read_suite,
 )
 from orchestrator.wire import ScoreValue
