@@ -64,10 +64,10 @@ class Dispatcher:
         if self._split(splits(planned, workers, self.policy, now, speeds=speeds), now=now):
             planned, _, _ = self._plan(now)
         sent = 0
-        # In the order in which every transaction that locks several evaluations locks them.
-        chosen = sorted(planned.assignments, key=lambda one: (one.job.evaluation, one.job.id))
-        for start in range(0, len(chosen), BATCH):
-            sent += self._send(self._claim(chosen[start : start + BATCH], now=now), now=now)
+        for start in range(0, len(planned.assignments), BATCH):
+            # In the order in which every transaction that locks several evaluations locks them.
+            batch = sorted(planned.assignments[start : start + BATCH], key=lambda one: (one.job.evaluation, one.job.id))
+            sent += self._send(self._claim(batch, now=now), now=now)
         return sent
 
     def _plan(self, now: datetime) -> tuple[Round, list[WorkerView], Speeds]:

@@ -214,6 +214,11 @@ def hopeless(job: QueuedJob, workers: Iterable[WorkerView], policy: Policy, now:
     if not job.refused_by:
         return []
     fitting = [
-        one for one in workers if pool_of(one) == pool_for(job) and is_live(one, policy, now) and could_hold(job, one)
+        one
+        for one in workers
+        if pool_of(one) == pool_for(job)
+        and is_live(one, policy, now)
+        and could_hold(job, one)
+        and not (job.bound and one.device_type != job.device_type)
     ]
     return sorted(one.name for one in fitting) if fitting and all(refusal(one, job) for one in fitting) else []

@@ -30,6 +30,7 @@ NO_SPEEDS = Speeds()
 HARNESS = Pool("harness")
 
 _Alike = tuple[int, int, int | None, str | None, bool, bool]
+_Entry = tuple[datetime, int, int, QueuedJob]
 _Class = tuple[Pool, str | None, bool, bool, tuple[int, ...]]
 """Those of one class fit in the same places, take as much there, and are equally far ahead of their turn."""
 
@@ -69,14 +70,14 @@ def plan_round(
     if not rooms:
         return Round([], [])
     awaited = expected(known, policy, now)
-    first = _first(queued, rooms, awaited=awaited, now=now)
-    wanted = frozenset(job.weights for _, job, _ in first if job.weights)
+    first = _first(queued, rooms, policy, awaited=awaited, now=now)
+    wanted = frozenset(job.weights for *_, job, _ in first if job.weights)
     for room in rooms.values():
         room.open(wanted)
     answering = Answering(known)
     chosen: list[Assignment] = []
     reserved: dict[Pool, Reserved] = {}
-    for _, job, sizes in first:
+    for *_, job, sizes in first:
         pool = pool_for(job)
         room = rooms[pool]
         if not room.free:
@@ -108,8 +109,13 @@ def forecast(
 
 
 def _first(
-    queued: Iterable[QueuedJob], rooms: Mapping[Pool, "Room"], *, awaited: set[tuple[Pool, str | None]], now: datetime
-) -> list[tuple[tuple[datetime, int, int], QueuedJob, tuple[int, ...]]]:
+    queued: Iterable[QueuedJob],
+    rooms: Mapping[Pool, Room],
+    policy: Policy,
+    *,
+    awaited: set[tuple[Pool, str | None]],
+    now: datetime,
+) -> list[tuple[datetime, int, int, QueuedJob, tuple[int, ...]]]:
     """The jobs that may be chosen, the most urgent first, each with the slots it takes in each of its pool's places.
 
     No more of a class can be chosen than there are slots for it: the rest of a long queue is never sorted. Only those
@@ -118,7 +124,7 @@ def _first(
     harness = (rooms[HARNESS], rooms[HARNESS].warm) if HARNESS in rooms else None
     engines = {pool.engine.value: (room, room.warm) for pool, room in rooms.items() if pool.engine is not None}
     odd: list[tuple[Room, QueuedJob]] = []
-    alike: dict[_Alike, list[QueuedJob]] = defaultdict(list)
+    alike: dict[_Alike, list[_Entry]] = defaultdict(list)
     all_odd = {id(room) for room in rooms.values() if room.has_short_windows}
     for job in queued:
         # Of a hundred thousand jobs nearly all end here: nothing is hashed or made that need not be.
@@ -132,15 +138,20 @@ def _first(
             odd.append((room, job))
         else:
             # Records of the same need are one object where they come from the database.
-            alike[id(room), id(job.need), job.longest, job.device_type, job.bound, job.weights in warm].append(job)
-    classes: dict[_Class, list[QueuedJob]] = defaultdict(list)
-    for jobs in alike.values():
-        first, pool = jobs[0], pool_for(jobs[0])
+            alike[id(room), id(job.need), job.longest, job.device_type, job.bound, job.weights in warm].append(
+                (job.turn_at or job.created_at, job.evaluation, job.id, job)
+            )
+    classes: dict[_Class, list[_Entry]] = defaultdict(list)
+    for entries in alike.values():
+        first = entries[0][3]
+        pool = pool_for(first)
         bound = first.device_type if first.bound or (pool, first.device_type) in awaited else None
-        classes[pool, bound, first.bound, first.weights in rooms[pool].warm, rooms[pool].sizes(first)] += jobs
-    found = [(room.urgency(job), job, sizes) for room, job in odd if any(sizes := room.sizes(job))]
-    for (pool, bound, _, _, sizes), jobs in classes.items():
-        room = rooms[pool]
-        most = room.most(sizes, device_type=bound)
-        found += [(room.urgency(job), job, sizes) for job in heapq.nsmallest(most, jobs, key=urgency)] if most else []
-    return sorted(found, key=lambda entry: entry[0])
+        classes[pool, bound, first.bound, first.weights in rooms[pool].warm, rooms[pool].sizes(first)] += entries
+    found = [(*room.urgency(job), job, sizes) for room, job in odd if any(sizes := room.sizes(job))]
+    for (pool, bound, _, is_warm, sizes), entries in classes.items():
+        most = rooms[pool].most(sizes, device_type=bound)
+        for turn, evaluation, identifier, job in heapq.nsmallest(most, entries) if most else ():
+            ahead = turn - policy.warm_head_start if is_warm else turn
+            found.append((ahead, evaluation, identifier, job, sizes))
+    # No two have the same number, so that nothing behind it is compared.
+    return sorted(found)

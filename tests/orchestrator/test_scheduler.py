@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from time import perf_counter
+from time import process_time
 from typing import Any, NamedTuple
 
 from hypothesis import HealthCheck, settings
@@ -492,10 +492,10 @@ def test_a_large_yard_is_planned_in_well_under_a_second() -> None:
         gpus(f"engine-{number}", slots=1 << number % 4, weights=(str(number), str(number + 7)))
         for number in range(1000)
     ]
-    start = perf_counter()
+    start = process_time()
     assert len(plan(queued, workers, POLICY, NOW)) > 1000
-    # The bound on an idle machine is 0.3 s; a busy one gets slack.
-    assert perf_counter() - start < 2.0
+    # CPU time, as other programs may run beside this one; on an idle machine about 0.3 s.
+    assert process_time() - start < 2.0
 
 
 def test_a_job_goes_back_to_a_worker_that_it_failed_on_only_when_no_other_is_free() -> None:
