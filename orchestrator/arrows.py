@@ -273,7 +273,8 @@ def _revive(session: Session, job: int, sources: tuple[JobState, ...], to: JobSt
 
 def _use(spent: Spent, restarts: Sequence[str]) -> dict[str, Any]:
     return {
-        "spent": {name: value for name, value in spent if math.isfinite(value)},
+        # PostgreSQL's JSON holds neither NaN nor infinities.
+        "spent": {name: value for name, value in spent if isinstance(value, int) or math.isfinite(value)},
         "restarts": [clean(sentence)[:SENTENCE_CHARACTERS] for sentence in restarts],
     }
 
