@@ -30,7 +30,6 @@ NO_SPEEDS = Speeds()
 HARNESS = Pool("harness")
 
 _Alike = tuple[int, int, int | None, str | None, bool, bool]
-_Entry = tuple[datetime, int, int, QueuedJob]
 _Class = tuple[Pool, str | None, bool, bool, tuple[int, ...]]
 """Those of one class fit in the same places, take as much there, and are equally far ahead of their turn."""
 
@@ -124,7 +123,7 @@ def _first(
     harness = (rooms[HARNESS], rooms[HARNESS].warm) if HARNESS in rooms else None
     engines = {pool.engine.value: (room, room.warm) for pool, room in rooms.items() if pool.engine is not None}
     odd: list[tuple[Room, QueuedJob]] = []
-    alike: dict[_Alike, list[_Entry]] = defaultdict(list)
+    alike: dict[_Alike, list[QueuedJob]] = defaultdict(list)
     all_odd = {id(room) for room in rooms.values() if room.has_short_windows}
     for job in queued:
         # Of a hundred thousand jobs nearly all end here: nothing is hashed or made that need not be.
@@ -138,20 +137,17 @@ def _first(
             odd.append((room, job))
         else:
             # Records of the same need are one object where they come from the database.
-            alike[id(room), id(job.need), job.longest, job.device_type, job.bound, job.weights in warm].append(
-                (job.turn_at or job.created_at, job.evaluation, job.id, job)
-            )
-    classes: dict[_Class, list[_Entry]] = defaultdict(list)
-    for entries in alike.values():
-        first = entries[0][3]
-        pool = pool_for(first)
+            alike[id(room), id(job.need), job.longest, job.device_type, job.bound, job.weights in warm].append(job)
+    classes: dict[_Class, list[QueuedJob]] = defaultdict(list)
+    for jobs in alike.values():
+        first, pool = jobs[0], pool_for(jobs[0])
         bound = first.device_type if first.bound or (pool, first.device_type) in awaited else None
-        classes[pool, bound, first.bound, first.weights in rooms[pool].warm, rooms[pool].sizes(first)] += entries
+        classes[pool, bound, first.bound, first.weights in rooms[pool].warm, rooms[pool].sizes(first)] += jobs
     found = [(*room.urgency(job), job, sizes) for room, job in odd if any(sizes := room.sizes(job))]
-    for (pool, bound, _, is_warm, sizes), entries in classes.items():
+    for (pool, bound, _, is_warm, sizes), jobs in classes.items():
         most = rooms[pool].most(sizes, device_type=bound)
-        for turn, evaluation, identifier, job in heapq.nsmallest(most, entries) if most else ():
-            ahead = turn - policy.warm_head_start if is_warm else turn
-            found.append((ahead, evaluation, identifier, job, sizes))
+        for job in heapq.nsmallest(most, jobs, key=urgency) if most else ():
+            turn, evaluation, identifier = urgency(job)
+            found.append((turn - policy.warm_head_start if is_warm else turn, evaluation, identifier, job, sizes))
     # No two have the same number, so that nothing behind it is compared.
     return sorted(found)

@@ -18,11 +18,11 @@ UNFINISHED = timedelta(hours=6)
 MOST_UNFINISHED = 400
 SIZE = timedelta(hours=1)
 SIZE_STEP = 10_000_000_000
-MOST_SIZE = timedelta(hours=12)
+MOST_STEPS = 12
 BOOST = timedelta(hours=24)
 MOST_BOOST = 30
 VOTE = timedelta(hours=1)
-MOST_VOTES = timedelta(hours=48)
+MOST_VOTES = 48
 
 
 def turn(
@@ -30,8 +30,8 @@ def turn(
 ) -> datetime:
     """When an evaluation's jobs count as having come. `parameters`: weights that one token meets, None if unknown."""
     later = min(max(unfinished, 0), MOST_UNFINISHED) * UNFINISHED
-    later += min((parameters or 0) / SIZE_STEP * SIZE, MOST_SIZE)
-    return boosted(made_at + later - min(max(votes, 0) * VOTE, MOST_VOTES), before=0, after=boost)
+    later += min(parameters or 0, MOST_STEPS * SIZE_STEP) / SIZE_STEP * SIZE
+    return boosted(made_at + later - min(max(votes, 0), MOST_VOTES) * VOTE, before=0, after=boost)
 
 
 def boosted(turn_at: datetime, *, before: int, after: int) -> datetime:
