@@ -45,8 +45,8 @@ KEPT = 10
 """Failures that are kept as evidence."""
 
 
-class Standing(NamedTuple):
-    """How a worker stands that is held back, or was and has not succeeded since."""
+class Suspicion(NamedTuple):
+    """What is held against a worker that is held back, or was and has not succeeded since."""
 
     held_back: bool
     """It gets no job now; otherwise it is on trial, with one job at a time."""
@@ -79,13 +79,13 @@ def judge(failures: Sequence[dict[str, Any]], *, times: int, others: Sequence[st
     return Hold(now + pause, times + 1, sentence)
 
 
-def standings(session: Session, *, now: datetime) -> dict[str, Standing]:
+def suspicions(session: Session, *, now: datetime) -> dict[str, Suspicion]:
     """The workers that are held back or on trial, by name; nothing is known against the others."""
     found = {}
     for health in session.exec(select(Health).where(Health.times_held_back > 0)):
         held_back = health.held_back_until is not None and now < health.held_back_until
         trial = f"on trial, with one job at a time until one completes. {health.sentence}"
-        found[health.worker] = Standing(held_back, health.sentence if held_back else trial)
+        found[health.worker] = Suspicion(held_back, health.sentence if held_back else trial)
     return found
 
 

@@ -54,7 +54,7 @@ def load_queued(
 
 def load_workers(session: Session, *, now: datetime) -> list[WorkerView]:
     """Every known worker with the evaluations whose jobs it holds."""
-    standings = breaker.standings(session, now=now)
+    suspicions = breaker.suspicions(session, now=now)
     holding: dict[str, list[int]] = defaultdict(list)
     used: dict[str, int] = defaultdict(int)
     held = (
@@ -70,7 +70,7 @@ def load_workers(session: Session, *, now: datetime) -> list[WorkerView]:
             name=row.name,
             boot=row.boot,
             kind=_kind(row.kind),
-            slots=_slots(row, standings.get(row.name), used=used[row.name]),
+            slots=_slots(row, suspicions.get(row.name), used=used[row.name]),
             last_heartbeat=row.last_heartbeat,
             engine=row.engine_family,
             device_type=row.device_type,
@@ -79,7 +79,7 @@ def load_workers(session: Session, *, now: datetime) -> list[WorkerView]:
             memory_bytes=row.memory_bytes,
             until=row.until,
             stopping=row.stopping,
-            sentence=why_closed(row, standings.get(row.name)),
+            sentence=why_closed(row, suspicions.get(row.name)),
             holding=tuple(holding[row.name]),
             used=used[row.name],
             weights=tuple(row.weights or ()),
@@ -89,18 +89,18 @@ def load_workers(session: Session, *, now: datetime) -> list[WorkerView]:
     ]
 
 
-def why_closed(worker: Worker, standing: breaker.Standing | None) -> str:
+def why_closed(worker: Worker, suspicion: breaker.Suspicion | None) -> str:
     """Why a worker takes no work, or less than it could; empty when it takes all it can."""
     if worker.mode is not Mode.OPEN:
         return f"{worker.mode.value} by an operator"
-    return standing.sentence if standing else worker.sentence
+    return suspicion.sentence if suspicion else worker.sentence
 
 
-def _slots(worker: Worker, standing: breaker.Standing | None, *, used: int) -> int:
+def _slots(worker: Worker, suspicion: breaker.Suspicion | None, *, used: int) -> int:
     """Slots that jobs may take: none of a closed worker, and one job's of one that is on trial."""
-    if worker.mode is not Mode.OPEN or (standing and standing.held_back):
+    if worker.mode is not Mode.OPEN or (suspicion and suspicion.held_back):
         return 0
-    return min(worker.slots, used) if standing and used else worker.slots
+    return min(worker.slots, used) if suspicion and used else worker.slots
 
 
 def load_held(session: Session) -> list[Held]:

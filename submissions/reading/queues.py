@@ -56,9 +56,9 @@ def read_workers(session: Session, now: datetime) -> list[WorkerRecord]:
         far = f" ({words.percent(job.requests_done / job.requests_total)})" if job.requests_total else ""
         doing[worker].append(f"{what} of evaluation {job.evaluation_id}{part}{far}")
     listed = session.exec(select(Worker).order_by(col(Worker.kind), col(Worker.name))).all()
-    standings = breaker.standings(session, now=now)
+    suspicions = breaker.suspicions(session, now=now)
     names = _names(session, {commit for worker in listed for commit in worker.warm or ()})
-    return [_worker(worker, doing[worker.name], standings.get(worker.name), names=names, now=now) for worker in listed]
+    return [_worker(worker, doing[worker.name], suspicions.get(worker.name), names=names, now=now) for worker in listed]
 
 
 def read_worker(session: Session, name: str, *, now: datetime | None = None) -> WorkerRecord:
@@ -77,7 +77,7 @@ def _names(session: Session, commits: set[str]) -> dict[str, str]:
 def _worker(
     worker: Worker,
     doing: list[str],
-    standing: breaker.Standing | None,
+    suspicion: breaker.Suspicion | None,
     *,
     names: Mapping[str, str],
     now: datetime,
@@ -94,8 +94,8 @@ def _worker(
         last_heartbeat=worker.last_heartbeat,
         doing=doing,
         mode=worker.mode,
-        sentence=why_closed(worker, standing),
-        slots=worker.slots if is_open and not (standing and standing.held_back) else 0,
+        sentence=why_closed(worker, suspicion),
+        slots=worker.slots if is_open and not (suspicion and suspicion.held_back) else 0,
         until=worker.until,
         devices=worker.device_count if worker.device_type == "cuda" else 0,
         warm=[names.get(commit, words.revision(commit)) for commit in worker.warm or ()],

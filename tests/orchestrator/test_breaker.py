@@ -215,7 +215,7 @@ def test_after_the_hold_a_host_is_on_trial_with_one_job_at_a_time(yard: Yard):
     (trial,) = yard.tick()
     assert yard.tick() == []
     with db.session(yard.engine, read_only=True) as session:
-        assert breaker.standings(session, now=yard.now)[SICK].sentence.startswith("on trial, with one job at a time")
+        assert breaker.suspicions(session, now=yard.now)[SICK].sentence.startswith("on trial, with one job at a time")
     yard.complete(trial)
     assert len(yard.tick()) == 1
 
