@@ -154,7 +154,8 @@ class _Crew:
             each = f" with {_gigabytes(memory)}" if memory else ""
             return f"needs {many}{each}{' on one host' if devices > 1 else ''}, {idle or 'none'} idle", True
         if all(worker.free_slots for worker in some):
-            return f"the {self.pool} has too little time left for it", True
+            is_short = all(worker.until for worker in some)
+            return f"the {self.pool} has too little time left for it" if is_short else f"for the {self.pool}", True
         if len(self.live) == 1:
             holds = list(dict.fromkeys(self.live[0].holding))
             return f"the {self.pool} is busy with {_evaluations(holds)}" if holds else f"for the {self.pool}", True

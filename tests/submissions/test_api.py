@@ -188,7 +188,7 @@ def test_the_queue_says_who_waits_and_for_what(hub: Hub, client: TestClient) -> 
     assert [(worker["name"], worker["is_up"]) for worker in queue["workers"]] == [("w1", False)]
     with hub.writing() as session:
         add_worker(session, "w2", kind="harness", now=datetime.now(UTC))
-    assert client.get("/api/v1/queue").json()["waiting"][1]["waiting_because"] == "1 ahead for the harness worker."
+    assert client.get("/api/v1/queue").json()["waiting"][1]["waiting_because"] == "2nd; for the harness worker."
 
 
 def test_the_board_is_the_same_as_json_and_csv(hub: Hub, client: TestClient) -> None:
@@ -281,6 +281,9 @@ def test_the_description_names_every_operation(client: TestClient) -> None:
         "get /suites",
         "get /suites/{name}",
         "get /health",
+        "get /clusters",
+        "post /clusters/{name}/{action}",
+        "post /workers/{name}/{action}",
     }
 
 
