@@ -53,14 +53,16 @@ def jobs_of(session: Session, evaluation: int) -> Sequence[Job]:
 
 def advance(session: Session, evaluation: int, *, now: datetime) -> None:
     """Draw the consequences of the jobs' present states, and write the evaluation's own."""
-    for step in consequences(jobs_of(session, evaluation)):
+    jobs = jobs_of(session, evaluation)
+    steps = consequences(jobs)
+    for step in steps:
         if isinstance(step, Open):
             arrows.queue(
                 session, step.job, identity=step.identity, requests=step.requests, longest=step.longest, now=now
             )
         else:
             arrows.fail_waiting(session, step.job, failure=step.failure, sentence=step.sentence, now=now)
-    _write_state(session, evaluation, now=now)
+    _write_state(session, evaluation, jobs_of(session, evaluation) if steps else jobs, now=now)
 
 
 def consequences(jobs: Sequence[Job]) -> list[Open | GiveUp]:
@@ -145,8 +147,8 @@ def verdict(jobs: Sequence[Job]) -> tuple[EvaluationState, FailureKind | None, s
     return state, None, ""
 
 
-def _write_state(session: Session, evaluation: int, *, now: datetime) -> None:
-    state, failure, sentence = verdict(jobs_of(session, evaluation))
+def _write_state(session: Session, evaluation: int, jobs: Sequence[Job], *, now: datetime) -> None:
+    state, failure, sentence = verdict(jobs)
     row = session.exec(select(Evaluation.state, Evaluation.started_at).where(Evaluation.id == evaluation)).one()
     values: dict[str, Any] = {"state": state, "failure": failure, "sentence": sentence}
     if row[1] is None and state is not EvaluationState.QUEUED and not state.is_final:
