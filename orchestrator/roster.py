@@ -43,9 +43,13 @@ def load_queued(
     statement = _jobs().where(col(Job.state) == JobState.QUEUED, col(Job.stage).in_(list(stages)))
     if now is not None:
         statement = statement.where(col(Job.not_before).is_(None) | (col(Job.not_before) <= now))
-    if most is not None:
-        statement = statement.order_by(col(Job.turn_at), col(Job.id)).limit(most)
-    rows = session.execute(statement).all()
+    if most is None:
+        rows = list(session.execute(statement))
+    else:
+        # One stage at a time, so that the index gives the order and the rest of the queue is never read.
+        first = statement.order_by(col(Job.turn_at), col(Job.id)).limit(most)
+        rows = [row for stage in stages for row in session.execute(first.where(col(Job.stage) == stage))]
+        rows = sorted(rows, key=lambda row: (row.turn_at or row.created_at, row.id))[:most]
     failed_on = _failed_on(session, None if most is None else [row.id for row in rows])
     bound_to = _bound_to(session, {row.evaluation_id for row in rows if row.slice_count > 1})
     needs: dict[Footprint, Footprint] = {}

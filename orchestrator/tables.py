@@ -100,7 +100,7 @@ class Job(SQLModel, table=True):
     __table_args__ = (
         UniqueConstraint("evaluation_id", "stage", "benchmark", "slice_index", name="job_once"),
         Index("job_waiting", "state", "stage"),
-        Index("job_turn", "state", "turn_at"),
+        Index("job_turn", "state", "stage", "turn_at"),
     )
 
     id: int | None = Field(default=None, primary_key=True)

@@ -25,7 +25,7 @@ def upgrade() -> None:
     op.add_column("job", sa.Column("benchmarks_done", sa.JSON(), nullable=True))
     op.add_column("job", sa.Column("longest", sa.Integer(), nullable=True))
     op.execute("UPDATE job SET turn_at = created_at")
-    op.create_index("job_turn", "job", ["state", "turn_at"], unique=False)
+    op.create_index("job_turn", "job", ["state", "stage", "turn_at"], unique=False)
     op.add_column("worker", sa.Column("warm", sa.JSON(), nullable=True))
     op.create_table(
         "health",
