@@ -43,7 +43,8 @@ def test_engine_crashes_are_tried_three_times_with_growing_pauses(yard: Yard) ->
             yard.wait(1)
             yard.workers()
         pauses.append((yard.now - start).total_seconds())
-    assert pauses == [0, 5]
+    # The second is up to a quarter shorter, by the attempt's id; the yard's clock goes in whole seconds.
+    assert pauses in ([0, 4], [0, 5])
     yard.fail(yard.sent[-1][1], FailureKind.ENGINE, "The engine was killed.", log_tail="Killed")
     job = yard.job(evaluation, Stage.INFER)
     assert (job.state.value, job.failure, job.sentence, job.log_tail, job.model_failures) == (
