@@ -14,7 +14,7 @@ from sqlmodel import Session, col, select
 
 from orchestrator import db
 from orchestrator.broker import FORECAST_SECONDS
-from orchestrator.lifecycle import JobState
+from orchestrator.lifecycle import EvaluationState, JobState
 from orchestrator.orders import describe_model, weights_revision
 from orchestrator.places import Policy, QueuedJob
 from orchestrator.roster import load_workers, need_of
@@ -74,17 +74,25 @@ def load_coming(session: Session) -> list[tuple[QueuedJob, Model]]:
         col(other.stage) == Stage.PREPARE,
         col(other.state) == JobState.COMPLETED,
     )
-    statement = (
+    first = (
         select(Job, Evaluation, Submission)
         .join(Evaluation, col(Evaluation.id) == Job.evaluation_id)
         .join(Submission, col(Submission.id) == Evaluation.submission_id)
         .where(Job.stage == Stage.INFER)
-        .where((col(Job.state) == JobState.QUEUED) | ((col(Job.state) == JobState.BLOCKED) & prepared.exists()))
         .order_by(col(Job.turn_at), col(Job.evaluation_id), col(Job.id))
         .limit(MOST_JOBS)
     )
+    queued = first.where(Job.state == JobState.QUEUED)
+    # By the evaluation's state, so that of a long queue only those under way are read.
+    blocked = first.where(
+        Evaluation.state == EvaluationState.PREPARING, Job.state == JobState.BLOCKED, prepared.exists()
+    )
+    rows = sorted(
+        [*session.exec(queued), *session.exec(blocked)],
+        key=lambda row: (row[0].turn_at or row[0].created_at, row[0].evaluation_id, row[0].id or 0),
+    )
     found = []
-    for job, evaluation, submission in session.exec(statement):
+    for job, evaluation, submission in rows[:MOST_JOBS]:
         assert job.id is not None
         coming = QueuedJob(
             id=job.id,
