@@ -16,7 +16,7 @@ from tests.services import processes_with
 
 
 @pytest.mark.flow
-@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("database", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def test_a_short_storm_loses_nothing_and_doubles_nothing(
     database: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

@@ -174,7 +174,7 @@ def requests(count: int, draw: random.Random, *, first: int = 0) -> list[sheets.
     return found
 
 
-@pytest.mark.parametrize("rounds", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_an_engine_is_gone_within_the_grace_whenever_it_is_told_to_leave(host: Host, rounds: int) -> None:
     draw = random.Random(SEED)
     asked = requests(REQUESTS, draw)

@@ -19,7 +19,12 @@ from orchestrator.wire import Mode
 from tests.fleet import Fleet
 from tests.services import processes_with, valkey, wait_until
 
-pytestmark = pytest.mark.flow
+pytestmark = [
+    pytest.mark.flow,
+    pytest.mark.parametrize(
+        "database_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True
+    ),
+]
 
 
 def put_on_gpu(fleet: Fleet, *processes: subprocess.Popen[bytes]) -> None:
