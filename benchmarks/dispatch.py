@@ -37,8 +37,8 @@ from sqlmodel import Session, col, select
 from orchestrator import broker, db, valkey
 from orchestrator.footprint import GIB, Footprint
 from orchestrator.lifecycle import EvaluationState, JobState
-from orchestrator.places import Policy, QueuedJob, WorkerView
-from orchestrator.scheduler import plan
+from orchestrator.scheduling.places import Policy, QueuedJob, WorkerView
+from orchestrator.scheduling.scheduler import plan
 from orchestrator.suites import load_suites
 from orchestrator.tables import Attempt, Evaluation, Event, Job, Submission
 from orchestrator.wire import (

@@ -23,9 +23,9 @@ from orchestrator import broker, db
 from orchestrator.clusters.launcher import start_launchers
 from orchestrator.dispatch import Dispatcher
 from orchestrator.errors import EvalyardError, SettingsError
-from orchestrator.forecasts import Forecaster
-from orchestrator.places import scheduling_policy
 from orchestrator.reaper import Listening, forget_workers, reap, unwind
+from orchestrator.scheduling.forecasts import Forecaster
+from orchestrator.scheduling.places import scheduling_policy
 from orchestrator.settings import HubSettings, read_settings
 from orchestrator.suites import load_suites
 from orchestrator.tasks import Hub, register

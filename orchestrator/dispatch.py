@@ -18,16 +18,16 @@ from sqlmodel import Session
 from orchestrator import arrows, claims, db, evaluations, jobs
 from orchestrator.broker import BrokerLost
 from orchestrator.errors import EvalyardError
-from orchestrator.estimates import Speeds
 from orchestrator.orders import NoOrder, write_order
-from orchestrator.overlaps import note_overlaps
-from orchestrator.places import Policy, QueuedJob, WorkerView, hopeless, is_live
 from orchestrator.results import Unscorable
-from orchestrator.room import Assignment
 from orchestrator.roster import DEFAULT_POLICY, load_queued, load_speeds, load_workers
-from orchestrator.scheduler import Round, plan_round
+from orchestrator.scheduling.estimates import Speeds
+from orchestrator.scheduling.overlaps import note_overlaps
+from orchestrator.scheduling.places import Policy, QueuedJob, WorkerView, hopeless, is_live
+from orchestrator.scheduling.room import Assignment
+from orchestrator.scheduling.scheduler import Round, plan_round
+from orchestrator.scheduling.slices import Split, split, splits
 from orchestrator.shares import first_within_share, share_of, within_share
-from orchestrator.slices import Split, split, splits
 from orchestrator.suites import Suite
 from orchestrator.wire import FailureKind, Order, Stage
 

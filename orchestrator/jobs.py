@@ -13,10 +13,11 @@ from typing import Any
 from sqlalchemy import update
 from sqlmodel import Session, col, func, select
 
-from orchestrator import arrows, breaker, evaluations, turns
+from orchestrator import arrows, breaker, evaluations
 from orchestrator.budgets import Budgets, Tally, count, pause_before_retry
 from orchestrator.errors import NotFound, WrongState
 from orchestrator.lifecycle import OF_ONE_HOST, EvaluationState, JobState
+from orchestrator.scheduling import turns
 from orchestrator.tables import Attempt, Evaluation, Event, Job, Submission
 from orchestrator.wire import FailureKind, Stage
 

@@ -15,13 +15,13 @@ from sqlmodel import Session, col, select
 
 from orchestrator import breaker
 from orchestrator.arrows import HELD
-from orchestrator.estimates import Measure, Speeds
 from orchestrator.footprint import Footprint, footprint
 from orchestrator.lifecycle import JobState
 from orchestrator.orders import weights_revision
-from orchestrator.overlaps import note_overlaps
-from orchestrator.places import Policy, QueuedJob, WorkerView
-from orchestrator.reasons import Held, reasons
+from orchestrator.scheduling.estimates import Measure, Speeds
+from orchestrator.scheduling.overlaps import note_overlaps
+from orchestrator.scheduling.places import Policy, QueuedJob, WorkerView
+from orchestrator.scheduling.reasons import Held, reasons
 from orchestrator.shares import share_of, within_share
 from orchestrator.tables import Attempt, Evaluation, Job, Speed, Submission, Worker
 from orchestrator.wire import Mode, Precision, Stage

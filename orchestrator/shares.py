@@ -9,8 +9,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
 
-from orchestrator.places import Policy, WorkerView, is_live
-from orchestrator.room import Assignment, Reserved
+from orchestrator.scheduling.places import Policy, WorkerView, is_live
+from orchestrator.scheduling.room import Assignment, Reserved
 
 
 class Share(NamedTuple):

@@ -8,8 +8,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
-from orchestrator.estimates import Estimate, Speeds, device_key
-from orchestrator.places import Pool, QueuedJob, WorkerView, could_hold, devices_for, pool_of
+from orchestrator.scheduling.estimates import Estimate, Speeds, device_key
+from orchestrator.scheduling.places import Pool, QueuedJob, WorkerView, could_hold, devices_for, pool_of
 from orchestrator.wire import Stage
 
 

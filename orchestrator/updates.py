@@ -12,7 +12,7 @@ from sqlmodel import Session
 from orchestrator import arrows, breaker, evaluations, jobs, results
 from orchestrator.budgets import Budgets
 from orchestrator.errors import EvalyardError
-from orchestrator.speeds import note_speed
+from orchestrator.scheduling.speeds import note_speed
 from orchestrator.suites import Suite
 from orchestrator.tables import Job
 from orchestrator.wire import FailureKind, InferDone, PrepareDone, ScoreDone, Stage, Update

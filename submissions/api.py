@@ -16,8 +16,8 @@ from orchestrator import jobs
 from orchestrator.board import View, apply_view, read_board
 from orchestrator.board.export import as_csv, as_records
 from orchestrator.lifecycle import EvaluationState
+from orchestrator.scheduling.turns import MOST_BOOST
 from orchestrator.suites import find_suite
-from orchestrator.turns import MOST_BOOST
 from orchestrator.wire import Precision
 from submissions import samples
 from submissions.context import AHub, Hub, Id

@@ -13,7 +13,7 @@ from sqlmodel import Session
 
 from orchestrator import broker, db
 from orchestrator.artifacts import ArtifactStore
-from orchestrator.places import Policy, scheduling_policy
+from orchestrator.scheduling.places import Policy, scheduling_policy
 from orchestrator.settings import HubSettings
 from orchestrator.suites import Suite, load_suites
 from orchestrator.wire import Mode

@@ -22,16 +22,16 @@ from orchestrator.wire import EngineInfo
 from workers import tasks
 from workers.devices import Devices, names_of
 from workers.engine.info import EngineMissing, engine_info
-from workers.gpus import Gpus, GpusUnreadable, make_gpus
 from workers.heartbeat import HeartbeatThread
-from workers.hub_cache import HubCache
-from workers.idle_watch import IdleWatch
-from workers.prefetch import Prefetcher
+from workers.idle.gpus import Gpus, GpusUnreadable, make_gpus
+from workers.idle.idle_watch import IdleWatch
+from workers.idle.until_idle import UntilIdle
+from workers.idle.windows import ALWAYS
+from workers.models.hub_cache import HubCache
+from workers.models.prefetch import Prefetcher
+from workers.models.weights import Weights
 from workers.settings import WorkerSettings, WorkerSettingsError, read_worker_settings
 from workers.supervisor import Supervisor
-from workers.until_idle import UntilIdle
-from workers.weights import Weights
-from workers.windows import ALWAYS
 
 log = logging.getLogger("evalyard.worker")
 

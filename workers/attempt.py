@@ -14,13 +14,13 @@ from orchestrator import artifacts, wire
 from orchestrator.wire import FailureKind, InferWork, Order, Progress, Spent, Update
 from workers import child, inputs, recovery
 from workers.devices import Devices
+from workers.models.weights import ModelUnavailable, NoRoom, Weights
 from workers.outputs import SegmentUpload, upload_folder
 from workers.reasons import AttemptFailed, AttemptStopped, Reasons
 from workers.redaction import Redactor
 from workers.reports import Hub, Reports
 from workers.settings import WorkerSettings
 from workers.warm import WarmEngine, engine_key
-from workers.weights import ModelUnavailable, NoRoom, Weights
 
 log = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ from celery import Celery
 
 from orchestrator import broker
 from orchestrator.wire import EngineInfo, Heartbeat
-from workers.idle_watch import Standing
+from workers.idle.idle_watch import Standing
+from workers.models.weights import Weights
 from workers.settings import WorkerSettings
 from workers.supervisor import Supervisor
-from workers.weights import Weights
 
 log = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from orchestrator.artifacts import ArtifactStore
 from orchestrator.wire import InferWork, Order, PrepareWork, ScoreWork, identity_digest
+from workers.models.weights import Weights
 from workers.settings import WorkerSettings
-from workers.weights import Weights
 
 AnyWork = PrepareWork | InferWork | ScoreWork
 

@@ -17,9 +17,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from tzlocal import get_localzone
 
 from orchestrator.wire import EngineFamily
-from workers.idleness import GpuPolicy
+from workers.idle.idleness import GpuPolicy
+from workers.idle.windows import ALWAYS, WindowError, Windows, read_windows
 from workers.setting_words import fault, not_json, unknown_variable
-from workers.windows import ALWAYS, WindowError, Windows, read_windows
 
 PREFIX = "EVALYARD_"
 

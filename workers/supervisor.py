@@ -11,9 +11,9 @@ from orchestrator import artifacts
 from orchestrator.wire import FailureKind, Order, Progress
 from workers.attempt import Attempt, Host
 from workers.devices import Devices
+from workers.models.weights import Weights
 from workers.reports import Hub, Reports
 from workers.settings import WorkerSettings
-from workers.weights import Weights
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from celery import Celery
 
 from orchestrator import broker
 from orchestrator.wire import Order, Update
+from workers.models.weights import Weights
 from workers.supervisor import Supervisor
-from workers.weights import Weights
 
 
 class BrokerHub:

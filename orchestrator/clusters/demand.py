@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from orchestrator.clusters.config import ClusterSettings
-from orchestrator.places import Policy, QueuedJob, WorkerView
-from orchestrator.scheduler import plan
+from orchestrator.scheduling.places import Policy, QueuedJob, WorkerView
+from orchestrator.scheduling.scheduler import plan
 from orchestrator.wire import EngineFamily, Stage
 
 

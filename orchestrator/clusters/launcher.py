@@ -26,9 +26,9 @@ from orchestrator.clusters.decision import Decision, Ending, decide
 from orchestrator.clusters.demand import Offer, count_wanted
 from orchestrator.clusters.kubernetes import Kubernetes
 from orchestrator.clusters.slurm import Slurm
-from orchestrator.overlaps import note_overlaps
-from orchestrator.places import Policy
 from orchestrator.roster import load_queued, load_workers
+from orchestrator.scheduling.overlaps import note_overlaps
+from orchestrator.scheduling.places import Policy
 from orchestrator.settings import PREFIX, HubSettings
 from orchestrator.tables import Launch
 

@@ -24,8 +24,8 @@ from submissions.local.options import (
     SettingsOption,
     WeightTypeOption,
 )
-from workers import pipeline
-from workers.output import write_output
+from workers.local import pipeline
+from workers.local.output import write_output
 
 commands = typer.Typer()
 

@@ -21,8 +21,9 @@ from submissions.local import report as reports
 from submissions.local.asked import Asked, asking
 from submissions.local.engine_settings import read_engine_settings
 from submissions.local.options import JsonOption, SettingsOption
-from workers import pipeline, sheets
-from workers.output import write_output
+from workers import sheets
+from workers.local import pipeline
+from workers.local.output import write_output
 from workers.reference import launch
 from workers.reference.answers import read_samples
 from workers.reference.back_ends import FAMILIES

@@ -11,7 +11,7 @@ from orchestrator.suites import Suite
 from submissions.cli.output import answer, answer_table, chat, complain
 from submissions.intake import Accepted
 from submissions.local.plan import TASKS
-from workers import pipeline
+from workers.local import pipeline
 from workers.reference.parity import MOST_LISTED, BenchmarkParity, MetricPair
 
 if TYPE_CHECKING:

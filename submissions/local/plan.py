@@ -24,11 +24,12 @@ from submissions.intake import Accepted, examine
 from submissions.local.asked import Asked
 from submissions.problems import fault_of
 from submissions.request import SubmissionRequest
-from workers import pipeline, sheets
+from workers import sheets
 from workers.devices import names_of
 from workers.engine.info import EngineMissing, device_type, engine_info
+from workers.local import pipeline
+from workers.models.weights import LocalModel, ModelUnavailable, Weights
 from workers.stage import StageFailure
-from workers.weights import LocalModel, ModelUnavailable, Weights
 
 TASKS = "--tasks"
 """Name of the suite that `--tasks` makes up: one that no suite file may have."""

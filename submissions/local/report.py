@@ -17,7 +17,7 @@ from orchestrator.wire import FailureKind, InferDone, Model
 from submissions.cli.output import answer_table, chat, complain
 from submissions.intake import Accepted
 from submissions.local.plan import TASKS, describe_model
-from workers import pipeline
+from workers.local import pipeline
 
 UNITS = {"prepare": "requests", "infer": "requests", "score": "benchmark", "lm-eval": "requests"}
 """What each stage's progress counts."""

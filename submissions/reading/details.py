@@ -8,8 +8,8 @@ from sqlmodel import Session, col, select
 from orchestrator import results
 from orchestrator.errors import next_step
 from orchestrator.lifecycle import JobState
-from orchestrator.places import Policy
 from orchestrator.roster import DEFAULT_POLICY
+from orchestrator.scheduling.places import Policy
 from orchestrator.suites import Suite
 from orchestrator.tables import Attempt, Event, Job, Score
 from orchestrator.wire import Stage

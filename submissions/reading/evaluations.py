@@ -8,8 +8,8 @@ from sqlmodel import Session, col, select
 
 from orchestrator.errors import NotFound, next_step
 from orchestrator.lifecycle import EvaluationState
-from orchestrator.places import Policy
 from orchestrator.roster import DEFAULT_POLICY
+from orchestrator.scheduling.places import Policy
 from orchestrator.tables import Evaluation, Job, Submission
 from submissions.reading.progress import next_jobs, progress_of
 from submissions.reading.waiting import with_reasons

@@ -8,8 +8,8 @@ from sqlmodel import Session, col, select
 
 from orchestrator import breaker
 from orchestrator.lifecycle import EvaluationState, JobState
-from orchestrator.places import Policy
 from orchestrator.roster import DEFAULT_POLICY, why_closed
+from orchestrator.scheduling.places import Policy
 from orchestrator.tables import Attempt, Evaluation, Job, Submission, Worker
 from orchestrator.wire import Gpu, Mode
 from submissions import words

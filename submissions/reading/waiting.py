@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from sqlmodel import Session, col, select
 
 from orchestrator.lifecycle import JobState
-from orchestrator.places import Policy
 from orchestrator.roster import DEFAULT_POLICY, waiting_reasons
+from orchestrator.scheduling.places import Policy
 from orchestrator.tables import Job
 from submissions.reading.progress import next_jobs
 from submissions.records import EvaluationRecord

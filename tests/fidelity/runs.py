@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.wire import Benchmark, EngineFamily, InferDone, Model, Precision
-from workers.pipeline import Plan, evaluate
+from workers.local.pipeline import Plan, evaluate
 from workers.reference import launch
 from workers.reference.answers import read_samples
 from workers.reference.records import BackEnd, ReferenceBenchmark, ReferenceWork

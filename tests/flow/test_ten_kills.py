@@ -13,12 +13,13 @@ from orchestrator.wire import Benchmark, EngineFamily, InferWork, Model, Precisi
 from tests.fidelity.compare import compare_samples
 from tests.services import processes_with
 from tests.tiny import build_tiny_model
-from workers import pipeline, segments
+from workers import segments
 from workers.engine.in_flight import left_in_flight
-from workers.pipeline import Plan
+from workers.local import pipeline
+from workers.local.pipeline import Plan
+from workers.models.weights import model_folder_digest
 from workers.reference.answers import read_samples
 from workers.sheets import read_requests
-from workers.weights import model_folder_digest
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -6,9 +6,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.places import Policy, QueuedJob, WorkerView
-from orchestrator.room import Assignment, Reserved
-from orchestrator.scheduler import plan_round
+from orchestrator.scheduling.places import Policy, QueuedJob, WorkerView
+from orchestrator.scheduling.room import Assignment, Reserved
+from orchestrator.scheduling.scheduler import plan_round
 from orchestrator.shares import first_within_share, share_of, within_share
 from orchestrator.wire import EngineFamily, Stage
 

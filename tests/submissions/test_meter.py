@@ -4,7 +4,7 @@ import pytest
 
 from orchestrator import narrator
 from submissions.local.report import Meter
-from workers import pipeline
+from workers.local import pipeline
 
 
 def test_a_log_gets_a_line_at_the_beginning_and_one_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:

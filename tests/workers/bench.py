@@ -11,9 +11,9 @@ from orchestrator.wire import EngineFamily, InferDone, InferWork, Model, Order, 
 from tests.services import processes_with
 from workers import segments, sheets
 from workers.devices import Devices
+from workers.models.weights import Weights
 from workers.settings import WorkerSettings
 from workers.supervisor import Supervisor
-from workers.weights import Weights
 
 IDENTITY = {"weights": "sha256-0", "engine": "scripted", "device_type": "cpu"}
 RESPONSES = f"responses/{identity_digest(IDENTITY)}"

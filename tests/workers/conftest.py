@@ -11,9 +11,9 @@ from tests.services import wait_until
 from tests.tiny import build_tiny_model
 from tests.workers.bench import Bench, ListeningHub
 from workers import sheets
+from workers.models.weights import Weights
 from workers.settings import WorkerSettings
 from workers.supervisor import Supervisor
-from workers.weights import Weights
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ import pytest
 
 from orchestrator.wire import Model, Precision
 from tests.hub_stub import HubStub, running_hub, sha_of, use_instead_of_the_hub
-from workers.hub_cache import HubCache
-from workers.weights import Weights
+from workers.models.hub_cache import HubCache
+from workers.models.weights import Weights
 
 MODEL_BYTES = 1_000_000
 """Each model's weights; its other files are a few bytes."""

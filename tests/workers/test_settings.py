@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.idleness import GpuPolicy
+from workers.idle.idleness import GpuPolicy
 from workers.settings import WorkerSettingsError, read_worker_settings
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from orchestrator.wire import FailureKind, InferWork, Model
 from workers.engine.weights import read_all_shapes, read_shapes
-from workers.model_folders import whole_folder
+from workers.models.folders import whole_folder
 from workers.stage import StageFailure
 
 CONFIG = "adapter_config.json"

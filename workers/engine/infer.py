@@ -28,7 +28,7 @@ from workers.engine.turns import turns
 from workers.engine.unanswered import unanswered
 from workers.engine.watchdog import Watchdog
 from workers.engine.weights import vocabulary_size
-from workers.model_folders import whole_folder
+from workers.models.folders import whole_folder
 from workers.segments import Header
 from workers.sheets import read_info
 from workers.stage import StageFailure, emit

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.footprint import quantization
 from orchestrator.wire import FailureKind, InferWork, Precision
-from workers import model_code
 from workers.engine import lora
 from workers.engine.adapter import find_adapter
 from workers.engine.engine import refuse_unknown_settings
 from workers.engine.weights import check_weights, read_config
-from workers.model_folders import tokenizer_folder, whole_folder
+from workers.models import code as model_code
+from workers.models.folders import tokenizer_folder, whole_folder
 from workers.segments import Generated, Response, Scored
 from workers.sheets import Generate, Loglikelihood, Request
 from workers.stage import StageFailure

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.wire import FailureKind, InferWork
-from workers import model_code
 from workers.engine import lora
 from workers.engine.adapter import find_adapter
 from workers.engine.engine import Need
@@ -22,7 +21,8 @@ from workers.engine.quantisation import refuse_unsupported
 from workers.engine.vllm_rows import Siblings, read_continuation, read_one_token, score
 from workers.engine.vllm_settings import derive
 from workers.engine.weights import check_weights, read_config
-from workers.model_folders import tokenizer_folder, whole_folder
+from workers.models import code as model_code
+from workers.models.folders import tokenizer_folder, whole_folder
 from workers.segments import Generated, Response, Scored
 from workers.sheets import Generate, Loglikelihood, Request
 from workers.stage import StageFailure

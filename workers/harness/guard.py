@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from orchestrator.wire import FailureKind
-from workers import model_code
+from workers.models import code as model_code
 from workers.stage import StageFailure
 
 refused: list[StageFailure] = []

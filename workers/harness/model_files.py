@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from orchestrator.wire import FailureKind, Model, Precision, canonical_json
-from workers import model_folders
+from workers.models import folders as model_folders
 from workers.stage import StageFailure
 
 Rules = Literal["vllm", "hf"]

@@ -5,7 +5,7 @@ from typing import Any
 
 from orchestrator.clusters.demand import Offer, count_wanted
 from orchestrator.footprint import GIB, Footprint
-from orchestrator.places import Policy, QueuedJob, WorkerView
+from orchestrator.scheduling.places import Policy, QueuedJob, WorkerView
 from orchestrator.wire import EngineFamily, Stage
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -26,7 +26,7 @@ from orchestrator.clusters.launcher import Launcher, worker_environment
 from orchestrator.clusters.verdicts import ClusterVerdict, cluster_verdicts
 from orchestrator.errors import NotFound
 from orchestrator.lifecycle import JobState as State
-from orchestrator.places import Policy
+from orchestrator.scheduling.places import Policy
 from orchestrator.settings import HubSettings
 from orchestrator.tables import Cluster, Job
 from orchestrator.tables import Launch as Row

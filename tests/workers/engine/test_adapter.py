@@ -14,7 +14,7 @@ from tests.adapters import build_adapter
 from tests.tiny import build_tiny_model
 from workers.engine.adapter import Adapter, read_adapter, read_adapter_config
 from workers.engine.weights import read_all_shapes
-from workers.model_folders import tokenizer_folder, whole_folder
+from workers.models.folders import tokenizer_folder, whole_folder
 from workers.stage import StageFailure
 
 

@@ -1,0 +1,163 @@
+"""Decides which queued job goes to which worker. Pure: reads no clock and no rows.
+
+The earliest turn first (`orchestrator.scheduling.turns`), where an engine of its model is up and free a little earlier.
+A job goes only where it fits (`orchestrator.scheduling.places`), takes the fewest devices that hold it, and never more
+than are free. Of several places it takes, in this order: one on which it has not failed; one whose engine is warm for
+it, else one that has its weights; one whose window it fills before one without an end, before one in which it would not
+end; where it takes the fewest and the smallest devices; and of workers alike, for an engine the fullest, so that large
+gaps stay large, for the harness the emptiest.
+
+A job for several devices that has waited long has the worker with the most of them free kept for it: nothing less
+urgent is given to that worker until it starts. A job goes to no type of device on which another is computing what it
+asks: a response is computed once there, and is unknown on others.
+"""
+
+import heapq
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import NamedTuple
+
+from orchestrator.scheduling.answering import Answering
+from orchestrator.scheduling.estimates import Speeds
+from orchestrator.scheduling.places import (
+    Policy,
+    Pool,
+    QueuedJob,
+    WorkerView,
+    expected,
+    is_live,
+    pool_for,
+    pool_of,
+    urgency,
+)
+from orchestrator.scheduling.room import Assignment, Reserved, Room
+from orchestrator.wire import Stage
+
+NO_SPEEDS = Speeds()
+
+HARNESS = Pool("harness")
+
+_Alike = tuple[int, int, int | None, str | None, bool, bool]
+_Class = tuple[Pool, str | None, bool, bool, tuple[int, ...]]
+"""Those of one class fit in the same places, take as much there, and are equally far ahead of their turn."""
+
+
+class Round(NamedTuple):
+    assignments: list[Assignment]
+    reserved: list[Reserved]
+
+
+def plan(
+    queued: Iterable[QueuedJob],
+    workers: Iterable[WorkerView],
+    policy: Policy,
+    now: datetime,
+    *,
+    speeds: Speeds = NO_SPEEDS,
+) -> list[Assignment]:
+    """Which jobs to give to which workers now, the most urgent first."""
+    return plan_round(queued, workers, policy, now, speeds=speeds).assignments
+
+
+def plan_round(
+    queued: Iterable[QueuedJob],
+    workers: Iterable[WorkerView],
+    policy: Policy,
+    now: datetime,
+    *,
+    speeds: Speeds = NO_SPEEDS,
+) -> Round:
+    """The plan, and the workers that are kept free for a job of several devices."""
+    known = list(workers)
+    live = [worker for worker in known if is_live(worker, policy, now)]
+    rooms: dict[Pool, Room] = {}
+    for worker in live:
+        rooms.setdefault(pool_of(worker), Room(policy, now, speeds)).add(worker)
+    rooms = {pool: room for pool, room in rooms.items() if room.free}
+    if not rooms:
+        return Round([], [])
+    awaited = expected(known, policy, now)
+    first = _first(queued, rooms, policy, awaited=awaited, now=now)
+    wanted = frozenset(job.weights for *_, job, _ in first if job.weights)
+    for room in rooms.values():
+        room.open(wanted)
+    answering = Answering(known)
+    chosen: list[Assignment] = []
+    reserved: dict[Pool, Reserved] = {}
+    for *_, job, sizes in first:
+        pool = pool_for(job)
+        room = rooms[pool]
+        if not room.free:
+            continue
+        only = job.bound or (pool, job.device_type) in awaited
+        avoid = answering.to_avoid(job)
+        taken = room.take(job, sizes, only=only, avoid=avoid)
+        if taken is not None:
+            answering.add(taken.worker.device_type, job.evaluation, asks=job.asks)
+            chosen.append(taken)
+        elif pool not in reserved and max(sizes) > 1 and now - urgency(job)[0] >= policy.reserve_after:
+            kept = room.reserve(job, sizes, only=only, avoid=avoid)
+            if kept is not None:
+                reserved[pool] = kept
+    return Round(chosen, list(reserved.values()))
+
+
+def forecast(
+    queued: Iterable[QueuedJob], workers: Iterable[WorkerView], policy: Policy, now: datetime
+) -> dict[str, list[QueuedJob]]:
+    """Which of these jobs each live engine worker is likely to get next: the plan, if all its slots were free."""
+    engines = [
+        replace(one, holding=(), used=0) for one in workers if one.kind == "engine" and is_live(one, policy, now)
+    ]
+    found: dict[str, list[QueuedJob]] = {worker.name: [] for worker in engines}
+    for assignment in plan([job for job in queued if job.stage is Stage.INFER], engines, policy, now):
+        found[assignment.worker.name].append(assignment.job)
+    return found
+
+
+def _first(
+    queued: Iterable[QueuedJob],
+    rooms: Mapping[Pool, Room],
+    policy: Policy,
+    *,
+    awaited: set[tuple[Pool, str | None]],
+    now: datetime,
+) -> list[tuple[datetime, int, int, QueuedJob, tuple[int, ...]]]:
+    """The jobs that may be chosen, the most urgent first, each with the slots it takes in each of its pool's places.
+
+    No more of a class can be chosen than there are slots for it: the rest of a long queue is never sorted. Only those
+    that may have to wait for something else, and so make room for others behind them, are all looked at.
+    """
+    harness = (rooms[HARNESS], rooms[HARNESS].warm) if HARNESS in rooms else None
+    engines = {pool.engine.value: (room, room.warm) for pool, room in rooms.items() if pool.engine is not None}
+    odd: list[tuple[Room, QueuedJob]] = []
+    alike: dict[_Alike, list[QueuedJob]] = defaultdict(list)
+    all_odd = {id(room) for room in rooms.values() if room.has_short_windows}
+    for job in queued:
+        # Of a hundred thousand jobs nearly all end here: nothing is hashed or made that need not be.
+        if job.not_before is not None and job.not_before > now:
+            continue
+        there = engines.get(job.engine) if job.stage is Stage.INFER else harness
+        if there is None:
+            continue
+        room, warm = there
+        if job.asks or job.refused_by or id(room) in all_odd:
+            odd.append((room, job))
+        else:
+            # Records of the same need are one object where they come from the database.
+            alike[id(room), id(job.need), job.longest, job.device_type, job.bound, job.weights in warm].append(job)
+    classes: dict[_Class, list[QueuedJob]] = defaultdict(list)
+    for jobs in alike.values():
+        first, pool = jobs[0], pool_for(jobs[0])
+        bound = first.device_type if first.bound or (pool, first.device_type) in awaited else None
+        classes[pool, bound, first.bound, first.weights in rooms[pool].warm, rooms[pool].sizes(first)] += jobs
+    found = [(*room.urgency(job), job, sizes) for room, job in odd if any(sizes := room.sizes(job))]
+    for (pool, bound, _, is_warm, sizes), jobs in classes.items():
+        most = rooms[pool].most(sizes, device_type=bound)
+        for job in heapq.nsmallest(most, jobs, key=urgency) if most else ():
+            turn, evaluation, identifier = urgency(job)
+            found.append((turn - policy.warm_head_start if is_warm else turn, evaluation, identifier, job, sizes))
+    # No two have the same number, so that nothing behind it is compared.
+    return sorted(found)
