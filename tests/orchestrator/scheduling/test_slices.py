@@ -15,7 +15,7 @@ from orchestrator.scheduling.scheduler import NO_SPEEDS, plan_round
 from orchestrator.scheduling.slices import Split, split, splits
 from orchestrator.tables import Job
 from orchestrator.wire import FailureKind, InferWork, Order, Progress, Stage
-from tests.orchestrator.test_scheduler import (
+from tests.orchestrator.scheduling.test_scheduler import (
     BUSY,
     NOW,
     POLICY,
