@@ -134,6 +134,8 @@ class PrepareWork(Frozen):
     """Overrides the limit found in the model's config, in tokens."""
     task_folders: tuple[str, ...] = ()
     """Further folders with lm-eval task files, beside lm-eval's own and the shipped ones."""
+    harness: str = ""
+    """Code and version that must run this stage, e.g. `lm_eval 0.4.13`; empty: whichever the worker runs on."""
 
 
 class SetAside(Frozen):
@@ -207,6 +209,8 @@ class ScoreWork(Frozen):
     """Segments to read, in name order: filled in by the supervisor with local files."""
     identity: dict[str, Any]
     task_folders: tuple[str, ...] = ()
+    harness: str = ""
+    """As in `PrepareWork`: a sheet is scored by the harness that built it."""
 
 
 Work = Annotated[PrepareWork | InferWork | ScoreWork, Field(discriminator="stage")]
@@ -269,6 +273,9 @@ class PrepareDone(Frozen):
     identity: dict[str, Any]
     """The model's part of the identity; the hub adds engine family and device type."""
     provenance: dict[str, Any]
+    sheet_class: str = ""
+    """Digest of all that a sheet depends on besides benchmark and harness: models of one class have equal requests.
+    Empty where the worker did not say."""
 
 
 class Unanswered(Frozen):
@@ -405,6 +412,8 @@ class Heartbeat(Frozen):
     sentence: str = ""
     """Why it takes no work now, for people; empty when it does."""
     gpus: tuple[Gpu, ...] = ()
+    harnesses: tuple[str, ...] = ()
+    """Harness environments on its host, e.g. `lm_eval 0.4.13`; empty where the worker did not say."""
 
 
 class Forecast(Frozen):
