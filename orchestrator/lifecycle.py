@@ -67,6 +67,21 @@ class EvaluationState(StrEnum):
         return self in (EvaluationState.FINISHED, EvaluationState.FAILED, EvaluationState.CANCELLED)
 
 
+class RerunState(StrEnum):
+    """Of a plan to evaluate again under another suite version; `orchestrator.reruns` moves it."""
+
+    PLANNING = "planning"  # representatives are prepared and compared
+    READY = "ready"  # compared; waits for an operator's start
+    RUNNING = "running"
+    PAUSED = "paused"  # nothing of it is given out
+    FINISHED = "finished"  # every evaluation it covers has ended
+    ABANDONED = "abandoned"
+
+    @property
+    def is_final(self) -> bool:
+        return self in (RerunState.FINISHED, RerunState.ABANDONED)
+
+
 TRANSIENT = frozenset({FailureKind.DOWNLOAD, FailureKind.ENGINE, FailureKind.NODE_LOST, FailureKind.STORAGE})
 """Failures that a new attempt may not meet; all others end the job at once."""
 

@@ -1,0 +1,30 @@
+"""The tables: what is true. Times are UTC; JSON columns hold records of `orchestrator.wire` or plain facts.
+
+One module for each subject; each table's own docstring says who alone may write it.
+"""
+
+from orchestrator.tables.clusters import Cluster, Launch
+from orchestrator.tables.columns import UtcDateTime
+from orchestrator.tables.evaluations import Attempt, Evaluation, Event, Job, Submission
+from orchestrator.tables.reruns import Rerun, RerunBenchmark, ShownVersion, SuiteVersion
+from orchestrator.tables.scores import Score
+from orchestrator.tables.workers import Health, Speed, Worker
+
+__all__ = [
+    "Attempt",
+    "Cluster",
+    "Evaluation",
+    "Event",
+    "Health",
+    "Job",
+    "Launch",
+    "Rerun",
+    "RerunBenchmark",
+    "Score",
+    "ShownVersion",
+    "Speed",
+    "Submission",
+    "SuiteVersion",
+    "UtcDateTime",
+    "Worker",
+]
