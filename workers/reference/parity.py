@@ -8,9 +8,9 @@ import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
+from orchestrator.statistics import mcnemar_exact, mean, paired_difference
 from orchestrator.wire import Precision
 from workers.reference.answers import Answer, Sample, answers, by_document, is_choice, metric_value, values
-from workers.reference.statistics import mcnemar_exact, mean, paired_difference
 
 LARGEST_DIFFERENCE = 1e-3
 """Of one log-likelihood in float32, in nats."""
