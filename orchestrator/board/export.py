@@ -67,12 +67,12 @@ def _csv_rows(board: Board) -> Iterator[list[Any]]:
     plain = [name for name in as_record(_EMPTY) if name != "benchmarks"]
     measures = ("value", "raw", "stderr", "samples")
     titles = {"value": "", "raw": " raw", "stderr": " stderr", "samples": " n"}
-    yield [_safe(title) for title in [*plain, *(name + titles[measure] for name in names for measure in measures)]]
+    yield [safe_cell(title) for title in [*plain, *(name + titles[measure] for name in names for measure in measures)]]
     for row in (*board.ranked, *board.apart):
         record = as_record(row)
         cells = record["benchmarks"]
         yield [
-            _safe(value)
+            safe_cell(value)
             for value in [
                 *(record[name] for name in plain),
                 *(cells.get(name, {}).get(measure) for name in names for measure in measures),
@@ -83,7 +83,7 @@ def _csv_rows(board: Board) -> Iterator[list[Any]]:
 _EMPTY = Standing(evaluation=0, model="", revision="", suite="", suite_version="", precision="", engine="")
 
 
-def _safe(value: Any) -> Any:
+def safe_cell(value: Any) -> Any:
     """The value for a CSV cell; text that a spreadsheet would take for a formula gets an apostrophe before it."""
     if isinstance(value, str) and value.startswith(FORMULA_STARTS):
         return "'" + value
