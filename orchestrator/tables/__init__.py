@@ -6,6 +6,7 @@ One module for each subject; each table's own docstring says who alone may write
 from orchestrator.tables.clusters import Cluster, Launch
 from orchestrator.tables.columns import UtcDateTime
 from orchestrator.tables.evaluations import Attempt, Evaluation, Event, Job, Submission
+from orchestrator.tables.people import Membership, Person, Receipt, SignIn, Token, Vote, WebSession
 from orchestrator.tables.reruns import Rerun, RerunBenchmark, ShownVersion, SuiteVersion
 from orchestrator.tables.scores import Score
 from orchestrator.tables.workers import Health, Speed, Worker
@@ -18,13 +19,20 @@ __all__ = [
     "Health",
     "Job",
     "Launch",
+    "Membership",
+    "Person",
+    "Receipt",
     "Rerun",
     "RerunBenchmark",
     "Score",
     "ShownVersion",
+    "SignIn",
     "Speed",
     "Submission",
     "SuiteVersion",
+    "Token",
     "UtcDateTime",
+    "Vote",
+    "WebSession",
     "Worker",
 ]

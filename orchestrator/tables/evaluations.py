@@ -10,12 +10,15 @@ from sqlalchemy import JSON, BigInteger, Column, Index, Text, UniqueConstraint, 
 from sqlmodel import Field, SQLModel
 
 from orchestrator.lifecycle import EvaluationState, JobState
+from orchestrator.people import Visibility
 from orchestrator.tables.columns import enum_column, json_column, time_column
 from orchestrator.wire import EngineFamily, FailureKind, Precision, Stage
 
 
 class Submission(SQLModel, table=True):
     """What a person asked for."""
+
+    __table_args__ = (Index("submission_seen", "visibility", "team"),)
 
     id: int | None = Field(default=None, primary_key=True)
     model: str = Field(index=True)
@@ -34,6 +37,14 @@ class Submission(SQLModel, table=True):
     """Number of weights, from the safetensors headers."""
     licence: str | None = None
     submitter: str = "local"
+    """Who asked for it, for people to read."""
+    person_id: int | None = Field(default=None, index=True)
+    """The person who asked for it, and whose it is; None without accounts."""
+    visibility: Visibility = enum_column(
+        Visibility, default=Visibility.PUBLIC, sa_column_kwargs={"server_default": Visibility.PUBLIC.value}
+    )
+    team: str | None = None
+    """Whose members may see it, where it is a team's."""
     submitted_at: datetime = time_column()
     facts: dict[str, Any] = json_column()
     """Whatever else was read from the repository at submission."""
@@ -52,7 +63,7 @@ class Evaluation(SQLModel, table=True):
     document_limit: int | None = None
     """Documents per lm-eval task; an evaluation with a limit is never ranked."""
     key: str
-    """Digest of everything that makes two evaluations the same: see `submissions.intake.evaluation_key`."""
+    """Digest of everything that makes two evaluations the same: see `orchestrator.keys.evaluation_key`."""
     state: EvaluationState = enum_column(EvaluationState, default=EvaluationState.QUEUED, index=True)
     failure: FailureKind | None = enum_column(FailureKind, default=None, nullable=True)
     sentence: str = Field(default="", sa_column=Column(Text, nullable=False, default=""))

@@ -1,0 +1,98 @@
+"""People, how they sign in, and what is theirs: teams, tokens, browser sessions, votes, receipts.
+
+`submissions.people` alone writes these, but for `Vote`, which is `orchestrator.votes`'. No secret is kept: of tokens
+and sessions only a keyed digest.
+"""
+
+from datetime import datetime
+
+from sqlalchemy import JSON, Column, UniqueConstraint
+from sqlmodel import Field, SQLModel
+
+from orchestrator.people import Role
+from orchestrator.tables.columns import enum_column, time_column
+
+
+class Person(SQLModel, table=True):
+    """Somebody who has signed in, by what the identity provider says of them."""
+
+    __table_args__ = (UniqueConstraint("issuer", "subject", name="person_once"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    issuer: str
+    subject: str
+    """The provider's own name of the person, which never changes and is never given to another."""
+    name: str
+    """For people to read; neither unique nor constant."""
+    email: str | None = None
+    """Only where the provider has verified it."""
+    role: Role = enum_column(Role, default=Role.SUBMITTER)
+    blocked: bool = False
+    made_at: datetime = time_column()
+    seen_at: datetime = time_column()
+    """Signed in last."""
+
+
+class Membership(SQLModel, table=True):
+    """A team that a person belonged to when they signed in last, in lower case."""
+
+    person_id: int = Field(foreign_key="person.id", primary_key=True)
+    team: str = Field(primary_key=True, index=True)
+
+
+class Token(SQLModel, table=True):
+    """A secret for command line and scripts, of which only the digest is kept."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    person_id: int = Field(foreign_key="person.id", index=True)
+    name: str
+    prefix: str
+    """The first characters, to know it by."""
+    digest: str = Field(unique=True)
+    scopes: list[str] = Field(sa_column=Column(JSON, nullable=False))
+    made_at: datetime = time_column()
+    used_at: datetime | None = time_column(nullable=True)
+    """To the hour."""
+    expires_at: datetime | None = time_column(nullable=True)
+    revoked_at: datetime | None = time_column(nullable=True)
+
+
+class WebSession(SQLModel, table=True):
+    """A browser that somebody signed in with."""
+
+    digest: str = Field(primary_key=True)
+    person_id: int = Field(foreign_key="person.id", index=True)
+    made_at: datetime = time_column()
+    expires_at: datetime = time_column()
+
+
+class SignIn(SQLModel, table=True):
+    """A sign-in that was begun at the provider and not yet ended; used once."""
+
+    state: str = Field(primary_key=True)
+    """Digest of the state that the provider gives back."""
+    browser: str
+    """Digest of what the browser that began it keeps."""
+    next: str
+    """Path of the page to go to afterwards."""
+    expires_at: datetime = time_column()
+
+
+class Vote(SQLModel, table=True):
+    """One person's wish to see a revision evaluated earlier."""
+
+    revision: str = Field(primary_key=True)
+    person_id: int = Field(foreign_key="person.id", primary_key=True)
+    at: datetime = time_column()
+
+
+class Receipt(SQLModel, table=True):
+    """What became of a submission that came with an idempotency key, so that it can be asked for again."""
+
+    key: str = Field(primary_key=True)
+    """Digest of the key and of who sent it."""
+    request: str
+    """Digest of what was asked for."""
+    evaluation_id: int = Field(foreign_key="evaluation.id")
+    existing: bool
+    made_at: datetime = time_column()
