@@ -55,6 +55,9 @@ class HubSettings(BaseSettings):
     clusters: Path | None = None
     """Clusters file: where the hub may launch workers by itself (docs/slurm.md, docs/kubernetes.md); `clusters.toml` in
     the data folder by default, if it is there."""
+    notifications: Path | None = None
+    """Notifications file: who is told what by mail or webhook (docs/notifications.md); `notifications.toml` in the data
+    folder by default, if it is there."""
     gpu_share: float = Field(default=1.0, gt=0, le=1)
     """Largest part of all workers' GPUs that may be in use at a time: 0.5 leaves half of them."""
     hub_token: SecretStr | None = None
@@ -96,6 +99,8 @@ class HubSettings(BaseSettings):
                 raise ValueError(f"{PREFIX}{name.upper()}: there is no folder {folder}. Create it or unset it.")
         if self.clusters is not None and not self.clusters.is_file():
             raise ValueError(f"EVALYARD_CLUSTERS: there is no file {self.clusters}. Write it or unset it.")
+        if self.notifications is not None and not self.notifications.is_file():
+            raise ValueError(f"EVALYARD_NOTIFICATIONS: there is no file {self.notifications}. Write it or unset it.")
         return self
 
     @property
@@ -104,6 +109,14 @@ class HubSettings(BaseSettings):
         if self.clusters is not None:
             return self.clusters
         usual = self.data / "clusters.toml"
+        return usual if usual.is_file() else None
+
+    @property
+    def notifications_file(self) -> Path | None:
+        """The notifications file that counts, if there is one."""
+        if self.notifications is not None:
+            return self.notifications
+        usual = self.data / "notifications.toml"
         return usual if usual.is_file() else None
 
 

@@ -6,6 +6,7 @@ One module for each subject; each table's own docstring says who alone may write
 from orchestrator.tables.clusters import Cluster, Launch
 from orchestrator.tables.columns import UtcDateTime
 from orchestrator.tables.evaluations import Attempt, Evaluation, Event, Job, Submission
+from orchestrator.tables.notices import Delivery, Notice
 from orchestrator.tables.people import Membership, Person, Receipt, SignIn, Token, Vote, WebSession
 from orchestrator.tables.reruns import Rerun, RerunBenchmark, ShownVersion, SuiteVersion
 from orchestrator.tables.scores import Score
@@ -14,12 +15,14 @@ from orchestrator.tables.workers import Health, Speed, Worker
 __all__ = [
     "Attempt",
     "Cluster",
+    "Delivery",
     "Evaluation",
     "Event",
     "Health",
     "Job",
     "Launch",
     "Membership",
+    "Notice",
     "Person",
     "Receipt",
     "Rerun",

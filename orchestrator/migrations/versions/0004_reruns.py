@@ -75,10 +75,40 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["rerun_id"], ["rerun.id"]),
         sa.PrimaryKeyConstraint("rerun_id", "sheet_class", "benchmark"),
     )
+    op.create_table(
+        "notice",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("key", sa.String(), nullable=False),
+        sa.Column("event", sa.String(), nullable=False),
+        sa.Column("evaluation_id", sa.Integer(), nullable=True),
+        sa.Column("rerun_id", sa.Integer(), nullable=True),
+        sa.Column("facts", sa.JSON(), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("spread_at", sa.DateTime(timezone=True), nullable=True),
+        sa.ForeignKeyConstraint(["evaluation_id"], ["evaluation.id"]),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("key"),
+    )
+    op.create_index("notice_open", "notice", ["spread_at"])
+    op.create_table(
+        "delivery",
+        sa.Column("notice_id", sa.Integer(), nullable=False),
+        sa.Column("target", sa.String(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("tries", sa.Integer(), nullable=False),
+        sa.Column("due_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("holder", sa.String(), nullable=False),
+        sa.Column("held_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("sent_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("sentence", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["notice_id"], ["notice.id"]),
+        sa.PrimaryKeyConstraint("notice_id", "target"),
+    )
+    op.create_index("delivery_due", "delivery", ["state", "due_at"])
 
 
 def downgrade() -> None:
-    for table in ("rerunbenchmark", "rerun", "shownversion", "suiteversion"):
+    for table in ("delivery", "notice", "rerunbenchmark", "rerun", "shownversion", "suiteversion"):
         op.drop_table(table)
     op.drop_index("ix_evaluation_rerun_of", table_name="evaluation")
     op.drop_index("ix_evaluation_rerun_id", table_name="evaluation")

@@ -1,0 +1,103 @@
+"""What can be told, and in which words. Pure.
+
+Texts hold names and sentences of strangers: they are made harmless for services that read more than text in them.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+EVALUATION_FINISHED = "evaluation_finished"
+EVALUATION_FAILED = "evaluation_failed"
+RERUN_EVALUATION_FINISHED = "rerun_evaluation_finished"
+RERUN_EVALUATION_FAILED = "rerun_evaluation_failed"
+RERUN_READY = "rerun_ready"
+RERUN_STARTED = "rerun_started"
+RERUN_FINISHED = "rerun_finished"
+RERUN_ASKS = "rerun_asks"
+
+EVENTS = {
+    EVALUATION_FINISHED: "an evaluation has its scores",
+    EVALUATION_FAILED: "an evaluation failed",
+    RERUN_EVALUATION_FINISHED: "an evaluation that belongs to a re-run has its scores",
+    RERUN_EVALUATION_FAILED: "an evaluation that belongs to a re-run failed",
+    RERUN_READY: "a re-run is planned",
+    RERUN_STARTED: "a re-run was started by the policy",
+    RERUN_FINISHED: "a re-run has ended",
+    RERUN_ASKS: "something changed that an operator must decide about",
+}
+
+UNASKED = (RERUN_EVALUATION_FINISHED, RERUN_EVALUATION_FAILED)
+"""Told only to a target that names them: a re-run has thousands."""
+
+LINE = 300
+"""Characters of a sentence that are told."""
+
+
+class Facts(NamedTuple):
+    """What a text is made of; what is not known is empty."""
+
+    event: str
+    evaluation: int | None = None
+    model: str = ""
+    suite: str = ""
+    version: str = ""
+    average: float | None = None
+    sentence: str = ""
+    rerun: int | None = None
+    more: Mapping[str, Any] = {}
+
+
+class Message(NamedTuple):
+    subject: str
+    body: str
+
+
+def wants(events: Sequence[str], event: str) -> bool:
+    """Whether a target with these patterns is told of an event; without patterns, of all but `UNASKED`."""
+    if not events:
+        return event not in UNASKED
+    return any(fnmatchcase(event, pattern) for pattern in events)
+
+
+def write(facts: Facts, *, site: str = "") -> Message:
+    """One notice in words; `site` is where links lead, none where it is not known."""
+    subject, sentence, path = _words(facts)
+    link = f"{site.rstrip('/')}{path}" if site and path else ""
+    return Message(harmless(subject), "\n".join(filter(None, (harmless(sentence), link))))
+
+
+def together(messages: Iterable[Message]) -> Message:
+    """Several notices to one target as one message."""
+    found = list(messages)
+    if len(found) == 1:
+        return found[0]
+    body = "\n\n".join(f"{message.subject}\n{message.body}".rstrip() for message in found)
+    return Message(f"{len(found)} notices from Evalyard", body)
+
+
+def harmless(text: str) -> str:
+    """On one line, printable, not too long, and calling nobody: services read `@everyone` in any text."""
+    plain = " ".join("".join(character if character.isprintable() else " " for character in text).split())
+    cut = plain if len(plain) <= LINE else plain[: LINE - 1] + "…"
+    return cut.replace("@", "@\u200b")
+
+
+def _words(facts: Facts) -> tuple[str, str, str]:
+    """Subject, sentence and path of a notice."""
+    if facts.evaluation is not None:
+        what = f"{facts.model} on {facts.suite} {facts.version}".strip()
+        path = f"/evaluations/{facts.evaluation}"
+        if facts.event in (EVALUATION_FAILED, RERUN_EVALUATION_FAILED):
+            return f"Evaluation {facts.evaluation} failed: {what}", facts.sentence, path
+        average = f"Average {facts.average:.2f}." if facts.average is not None else ""
+        return f"Evaluation {facts.evaluation} finished: {what}", f"{average} {facts.sentence}".strip(), path
+    path = f"/reruns/{facts.rerun}" if facts.rerun is not None else "/reruns"
+    named = f"Re-run {facts.rerun} of {facts.suite} to version {facts.version}"
+    if facts.event == RERUN_READY:
+        return f"{named} is planned", facts.sentence, path
+    if facts.event == RERUN_STARTED:
+        return f"{named} was started", facts.sentence, path
+    if facts.event == RERUN_FINISHED:
+        return f"{named} has ended", facts.sentence, f"{path}/report"
+    return "Evalyard asks an operator", facts.sentence, path

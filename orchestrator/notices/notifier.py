@@ -1,0 +1,129 @@
+"""Sends notices. A thread of the control process: a service that hangs or fails keeps nothing else waiting.
+
+Nothing is sent while a transaction is open. What a service answers is not logged, for it may repeat its address.
+"""
+
+import logging
+import threading
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
+
+from orchestrator import db
+from orchestrator.errors import SettingsError
+from orchestrator.notices import outbox
+from orchestrator.notices.events import Message, together, write
+from orchestrator.notices.targets import Target, Targets, read_hub_targets
+from orchestrator.settings import HubSettings
+
+log = logging.getLogger(__name__)
+
+EVERY_SECONDS = 5.0
+SEND_SECONDS = 30.0
+"""A service that takes longer is tried again later; less than `outbox.HOLD`."""
+
+Send = Callable[[Target, Message], str]
+"""Sends a message to a target; returns what went wrong as a sentence, empty when it was taken."""
+
+
+@dataclass(frozen=True)
+class Notifier:
+    """What a round needs."""
+
+    engine: Engine
+    told: Targets
+    send: Send
+
+    def round(self, now: datetime) -> int:
+        """Tell what there is to tell; returns how many messages were sent."""
+        with db.session(self.engine, read_only=True) as session:
+            if not outbox.is_anything(session, now=now):
+                return 0
+        with db.session(self.engine) as session:
+            outbox.spread(session, self.told.targets, now=now)
+        if not self.told.targets:
+            return 0
+        by_target: dict[str, list[outbox.Held]] = defaultdict(list)
+        with db.session(self.engine) as session:
+            holder, everything = outbox.hold(session, self.told.targets, now=now)
+        for held in everything:
+            by_target[held.target].append(held)
+        sent = 0
+        for target in self.told.targets:
+            if own := by_target.get(target.name):
+                trouble = self.send(target, together(write(held.facts, site=self.told.site) for held in own))
+                if trouble:
+                    log.warning("notices_not_sent target=%s notices=%s sentence=%s", target.name, len(own), trouble)
+                with db.session(self.engine) as session:
+                    for held in own:
+                        outbox.settle(session, holder, held, trouble=trouble, now=datetime.now(UTC))
+                sent += not trouble
+        return sent
+
+
+def start_notifier(hub: HubSettings, engine: Engine, *, stopping: threading.Event) -> threading.Thread:
+    """Send from now on, in a thread of its own.
+
+    Raises:
+        SettingsError: the notifications file has a mistake, or names a service that there is not.
+    """
+    told = read_hub_targets(hub)
+    for target in told.targets:
+        make_service(target)
+    thread = threading.Thread(
+        target=run, args=(Notifier(engine, told, send_by_apprise), stopping), name="notifier", daemon=True
+    )
+    thread.start()
+    return thread
+
+
+def run(notifier: Notifier, stopping: threading.Event) -> None:
+    """One round after the other until told to stop; whatever goes wrong is logged and the next round starts afresh."""
+    while not stopping.is_set():
+        try:
+            notifier.round(datetime.now(UTC))
+        except OperationalError as error:
+            log.warning("database_away error=%s", str(error.orig).strip())
+        except Exception as error:
+            # Without the traceback: a library's may show the address.
+            log.error("notifier_failed error=%s", type(error).__name__)
+        stopping.wait(EVERY_SECONDS)
+
+
+def make_service(target: Target) -> Any:
+    """The service of a target's address.
+
+    Raises:
+        SettingsError: no service is called so; the sentence does not show the address.
+    """
+    import apprise  # takes a while, and only control sends
+
+    logging.getLogger("apprise").setLevel(logging.CRITICAL)  # its lines may hold parts of addresses
+    asset = apprise.AppriseAsset(app_id="Evalyard", app_desc="Evalyard", async_mode=False, secure_logging=True)
+    service = apprise.Apprise(asset=asset)
+    if not service.add(target.address()):
+        raise SettingsError(
+            f"The address of target '{target.name}' in the notifications file is none that Apprise knows. Write it as "
+            "docs/notifications.md shows, such as mailtos://… or jsons://…."
+        )
+    return service
+
+
+def send_by_apprise(target: Target, message: Message) -> str:
+    """Send a message; returns what went wrong, empty when the service took it."""
+    import apprise
+
+    try:
+        taken = make_service(target).notify(
+            title=message.subject, body=message.body, body_format=apprise.NotifyFormat.TEXT, timeout=SEND_SECONDS
+        )
+    except SettingsError as error:
+        return error.sentence
+    except Exception as error:
+        return f"The service failed ({type(error).__name__})."
+    return "" if taken else "The service refused it or did not answer."
