@@ -23,6 +23,7 @@ from orchestrator import broker, db
 from orchestrator.clusters.launcher import start_launchers
 from orchestrator.dispatch import Dispatcher
 from orchestrator.errors import EvalyardError, SettingsError
+from orchestrator.notices.notifier import start_notifier
 from orchestrator.reaper import Listening, forget_workers, reap, unwind
 from orchestrator.scheduling.forecasts import Forecaster
 from orchestrator.scheduling.places import scheduling_policy
@@ -180,6 +181,7 @@ def run(settings: HubSettings) -> int:
     )
     thread.start()
     start_launchers(settings, ticker.hub.engine, policy=ticker.dispatcher.policy, stopping=ticker.stopping)
+    start_notifier(settings, ticker.hub.engine, stopping=ticker.stopping)
     try:
         worker.start()
     finally:

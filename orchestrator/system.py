@@ -24,6 +24,7 @@ from sqlmodel import col, select
 from orchestrator import db, valkey
 from orchestrator.clusters.config import read_hub_clusters
 from orchestrator.errors import EvalyardError
+from orchestrator.notices.targets import read_hub_targets
 from orchestrator.program import FIRST_SUBMISSION, program_for
 from orchestrator.services import Service, Services, log_tail
 from orchestrator.settings import PREFIX, HubSettings
@@ -76,6 +77,7 @@ def up(
     began = time.monotonic()
     load_suites(settings.suites)  # a mistake in a team's file is said before anything is made or started
     read_hub_clusters(settings)
+    read_hub_targets(settings)
     stops = _Stops()
     with _hold(settings.data):
         settings = settings.model_copy(update={"port": _check_port(settings.host, settings.port)})
