@@ -65,7 +65,7 @@ def compare(old: SheetFacts, new: SheetFacts) -> Verdict:
 
 
 def removed(sentence: str) -> Verdict:
-    """The verdict where the new harness could make no sheet; `sentence` is its own, such as that it has no such task."""
+    """The verdict where the new harness could make no sheet; `sentence` is its own: it has no such task."""
     return Verdict(VerdictKind.INCOMPARABLE, 0, 0, 0, (sentence,))
 
 

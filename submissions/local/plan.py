@@ -67,7 +67,7 @@ def _refuse_unknown_tasks(names: list[str], folders: tuple[str, ...]) -> None:
         from workers.harness import task_index
 
         try:
-            task_index.check_names(names, task_index.manager(folders, {}).task_index)
+            task_index.check_names(names, task_index.read(folders))
         except StageFailure as error:
             raise Refused(error.sentence) from error
 

@@ -4,10 +4,9 @@
 file that asks for `trust_remote_code` changes nothing.
 """
 
-import importlib
 import sys
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any, NoReturn
@@ -31,24 +30,16 @@ def install() -> None:
     sys.modules["evaluate"] = stand_in
 
 
-def confine_functions(roots: Iterable[Path]) -> None:
-    """Let `!function` in task files name only code of lm-eval and of files below `roots`."""
-    loader: Any = importlib.import_module("lm_eval.tasks._yaml_loader")
-    original: Callable[[str, Path], Any] = loader._import_func_in_yml
-    allowed = [root.resolve() for root in roots]
-
-    def confined(qualified: str, base: Path) -> Any:
-        module = qualified.rpartition(".")[0]
-        file = (base / f"{module.replace('.', '/')}.py").resolve()
-        inside = file.exists() and any(file.is_relative_to(root) for root in allowed)
-        if not inside and module.split(".")[0] != "lm_eval":
-            _refuse(
-                f"A task file in {base.name} uses the function {qualified}, which is not in a task folder of this "
-                "harness. Put the module beside the task file, in a folder given as a task folder."
-            )
-        return original(qualified, base)
-
-    loader._import_func_in_yml = confined
+def refuse_outside(roots: Iterable[Path], qualified: str, base: Path) -> None:
+    """Refuse a function that a task file in `base` names and that is neither lm-eval's nor of a file below `roots`."""
+    module = qualified.rpartition(".")[0]
+    file = (base / f"{module.replace('.', '/')}.py").resolve()
+    inside = file.exists() and any(file.is_relative_to(root.resolve()) for root in roots)
+    if not inside and module.split(".")[0] != "lm_eval":
+        _refuse(
+            f"A task file in {base.name} uses the function {qualified}, which is not in a task folder of this "
+            "harness. Put the module beside the task file, in a folder given as a task folder."
+        )
 
 
 def raise_refusal() -> None:

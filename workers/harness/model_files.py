@@ -29,6 +29,11 @@ LIMIT_KEYS = (
 )  # fmt: skip
 """vLLM 0.32 takes the smallest of these (`ModelArchConfigConvertorBase.derive_max_model_len_and_key`)."""
 
+HF_LIMIT_KEYS = ("n_positions", "max_position_embeddings", "n_ctx")
+HF_DEFAULT_LIMIT = 2048
+NO_LIMIT = int(1e30)
+"""What tokenizers of transformers say when their configuration names no limit."""
+
 SCALED_ALREADY = {"su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling"}
 """RoPE types whose factor vLLM does not apply to the limit, beside `default`, which has none."""
 
@@ -82,9 +87,7 @@ def load(model: Model, model_folder: str | None, rules: Rules, *, context_limit:
         ) from error
     lm_eval_utils = importlib.import_module("lm_eval.models.utils")
     tokenizer = lm_eval_utils.configure_pad_token(tokenizer, model_config=config)
-    limit = context_limit or (
-        vllm_context_limit(config) if rules == "vllm" else int(lm_eval_utils.resolve_max_length(config, tokenizer))
-    )
+    limit = context_limit or (vllm_context_limit(config) if rules == "vllm" else hf_context_limit(config, tokenizer))
     template = _vllm_chat_template(folder, tokenizer) if rules == "vllm" else _tokenizer_chat_template(tokenizer)
     return ModelFiles(folder, tokenizer_folder, rules, config, tokenizer, limit, template)
 
@@ -123,6 +126,16 @@ def vllm_context_limit(config: Any) -> int:
     if any(parameters.get("rope_type") == "longrope" for parameters in rope):
         limit = float(getattr(config, "original_max_position_embeddings", None) or limit)
     return int(limit)
+
+
+def hf_context_limit(config: Any, tokenizer: Any) -> int:
+    """Tokens that lm-eval 0.4.13's hf back end derives (`resolve_max_length`), whichever lm-eval runs here."""
+    text = getattr(config, "text_config", None) or config
+    found = [value for key in HF_LIMIT_KEYS if (value := getattr(text, key, None)) is not None]
+    if found:
+        return int(found[0])
+    length = getattr(tokenizer, "model_max_length", None)
+    return HF_DEFAULT_LIMIT if length is None or length == NO_LIMIT else int(length)
 
 
 def _rope_parameters(text: Any) -> Iterator[dict[str, Any]]:

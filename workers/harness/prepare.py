@@ -6,18 +6,20 @@ runs code that came with a model or a dataset.
 
 import hashlib
 import importlib.metadata
-from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from orchestrator.wire import FailureKind, PrepareDone, PrepareWork
 from workers import stage
-from workers.harness import first_prompt, freeze, session
-from workers.sheets import Document, Instance, SheetInfo, folder_digest, write_info, write_lines
+from workers.harness import first_prompt, session, sheet_facts, sheet_parts
+from workers.harness.sheet_parts import Parts, TaskDigests
+from workers.sheets import SheetInfo, folder_digest, write_info
 from workers.stage import StageFailure
 
 if TYPE_CHECKING:
     from workers.harness.model_files import ModelFiles
+    from workers.harness.probe import Judged
     from workers.harness.recorder import RecordingLM, RequestWriter
 
 
@@ -25,9 +27,18 @@ class _RequestsBuilt(Exception):
     """Ends lm-eval's `evaluate` where answers would be turned into scores."""
 
 
+class _Recorded(NamedTuple):
+    tasks: dict[str, Any]
+    """lm-eval's task objects by name."""
+    random_state: dict[str, Any]
+    """Where the generators stood when all requests were built."""
+    judged: "Judged | None"
+
+
 def main(work: PrepareWork, out: Path) -> PrepareDone:
+    session.check_harness(work.harness)
     with session.open_session(out, work.task_folders) as opened:
-        info = build(work, out, opened)
+        info, found = build(work, out, opened)
     write_info(out, info)
     return PrepareDone(
         sheet=str(out),
@@ -38,11 +49,12 @@ def main(work: PrepareWork, out: Path) -> PrepareDone:
         longest=info.longest,
         identity=info.identity,
         provenance=info.provenance,
+        sheet_class=found,
     )
 
 
-def build(work: PrepareWork, out: Path, opened: session.Session) -> SheetInfo:
-    """Write requests, instances and documents of a benchmark into `out`; returns what sheet.json will say."""
+def build(work: PrepareWork, out: Path, opened: session.Session) -> tuple[SheetInfo, str]:
+    """Write all of a benchmark's sheet but sheet.json into `out`; returns what that will say, and the sheet's class."""
     # Behind the guards: these import transformers and lm-eval.
     from workers.harness import model_files, recorder, rules
 
@@ -62,9 +74,9 @@ def build(work: PrepareWork, out: Path, opened: session.Session) -> SheetInfo:
             writer,
             progress=lambda done, total: stage.emit("progress", done=done, total=total),
         )
-        tasks, state = _record(work, opened, manager, lm)
+        recorded = _record(work, opened, manager, lm)
         _refuse_missing_template(work, lm)
-    return _write(work, out, files=files, lm=lm, writer=writer, tasks=tasks, state=state, used=opened.datasets.used)
+    return _write(work, out, files=files, lm=lm, writer=writer, recorded=recorded, used=opened.datasets.used)
 
 
 def _refuse_missing_template(work: PrepareWork, lm: "RecordingLM") -> None:
@@ -77,19 +89,20 @@ def _refuse_missing_template(work: PrepareWork, lm: "RecordingLM") -> None:
         )
 
 
-def _record(
-    work: PrepareWork, opened: session.Session, manager: Any, lm: "RecordingLM"
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Run lm-eval until every request was asked; returns its task objects and where the generators stand then."""
+def _record(work: PrepareWork, opened: session.Session, manager: Any, lm: "RecordingLM") -> _Recorded:
+    """Run lm-eval until every request was asked, and once more over made-up answers to a few documents."""
+    from workers.harness import lm_eval_tasks, probe
+
     tasks: dict[str, Any] = {}
     state: dict[str, Any] = {}
+    judged: list[Judged | None] = []
 
     def stop() -> None:
         state.update(session.random_state())
         raise _RequestsBuilt
 
     def until_requests(evaluate: session.Evaluate, given: dict[str, Any]) -> dict[str, Any]:
-        tasks.update(given["task_dict"]["tasks"])
+        tasks.update(lm_eval_tasks.leaves(given["task_dict"]))
         refused = [
             name
             for name, task in tasks.items()
@@ -104,7 +117,13 @@ def _record(
         for task in tasks.values():
             task.apply_filters = stop
         stage.emit("phase", phase="building requests")
-        return evaluate(**given)
+        try:
+            evaluate(**given)
+        except _RequestsBuilt:
+            stage.emit("phase", phase="judging made-up answers")
+            judged.append(probe.judge(evaluate, given, tasks))
+            raise
+        raise StageFailure(FailureKind.HARNESS, "lm-eval ended before it had asked for anything. Look at the log.")
 
     try:
         opened.simple_evaluate(
@@ -124,7 +143,7 @@ def _record(
             fewshot_random_seed=work.seeds.fewshot,
         )
     except _RequestsBuilt:
-        return tasks, state
+        return _Recorded(tasks, state, judged[0])
     raise StageFailure(FailureKind.HARNESS, "lm-eval ended before it had asked for anything. Look at the log.")
 
 
@@ -135,22 +154,14 @@ def _write(
     files: "ModelFiles",
     lm: "RecordingLM",
     writer: "RequestWriter",
-    tasks: dict[str, Any],
-    state: dict[str, Any],
+    recorded: _Recorded,
     used: dict[tuple[str, str | None], dict[str, Any]],
-) -> SheetInfo:
+) -> tuple[SheetInfo, str]:
+    """Write what is left of the sheet; returns what sheet.json will say, and the sheet's class."""
     from workers.harness import model_files
 
-    documents = {name: _documents(task) for name, task in tasks.items()}
-    instances = write_lines(out / "instances.jsonl.zst", _instances(tasks, lm))
-    count = write_lines(
-        out / "documents.jsonl.zst",
-        (
-            Document(name, number, _frozen(name, content))
-            for name, found in documents.items()
-            for number, content in found.items()
-        ),
-    )
+    tasks = recorded.tasks
+    parts = sheet_parts.write_parts(out, tasks, lm)
     tokenizer = files.tokenizer
     plan = {
         "lm_eval": importlib.metadata.version("lm_eval"),
@@ -173,52 +184,22 @@ def _write(
             name: {"documents": len(task.eval_docs), "features": getattr(task, "features", None)}
             for name, task in tasks.items()
         },
-        "random_state": state,
+        "random_state": recorded.random_state,
     }
-    return SheetInfo(
+    info = SheetInfo(
         benchmark=work.benchmark.name,
         rules=work.rules,
         requests=writer.count,
-        instances=instances,
-        documents=count,
+        instances=parts.instances,
+        documents=parts.documents,
         truncated=writer.truncated,
         longest=writer.longest,
         identity=model_files.identity(work.model, files),
         plan=plan,
-        provenance=_provenance(
-            work, files, lm=lm, tasks=tasks, documents=documents, used=used, truncated=writer.truncated
-        ),
+        provenance=_provenance(work, files, lm=lm, tasks=tasks, parts=parts, used=used, truncated=writer.truncated),
     )
-
-
-def _documents(task: Any) -> dict[int, Any]:
-    """The documents as the requests were built from them; reading the dataset again might shuffle them anew."""
-    found: dict[int, Any] = {}
-    for instance in task.instances:
-        found.setdefault(instance.doc_id, instance.doc)
-    return found
-
-
-def _instances(tasks: dict[str, Any], lm: "RecordingLM") -> Iterator[Instance]:
-    for name, task in tasks.items():
-        for instance in task.instances:
-            yield Instance(
-                task=name,
-                document=instance.doc_id,
-                index=instance.idx,
-                request_type=instance.request_type,
-                arguments=[_frozen(name, argument) for argument in instance.args],
-                requests=lm.answers[id(instance)],
-            )
-
-
-def _frozen(task: str, value: Any) -> Any:
-    try:
-        return freeze.freeze(value)
-    except freeze.NotFreezable as error:
-        raise StageFailure(
-            FailureKind.TASK_REFUSED, f"Task {task} cannot be kept in a sheet: {error} Leave it out."
-        ) from error
+    found = _write_facts(work, out, info, lm=lm, writer=writer, tasks=tasks, parts=parts, judged=recorded.judged)
+    return info, found
 
 
 def _provenance(
@@ -227,7 +208,7 @@ def _provenance(
     *,
     lm: "RecordingLM",
     tasks: dict[str, Any],
-    documents: dict[str, dict[int, Any]],
+    parts: Parts,
     used: dict[tuple[str, str | None], dict[str, Any]],
     truncated: int,
 ) -> dict[str, Any]:
@@ -256,29 +237,74 @@ def _provenance(
             rendered=lm.rendered if work.chat_template else None,
         ),
         "truncated": truncated,
-        "tasks": {name: _task_provenance(task, documents[name], used) for name, task in tasks.items()},
+        "tasks": {name: _task_provenance(task, parts.tasks[name], used) for name, task in tasks.items()},
     }
 
 
 def _task_provenance(
-    task: Any, documents: dict[int, Any], used: dict[tuple[str, str | None], dict[str, Any]]
+    task: Any, digests: TaskDigests, used: dict[tuple[str, str | None], dict[str, Any]]
 ) -> dict[str, Any]:
-    prompts, targets = hashlib.sha256(), hashlib.sha256()
-    for instance in task.instances:
-        for argument in instance.args:
-            prompts.update(repr(argument).encode() + b"\0")
-    for content in documents.values():
-        targets.update(str(task.doc_to_target(content)).encode() + b"\0")
     path, name = task.DATASET_PATH, task.DATASET_NAME
     return {
         "version": task.VERSION,
         "num_fewshot": task.config.num_fewshot,
         "output_type": task.OUTPUT_TYPE,
-        "documents": len(documents),
-        "prompts": prompts.hexdigest(),
-        "targets": targets.hexdigest(),
+        "documents": digests.documents,
+        "prompts": digests.prompts,
+        "targets": digests.targets,
         "dataset": {"path": path, "name": name, **used.get((path, name), {})},
     }
+
+
+def _write_facts(
+    work: PrepareWork,
+    out: Path,
+    info: SheetInfo,
+    *,
+    lm: "RecordingLM",
+    writer: "RequestWriter",
+    tasks: dict[str, Any],
+    parts: Parts,
+    judged: "Judged | None",
+) -> str:
+    """Write facts.zst beside the sheet; returns the sheet's class."""
+    from workers.harness import scorers
+
+    tokenizer = lm.tokenizer
+    has_date = info.provenance["chat_template_has_date"]
+    found = sheet_facts.sheet_class(
+        info.provenance,
+        bos=tokenizer.bos_token_id,
+        adds_bos=first_prompt.adds_bos(tokenizer),
+        day=datetime.now(UTC).date().isoformat() if has_date else None,
+    )
+    facts = {}
+    for name, task in tasks.items():
+        code, packages = scorers.code_of(task)
+        digests, dataset = parts.tasks[name], info.provenance["tasks"][name]["dataset"]
+        facts[name] = {
+            "version": str(task.VERSION),
+            "documents": digests.documents,
+            "content": digests.content,
+            "targets": digests.answers,
+            "instances": digests.instances,
+            "dataset": " ".join(str(dataset.get(key)) for key in ("path", "name", "revision")),
+            "scoring": {
+                "code": code,
+                "core": scorers.core(),
+                "packages": packages,
+                "probe": judged.tasks[name] if judged else None,
+            },
+        }
+    header = {
+        "benchmark": work.benchmark.name,
+        "harness": info.provenance["harness"],
+        "sheet_class": found,
+        "identity": info.identity,
+        "groups": judged.groups if judged else scorers.core(),
+    }
+    sheet_facts.write_facts(out, header, tasks=facts, requests=sheet_parts.requests_of(tasks, lm, writer.lengths))
+    return found
 
 
 if __name__ == "__main__":

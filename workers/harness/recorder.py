@@ -24,7 +24,8 @@ class RequestWriter:
 
     def __init__(self, path: Path) -> None:
         self.count = self.truncated = self.longest = 0
-        self._seen: set[str] = set()
+        self.lengths: dict[str, int] = {}
+        """Tokens of each request, by its hash."""
         self._path = path
         self._temporary = path.with_name(path.name + ".tmp")
         self._raw = self._temporary.open("wb")
@@ -32,8 +33,8 @@ class RequestWriter:
         self._encoder = msgspec.json.Encoder()
 
     def add(self, request: Request, *, truncated: bool) -> str:
-        if request.id not in self._seen:
-            self._seen.add(request.id)
+        if request.id not in self.lengths:
+            self.lengths[request.id] = request.length
             self._out.write(self._encoder.encode(request) + b"\n")
             self.count += 1
             self.truncated += truncated

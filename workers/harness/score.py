@@ -41,6 +41,7 @@ class RequestFacts(msgspec.Struct, frozen=True):
 def main(work: ScoreWork, out: Path) -> ScoreDone:
     sheet = Path(work.sheet)
     info = read_info(sheet)
+    session.check_harness(work.harness)
     _check_version(info)
     stage.emit("phase", phase="reading responses")
     # Behind the guards: lm-eval's modules are imported from here on.

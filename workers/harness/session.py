@@ -6,6 +6,7 @@ the results record) stays lm-eval's. Imports lm-eval only inside `open_session`,
 
 import functools
 import importlib
+import importlib.metadata
 import logging
 import os
 import random
@@ -34,10 +35,12 @@ class Session:
     def check(self, tasks: Sequence[str], metadata: dict[str, Any]) -> Any:
         """A TaskManager, once every wanted task is known and may run here."""
         task_index = importlib.import_module("workers.harness.task_index")
-        manager = task_index.manager(self.task_folders, metadata)
-        task_index.check(tasks, manager.task_index)
-        guard.confine_functions([task_index.LM_EVAL_TASKS, folders.SHIPPED_TASKS, *map(Path, self.task_folders)])
-        return manager
+        index = task_index.read(self.task_folders)
+        task_index.check(tasks, index)
+        roots = [task_index.LM_EVAL_TASKS, folders.SHIPPED_TASKS, *map(Path, self.task_folders)]
+        lm_eval_tasks: Any = importlib.import_module("workers.harness.lm_eval_tasks")
+        lm_eval_tasks.watch_functions(functools.partial(guard.refuse_outside, roots))
+        return lm_eval_tasks.make_manager(index, metadata)
 
     def simple_evaluate(self, step: Callable[[Evaluate, dict[str, Any]], dict[str, Any]], **arguments: Any) -> Any:
         """Call lm-eval's `simple_evaluate`; `step` stands for its `evaluate`, with the original at hand.
@@ -74,6 +77,21 @@ class Session:
             evaluator.evaluate = original
         guard.raise_refusal()
         return result
+
+
+def check_harness(wanted: str) -> None:
+    """Refuse work that another harness must do; an empty name asks for none in particular.
+
+    Raises:
+        StageFailure: this process runs in another one's environment.
+    """
+    here = f"lm_eval {importlib.metadata.version('lm_eval')}"
+    if wanted and wanted != here:
+        raise StageFailure(
+            FailureKind.HARNESS,
+            f"This work needs {wanted}, and was started in an environment of {here}. Add the wanted one on the "
+            f"worker's host: evalyard harness add {wanted.replace('lm_eval ', 'lm-eval==')}",
+        )
 
 
 @contextmanager

@@ -7,51 +7,30 @@ each lm-eval installation instead; the configured folders are read anew each tim
 import difflib
 import json
 import os
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import lm_eval.tasks
-from lm_eval.tasks import TaskManager
-from lm_eval.tasks._factory import TaskFactory
-from lm_eval.tasks._index import Entry, Kind, TaskIndex
-from lm_eval.tasks._yaml_loader import load_yaml
 
 from orchestrator.wire import FailureKind
 from workers.harness import folders
+from workers.harness.lm_eval_tasks import Entry, Kind, read_config, scan
 from workers.stage import StageFailure
 
 LM_EVAL_TASKS = Path(lm_eval.tasks.__file__).parent
+
+INDEX_FORMAT = 2
 
 EVALUATE_ANSWERS = ("*_robustness_math*",)
 """Tasks of lm-eval that hand a model's answer to Python's `eval` (through sympy's `parse_expr`) and do not say so with
 `unsafe_code`, as others do."""
 
 
-class IndexedTaskManager(TaskManager):  # type: ignore[misc]  # lm-eval has no types for mypy
-    """lm-eval's TaskManager over an index that is already there."""
-
-    def __init__(self, index: dict[str, Entry], metadata: dict[str, Any]) -> None:
-        self.include_path = None
-        self.metadata = metadata
-        self._factory = TaskFactory(meta=metadata)
-        self._index = index
-        names: dict[Kind, list[str]] = defaultdict(list)
-        for name, entry in index.items():
-            names[entry.kind].append(name)
-        self._all_tasks = sorted(index)
-        self._all_subtasks = sorted(names[Kind.TASK] + names[Kind.PY_TASK])
-        self._all_groups = sorted(names[Kind.GROUP])
-        self._all_tags = sorted(names[Kind.TAG])
-
-
-def manager(task_folders: Iterable[str], metadata: dict[str, Any]) -> IndexedTaskManager:
-    """A TaskManager that knows lm-eval's tasks, the shipped ones and those of `task_folders`; later ones win."""
-    index = _lm_eval_index()
-    own = TaskIndex.build([folders.SHIPPED_TASKS, *map(Path, task_folders)])
-    return IndexedTaskManager({**index, **own}, metadata)
+def read(task_folders: Iterable[str]) -> dict[str, Entry]:
+    """Everything that lm-eval, the shipped tasks and those of `task_folders` have; later ones win."""
+    return {**_lm_eval_index(), **scan([folders.SHIPPED_TASKS, *map(Path, task_folders)])}
 
 
 def check_names(tasks: Iterable[str], index: dict[str, Entry]) -> None:
@@ -104,10 +83,11 @@ def _leaves(name: str, index: dict[str, Entry], seen: set[str]) -> Iterator[tupl
     seen.add(name)
     entry = index[name]
     if entry.kind is Kind.TAG:
-        for member in sorted(entry.tags):
+        for member in entry.members:
             yield from _leaves(member, index, seen)
         return
-    config = load_yaml(entry.yaml_path, resolve_func=False)
+    assert entry.yaml_path is not None, "only a tag has no file"
+    config = read_config(entry.yaml_path)
     if entry.kind is not Kind.GROUP:
         yield name, config
         return
@@ -140,17 +120,16 @@ def _lm_eval_index() -> dict[str, Entry]:
     except (OSError, ValueError):
         kept = {}
     if kept.get("stamp") != stamp:
-        index = TaskIndex.build([LM_EVAL_TASKS])
         rows = [
-            [name, entry.kind.name, str(entry.yaml_path.relative_to(LM_EVAL_TASKS)) if entry.yaml_path else None,
-             sorted(entry.tags)]
-            for name, entry in index.items()
+            [name, entry.kind.value, str(entry.yaml_path.relative_to(LM_EVAL_TASKS)) if entry.yaml_path else None,
+             list(entry.members)]
+            for name, entry in scan([LM_EVAL_TASKS]).items()
         ]  # fmt: skip
         kept = {"stamp": stamp, "tasks": rows}
         _keep(file, kept)
     return {
-        name: Entry(name=name, kind=Kind[kind], yaml_path=LM_EVAL_TASKS / path if path else None, tags=set(tags))
-        for name, kind, path, tags in kept["tasks"]
+        name: Entry(name, Kind(kind), LM_EVAL_TASKS / path if path else None, tuple(members))
+        for name, kind, path, members in kept["tasks"]
     }
 
 
@@ -162,7 +141,7 @@ def _stamp(root: Path) -> list[Any]:
             if file.endswith(".yaml"):
                 count += 1
                 newest = max(newest, os.stat(f"{folder}/{file}").st_mtime_ns)  # noqa: PTH116  # 14,000 Path objects cost more
-    return [str(root), count, newest]
+    return [INDEX_FORMAT, str(root), count, newest]
 
 
 def _keep(file: Path, value: Any) -> None:
