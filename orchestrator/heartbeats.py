@@ -91,8 +91,8 @@ def _note_worker(session: Session, heartbeat: Heartbeat, *, now: datetime) -> bo
         )
     elif timedelta(0) < worker.reported_at - heartbeat.at < OVERTAKEN and worker.boot != heartbeat.boot:
         return False
-    elif heartbeat.at < worker.reported_at and worker.boot == heartbeat.boot:
-        # Overtaken by a moment, or sent after the worker's clock was set back: it lives, in either case.
+    elif timedelta(0) < worker.reported_at - heartbeat.at < OVERTAKEN and worker.boot == heartbeat.boot:
+        # Overtaken by a moment: it lives, and what it said later counts.
         worker.last_heartbeat = now
         worker.stopping = worker.stopping or heartbeat.stopping
         session.add(worker)
@@ -113,6 +113,7 @@ def _note_worker(session: Session, heartbeat: Heartbeat, *, now: datetime) -> bo
     worker.until = now + (heartbeat.until - heartbeat.at) if heartbeat.until else None
     worker.weights = list(heartbeat.weights)
     worker.warm = list(heartbeat.warm)
+    worker.harnesses = list(heartbeat.harnesses)
     worker.sentence = heartbeat.sentence
     worker.gpus = [gpu.model_dump(mode="json") for gpu in heartbeat.gpus]
     worker.last_heartbeat = now

@@ -78,6 +78,7 @@ def write_order(
                 system_instruction=suite.system_instruction,
                 limit=evaluation.document_limit,
                 task_folders=folders,
+                harness=suite.harness,
             )
             output = f"sheets/{evaluation.id}/{slug(job.benchmark)}/{attempt}"
         case Stage.INFER:
@@ -105,6 +106,8 @@ def write_order(
                 sheet=str(prepare.result["sheet"]),
                 identity=job.identity,
                 task_folders=folders,
+                # The one that built the sheet, whatever the suite file says by now.
+                harness=str(prepare.result.get("provenance", {}).get("harness") or suite.harness),
             )
             output = f"results/{evaluation.id}/{slug(job.benchmark)}/{attempt}"
     return Order(

@@ -44,6 +44,8 @@ class HubSettings(BaseSettings):
     """Mirror of Hub datasets, laid out `org/name/`."""
     models: Path | None = None
     """Mirror of Hub models, laid out `org/name/`."""
+    harnesses: Path | None = None
+    """Folder of harness environments (`evalyard harness`); `harnesses` in the platform's user data folder by default."""
     host: str = "127.0.0.1"
     """Address of the web server: loopback only, until there are accounts."""
     port: int = Field(default=8765, ge=0, le=65535)
@@ -62,6 +64,13 @@ class HubSettings(BaseSettings):
     """Largest part of all workers' GPUs that may be in use at a time: 0.5 leaves half of them."""
     hub_token: SecretStr | None = None
     """Read token for gated weights, never stored and in no message; `evalyard up` hands it to its workers."""
+
+    official_providers: str = ""
+    """Organisations whose models the board can be narrowed to, separated by commas, as in `meta-llama/Llama-3.1-8B`."""
+    device_watts: float = Field(default=700.0, gt=0)
+    """Of one GPU with its share of the host, for the board's CO₂ column."""
+    carbon_grams_per_kwh: float = Field(default=269.8, ge=0)
+    """Of the electricity that the workers use, for the board's CO₂ column."""
 
     @model_validator(mode="before")
     @classmethod
@@ -110,6 +119,11 @@ class HubSettings(BaseSettings):
             return self.clusters
         usual = self.data / "clusters.toml"
         return usual if usual.is_file() else None
+
+    @property
+    def official(self) -> frozenset[str]:
+        """The official providers, in lower case."""
+        return frozenset(name.strip().casefold() for name in self.official_providers.split(",") if name.strip())
 
     @property
     def notifications_file(self) -> Path | None:

@@ -6,6 +6,7 @@ current one any more.
 
 import logging
 import shutil
+import sys
 import threading
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from orchestrator import artifacts, wire
 from orchestrator.wire import FailureKind, InferWork, Order, Progress, Spent, Update
 from workers import child, inputs, recovery
 from workers.devices import Devices
+from workers.harnesses.launching import HarnessMissing, launch
 from workers.models.weights import ModelUnavailable, NoRoom, Weights
 from workers.outputs import SegmentUpload, upload_folder
 from workers.reasons import AttemptFailed, AttemptStopped, Reasons
@@ -93,6 +95,8 @@ class Attempt:
             return self._ended("released", sentence=str(stopped), tail=self._tail(), preempted=stopped.preempted)
         except NoRoom as busy:
             return self._ended("released", failure=busy.kind, sentence=busy.sentence)
+        except HarnessMissing as missing:
+            return self._ended("released", failure=FailureKind.HARNESS, sentence=str(missing))
         except (AttemptFailed, ModelUnavailable) as failed:
             return self._ended("failed", failure=failed.kind, sentence=failed.sentence, tail=self._tail())
         except artifacts.ArtifactError as error:
@@ -212,11 +216,15 @@ class Attempt:
         if (reason := self.reasons.give_back()) is not None:
             raise reason
         settings = self._host.settings
+        python, more = sys.executable, self._environment
+        if not isinstance(work, InferWork):
+            python, more = launch(work.harness, settings.harnesses)
         return child.start(
             work,
             self._out,
             log=self._stage_log,
-            environment=inputs.environment(settings) | self._environment,
+            python=python,
+            environment=inputs.environment(settings) | more,
             memory_bytes=settings.memory_bytes,
             stay=self._host.devices is not None and settings.worker_warm_seconds > 0,
         )

@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from tzlocal import get_localzone
 
 from orchestrator.wire import EngineFamily
+from workers.harnesses import environments
 from workers.idle.idleness import GpuPolicy
 from workers.idle.windows import ALWAYS, WindowError, Windows, read_windows
 from workers.setting_words import fault, not_json, unknown_variable
@@ -46,6 +47,8 @@ class WorkerSettings(BaseSettings):
     """Mirror of Hub datasets, laid out `org/name/`."""
     models: Path | None = None
     """Mirror of Hub models, laid out `org/name/`."""
+    harnesses: Path = Field(default_factory=environments.default_folder)
+    """Folder of harness environments (`evalyard harness`), for all workers of the host."""
     hub_token: SecretStr | None = None
     """Read token for gated weights. No message carries it and no stage program sees it: each host has its own."""
 

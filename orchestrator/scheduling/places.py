@@ -54,6 +54,8 @@ class QueuedJob:
     """Workers, with their boot, whose hosts lack what it needs."""
     asks: frozenset[str] = frozenset()
     """What it computes that others might compute, too; empty where that is not known or cannot be."""
+    harness: str = ""
+    """Which harness must do it, e.g. `lm_eval 0.4.13`; any where it is empty. Infer needs none."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ class WorkerView:
     """Commits whose engines are up."""
     answering: tuple[tuple[int, frozenset[str]], ...] = ()
     """Evaluations that it computes now, with what they ask and is not answered yet."""
+    harnesses: tuple[str, ...] = ()
+    """Of a harness worker: what it has environments of; where it does not say, it is given any work."""
 
     @property
     def free_slots(self) -> int:
@@ -142,10 +146,11 @@ class Place(NamedTuple):
     slots: int
     window: timedelta | None
     """At least so much time is left; None without an end."""
+    harnesses: tuple[str, ...] = ()
 
-    def devices_for(self, need: Footprint | None, longest: int | None) -> int:
+    def devices_for(self, need: Footprint | None, longest: int | None, harness: str = "") -> int:
         """How many slots a job with this need takes here; 0 where it cannot fit."""
-        if self.slots < 1:
+        if self.slots < 1 or (harness and self.harnesses and harness not in self.harnesses):
             return 0
         if need is None or self.memory_bytes is None or self.pool.engine is None:
             return 1
@@ -161,19 +166,19 @@ def place_of(worker: WorkerView, now: datetime) -> Place:
         left = max(worker.until - now, timedelta(0))
         window = max(step for step in WINDOWS if step <= left)
     if worker.kind == "harness":
-        return Place(pool_of(worker), None, "", None, min(worker.slots, 1), window)
+        return Place(pool_of(worker), None, "", None, min(worker.slots, 1), window, worker.harnesses)
     return Place(pool_of(worker), worker.device_type, worker.device, worker.memory_bytes, worker.slots, window)
 
 
 def devices_for(job: QueuedJob, worker: WorkerView) -> int:
     """How many of the worker's usable slots the job takes; 0 where it cannot fit, whoever holds them now."""
-    return place_of(worker, worker.last_heartbeat).devices_for(job.need, job.longest)
+    return place_of(worker, worker.last_heartbeat).devices_for(job.need, job.longest, job.harness)
 
 
 def could_hold(job: QueuedJob, worker: WorkerView) -> int:
     """How many of all its host's devices the job would take, were all of them usable; 0 where it cannot fit."""
     whole = place_of(worker, worker.last_heartbeat)._replace(slots=max(worker.slots, worker.device_count))
-    return whole.devices_for(job.need, job.longest)
+    return whole.devices_for(job.need, job.longest, job.harness)
 
 
 def is_live(worker: WorkerView, policy: Policy, now: datetime) -> bool:
@@ -210,14 +215,15 @@ def refusal(worker: WorkerView, job: QueuedJob) -> bool:
 
 
 def hopeless(job: QueuedJob, workers: Iterable[WorkerView], policy: Policy, now: datetime) -> list[str]:
-    """The workers that refused the job, when no other connected one could hold it; empty while there is hope."""
+    """The workers that refused the job, when no other one heard of lately could hold it; empty while there is hope."""
     if not job.refused_by:
         return []
     fitting = [
         one
         for one in workers
         if pool_of(one) == pool_for(job)
-        and is_live(one, policy, now)
+        # One that is being started again may come back and take it.
+        and abs(now - one.last_heartbeat) <= policy.device_patience
         and could_hold(job, one)
         and not (job.bound and one.device_type != job.device_type)
     ]

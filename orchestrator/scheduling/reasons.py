@@ -126,7 +126,7 @@ class _Crew:
 
     def lack(self, job: QueuedJob) -> tuple[str, bool]:
         """What must happen before the job can start, and whether that is a matter of time."""
-        key = (job.need, job.longest, job.refused_by)
+        key = (job.need, job.longest, job.refused_by, job.harness)
         if key not in self._told:
             self._told[key] = self._lack(job)
         return self._told[key]
@@ -135,6 +135,8 @@ class _Crew:
         if not self.live:
             return f"No {self.pool} is connected", False
         able = [worker for worker in self.live if could_hold(job, worker)]
+        if not able and job.harness:
+            return _lacks_harness(job.harness), False
         if not able:
             return self._too_large(job), False
         willing = [worker for worker in able if not refusal(worker, job)]
@@ -174,6 +176,13 @@ class _Crew:
         if needed is None:
             return f"Needs larger GPUs ({weights}, and no more of them can share its heads); {has}"
         return f"Needs {needed} GPUs of {_gigabytes(memory)} ({weights}); {has}"
+
+
+def _lacks_harness(harness: str) -> str:
+    wanted = harness.replace("lm_eval ", "lm-eval==")
+    return (
+        f"Needs {harness}, which no connected worker has: add it on a worker's host with evalyard harness add {wanted}"
+    )
 
 
 def _by_pool(workers: Iterable[WorkerView], policy: Policy, now: datetime) -> dict[Pool, list[WorkerView]]:

@@ -39,7 +39,7 @@ NO_SPEEDS = Speeds()
 
 HARNESS = Pool("harness")
 
-_Alike = tuple[int, int, int | None, str | None, bool, bool]
+_Alike = tuple[int, int, int | None, str | None, bool, bool, str]
 _Class = tuple[Pool, str | None, bool, bool, tuple[int, ...]]
 """Those of one class fit in the same places, take as much there, and are equally far ahead of their turn."""
 
@@ -147,7 +147,9 @@ def _first(
             odd.append((room, job))
         else:
             # Records of the same need are one object where they come from the database.
-            alike[id(room), id(job.need), job.longest, job.device_type, job.bound, job.weights in warm].append(job)
+            alike[
+                id(room), id(job.need), job.longest, job.device_type, job.bound, job.weights in warm, job.harness
+            ].append(job)
     classes: dict[_Class, list[QueuedJob]] = defaultdict(list)
     for jobs in alike.values():
         first, pool = jobs[0], pool_for(jobs[0])

@@ -12,7 +12,7 @@ from orchestrator.errors import Refused
 from orchestrator.program import as_typed, program
 from orchestrator.settings import read_settings
 from submissions.cli.output import answer, answer_json, chat, complain, on_interrupt
-from submissions.local import parity
+from submissions.local import harnesses, parity
 from submissions.local import plan as plans
 from submissions.local import report as reports
 from submissions.local.asked import Asked, asking
@@ -20,6 +20,7 @@ from submissions.local.engine_settings import read_engine_settings
 from submissions.local.options import (
     BaseModelOption,
     EngineOption,
+    HarnessOption,
     JsonOption,
     SettingsOption,
     WeightTypeOption,
@@ -43,6 +44,7 @@ def evaluate(
     weight_type: WeightTypeOption = "original",
     base_model: BaseModelOption = None,
     engine_settings: SettingsOption = "{}",
+    harness: HarnessOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate a model here and now: no server, no queue. What one would otherwise use lm_eval for.
@@ -78,6 +80,7 @@ def evaluate(
         folder=folder,
         context_limit=asked.context_limit,
         engine_settings=given,
+        harness=harness,
     )
     with on_interrupt(KEPT), reports.in_sentences(plan.model), reports.Meter(quiet=as_json) as meter:
         run = pipeline.evaluate(plan, meter)
@@ -104,6 +107,7 @@ def prepare(
     output: Annotated[Path, typer.Option(help="New folder for one sheet per benchmark.", file_okay=False)],
     weight_type: WeightTypeOption = "original",
     base_model: BaseModelOption = None,
+    harness: HarnessOption = None,
 ) -> None:
     """First stage by hand: build the request sheets of a model under a suite. Needs no GPU.
 
@@ -115,7 +119,9 @@ def prepare(
     chosen = plans.choose_suite(settings, asked)
     accepted = plans.check(settings, chosen, asked, weight_type=weight_type, base_model=base_model)
     plans.refuse_present(output)
-    plan = plans.make_plan(settings, accepted, folder=output, context_limit=asked.context_limit, engine_settings={})
+    plan = plans.make_plan(
+        settings, accepted, folder=output, context_limit=asked.context_limit, engine_settings={}, harness=harness
+    )
     again = "Nothing of it is used: run it again with a new folder for --output."
     with on_interrupt(again), reports.in_sentences(plan.model), reports.Meter() as meter:
         done, failed = pipeline.prepare_all(plan, meter)
@@ -203,6 +209,7 @@ def score(
         folder=sheets_folder,
         responses=responses,
         task_folders=first.task_folders,
+        harnesses=plans.harness_folder(settings),
     )
     again = "The responses are kept: run the same command again."
     with on_interrupt(again), reports.in_sentences(plan.model), reports.Meter(quiet=as_json) as meter:
@@ -221,3 +228,4 @@ def score(
 
 
 commands.registered_commands += parity.commands.registered_commands
+commands.add_typer(harnesses.group, name="harness")

@@ -47,4 +47,8 @@ ContextOption = Annotated[
 SettingsOption = Annotated[
     str, typer.Option("--engine-settings", metavar="JSON", help="Engine settings, e.g. '{\"max_num_seqs\": 32}'.")
 ]
+HarnessOption = Annotated[
+    str | None,
+    typer.Option("--harness", metavar="X.Y.Z", help="Version of lm-eval (`evalyard harness list`); the suite's own."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable, on standard output.")]

@@ -27,6 +27,7 @@ from submissions.request import SubmissionRequest
 from workers import sheets
 from workers.devices import names_of
 from workers.engine.info import EngineMissing, device_type, engine_info
+from workers.harnesses import environments, launching
 from workers.local import pipeline
 from workers.models.weights import LocalModel, ModelUnavailable, Weights
 from workers.stage import StageFailure
@@ -112,7 +113,14 @@ def make_plan(
     folder: Path,
     context_limit: int | None,
     engine_settings: dict[str, Any],
+    harness: str | None = None,
 ) -> pipeline.Plan:
+    """What is to be done; `harness` is a version of lm-eval, by default that of the suite.
+
+    Raises:
+        Refused: this machine has no environment of it, or the model cannot be had.
+    """
+    wanted = find_harness(settings, f"lm_eval {harness}" if harness else accepted.suite.harness)
     local = fetch(settings, describe_model(accepted), weights=True)
     return pipeline.Plan(
         model=local.model,
@@ -130,7 +138,27 @@ def make_plan(
         context_limit=context_limit,
         settings=engine_settings,
         task_folders=suites.task_folders(settings.suites),
+        harness=wanted,
+        harnesses=harness_folder(settings),
     )
+
+
+def harness_folder(settings: HubSettings) -> Path:
+    """Where harness environments lie on this machine."""
+    return settings.harnesses or environments.default_folder()
+
+
+def find_harness(settings: HubSettings, wanted: str) -> str:
+    """The name of a harness that this machine has an environment of; empty where none is asked for.
+
+    Raises:
+        Refused: it has none.
+    """
+    try:
+        launching.launch(wanted, harness_folder(settings))
+    except launching.HarnessMissing as error:
+        raise Refused(str(error)) from error
+    return wanted
 
 
 def describe_model(accepted: Accepted) -> Model:

@@ -1,15 +1,12 @@
-"""Which harness environments this host has, and how a stage program is started in one of them.
+"""Which harness environments this host has: the one that Evalyard runs in, and those that were added.
 
-An environment is a folder with a virtual environment and `evalyard.json`, which is written last: without it the folder
-is half-made and does not count. Evalyard's own code reaches it through a folder with two links, `orchestrator` and
-`workers`; of the packages that Evalyard itself runs on it sees none. Makes and removes nothing (`making` does).
+An added one is a folder with a virtual environment and `evalyard.json`, which is written last: without it the folder is
+half-made and does not count. Makes and removes nothing (`making` does), and starts nothing (`launching` does).
 """
 
 import functools
-import hashlib
 import importlib.metadata
 import json
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -20,11 +17,6 @@ import platformdirs
 
 MANIFEST = "evalyard.json"
 PACKAGE = "lm_eval"
-ROOT = Path(__file__).resolve().parents[2]
-"""Folder of Evalyard's packages: a checkout, or the site-packages that it is installed in."""
-
-LINKED = ("orchestrator", "workers")
-"""Packages that stage programs import."""
 
 
 @dataclass(frozen=True)
@@ -85,21 +77,6 @@ def names(folder: Path) -> tuple[str, ...]:
     return tuple(environment.harness for environment in found(folder))
 
 
-def launch(environment: Environment, cache: Path) -> tuple[str, dict[str, str]]:
-    """The python of an environment, and what a stage program in it is told beside what every stage is.
-
-    Raises:
-        OSError: the links to Evalyard's code cannot be written below `cache`.
-    """
-    if environment.folder is None:
-        return sys.executable, {}
-    return str(environment.python), {
-        "PYTHONPATH": str(_code(cache)),
-        "PYTHONNOUSERSITE": "1",
-        "VIRTUAL_ENV": str(environment.folder),
-    }
-
-
 def folder_name(version: str) -> str:
     return f"{PACKAGE}-{version}"
 
@@ -125,20 +102,6 @@ def _added(folder: Path) -> Iterator[Environment]:
         for path in sorted(folder.glob(f"{PACKAGE}-*")):
             with suppress(OSError, ValueError, KeyError, TypeError):
                 yield read_manifest(path)
-
-
-def _code(cache: Path) -> Path:
-    """A folder with links to Evalyard's code and nothing else; one for each place that Evalyard runs from."""
-    folder = cache / "code" / hashlib.sha256(str(ROOT).encode()).hexdigest()[:16]
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in LINKED:
-        link = folder / name
-        if not link.is_dir():
-            temporary = folder / f".{name}.{os.getpid()}"
-            temporary.unlink(missing_ok=True)
-            temporary.symlink_to(ROOT / name, target_is_directory=True)
-            temporary.replace(link)
-    return folder
 
 
 def _version(package: str) -> str | None:

@@ -20,7 +20,7 @@ from typing import Any
 
 from orchestrator.wire import Stage
 from workers.child_environment import child_environment
-from workers.harnesses import environments
+from workers.harnesses import environments, launching
 from workers.harnesses.environments import MANIFEST, PACKAGE, Environment
 
 Say = Callable[[str], None]
@@ -47,7 +47,7 @@ _AWAY = (
     "newconnectionerror", "error sending request", "connect timeout", "timed out", "no route to host",
     "failed to fetch", "connection reset", "proxyerror", "client error (connect)",
 )  # fmt: skip
-_NO_SUCH = ("there is no version of lm-eval", "no matching distribution found for lm-eval", "could not find a version")
+_NO_SUCH = re.compile(r"(?:there is no version of|no matching distribution found for) lm-eval(?:\[[^\]]*\])?==")
 _AT_ODDS = ("no solution found", "resolutionimpossible", "conflicting dependencies")
 
 _LOG_LINES = 12
@@ -56,10 +56,6 @@ _LOG_LINES = 12
 
 class CannotMake(Exception):
     """The environment cannot be made or removed; the text says why and what to do."""
-
-
-class _AtOdds(Exception):
-    """The pinned versions do not go together with this lm-eval."""
 
 
 def wanted_version(text: str) -> str:
@@ -74,7 +70,7 @@ def wanted_version(text: str) -> str:
     return match[1]
 
 
-def add(folder: Path, version: str, *, cache: Path, say: Say) -> Environment:
+def add(folder: Path, version: str, *, say: Say) -> Environment:
     """Make the environment of a version of lm-eval below `folder`, or return the one that is there.
 
     Raises:
@@ -87,7 +83,7 @@ def add(folder: Path, version: str, *, cache: Path, say: Say) -> Environment:
         place = folder / environments.folder_name(version)
         shutil.rmtree(place, ignore_errors=True)  # left by a making that was killed
         try:
-            return _make(place, harness, cache=cache, say=say)
+            return _make(place, harness, say=say)
         except OSError as error:
             raise CannotMake(
                 f"The environment cannot be written ({error.strerror or error}). Look at the disk of {folder}, or set "
@@ -105,34 +101,32 @@ def remove(folder: Path, version: str) -> None:
     Raises:
         CannotMake: there is none of this version, or it is the one that Evalyard runs in.
     """
+    place = folder / environments.folder_name(version)
+    if not place.is_dir():
+        mine = environments.own()
+        if mine is not None and mine.version == version:
+            raise CannotMake(f"lm-eval {version} is part of the environment that Evalyard itself runs in, and stays.")
+        raise CannotMake(
+            f"There is no environment of lm-eval {version} in {folder}. `evalyard harness list` shows all."
+        )
     with _holding(folder, version):
-        place = folder / environments.folder_name(version)
-        if not place.is_dir():
-            mine = environments.own()
-            if mine is not None and mine.version == version:
-                raise CannotMake(
-                    f"lm-eval {version} is part of the environment that Evalyard itself runs in, and stays."
-                )
-            raise CannotMake(
-                f"There is no environment of lm-eval {version} in {folder}. `evalyard harness list` shows all."
-            )
         (place / MANIFEST).unlink(missing_ok=True)  # from now on it is half-made, and no worker takes it
         shutil.rmtree(place)
 
 
-def check(environment: Environment, *, cache: Path) -> dict[str, Any]:
+def check(environment: Environment) -> dict[str, Any]:
     """Import lm-eval in the environment and list its tasks; returns `lm_eval`, `tasks` (a number) and `packages`.
 
     Raises:
         CannotMake: it does not work, with its last words.
     """
-    python, more = environments.launch(environment, cache)
+    python, more = launching.python_of(environment)
     finished = subprocess.run(
         [python, "-m", "workers.harness.self_check"],
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
-        env=child_environment(Stage.SCORE) | more | {"EVALYARD_CACHE": str(cache)},
+        env=child_environment(Stage.SCORE) | more,
         check=False,
     )
     try:
@@ -150,7 +144,7 @@ def check(environment: Environment, *, cache: Path) -> dict[str, Any]:
     return found
 
 
-def _make(place: Path, harness: str, *, cache: Path, say: Say) -> Environment:
+def _make(place: Path, harness: str, *, say: Say) -> Environment:
     version = harness.partition(" ")[2]
     say(f"creating {place}")
     _run([sys.executable, "-m", "venv", *(["--without-pip"] if _uv() else []), str(place)])
@@ -159,15 +153,17 @@ def _make(place: Path, harness: str, *, cache: Path, say: Say) -> Environment:
     with tempfile.TemporaryDirectory(prefix="evalyard-") as temporary:
         pins = Path(temporary) / "constraints.txt"
         pins.write_text("\n".join(_pins()), encoding="utf-8")
-        try:
-            _install(python, [*wanted, "--constraint", str(pins)], version, say=say)
-        except _AtOdds:
-            # A newer lm-eval may need newer libraries than Evalyard runs on. `list` shows them side by side.
+        # A newer lm-eval may need newer libraries than Evalyard runs on. `list` shows them side by side.
+        if not _install(python, [*wanted, "--constraint", str(pins)], version, say=say):
             say(f"lm-eval {version} needs other versions than Evalyard runs on: installing those")
-            _install(python, wanted, version, say=say)
+            if not _install(python, wanted, version, say=say):
+                raise CannotMake(
+                    f"What lm-eval {version} requires cannot be installed together on this Python "
+                    f"({sys.version_info[0]}.{sys.version_info[1]}). Take another version."
+                )
     say("checking that it works")
     made = Environment(harness, python, place, {})
-    checked = check(made, cache=cache)
+    checked = check(made)
     record = {
         "harness": harness,
         "packages": checked["packages"],
@@ -191,7 +187,12 @@ def _pins() -> Iterator[str]:
             yield f"{name}=={version}"
 
 
-def _install(python: Path, arguments: list[str], version: str, *, say: Say) -> None:
+def _install(python: Path, arguments: list[str], version: str, *, say: Say) -> bool:
+    """Install these; False where the versions asked for do not go together.
+
+    Raises:
+        CannotMake: any other failure.
+    """
     uv = _uv()
     installer = (
         [uv, "pip", "install", "--python", str(python)]
@@ -220,28 +221,32 @@ def _install(python: Path, arguments: list[str], version: str, *, say: Say) -> N
         process.wait()
         raise
     if process.returncode:
-        raise _failure("\n".join(words), version)
+        _refuse_others("\n".join(words), version)
+    return process.returncode == 0
 
 
-def _failure(words: str, version: str) -> CannotMake | _AtOdds:
+def _refuse_others(words: str, version: str) -> None:
+    """Raise for what an installer failed of, unless it was that versions do not go together.
+
+    Raises:
+        CannotMake: in words for people.
+    """
     # Lines are wrapped by the installers at any place.
     told = " ".join(words.lower().replace("lm_eval", "lm-eval").split())
     if any(word in told for word in _AWAY):
-        return CannotMake(
+        raise CannotMake(
             f"The package index cannot be reached, so lm-eval {version} was not installed. Check the network, or where "
             f"pip and uv are configured to look, and run the same command again.\n{_last(words)}"
         )
-    if any(word in told for word in _NO_SUCH) and f"lm-eval=={version}" in told.replace(
-        f"lm-eval[{EXTRAS}]", "lm-eval"
-    ):
-        return CannotMake(
+    if _NO_SUCH.search(told):
+        raise CannotMake(
             f"The package index has no lm-eval {version}. `pip index versions lm-eval` lists those that there are."
         )
     if any(word in told for word in _AT_ODDS):
-        return _AtOdds()
+        return
     if "no space left" in told:
-        return CannotMake("The disk is full. Make room and run the same command again.")
-    return CannotMake(f"lm-eval {version} could not be installed. The installer's last words:\n{_last(words)}")
+        raise CannotMake("The disk is full. Make room and run the same command again.")
+    raise CannotMake(f"lm-eval {version} could not be installed. The installer's last words:\n{_last(words)}")
 
 
 def _run(command: list[str]) -> None:

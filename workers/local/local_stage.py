@@ -1,5 +1,6 @@
 """One stage program run here and now, to its end: listened to, stopped with what it has sealed, its outcome told."""
 
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -28,13 +29,18 @@ def run_stage(
     listen: Callable[[dict[str, Any]], None],
     *,
     stopping: threading.Event,
+    python: str = sys.executable,
+    environment: Mapping[str, str] | None = None,
 ) -> DoneT:
     """Run one stage program to its end and return its Done record; once `stopping` is set it may seal, then ends.
+
+    `python` and `environment` are those of its harness (`workers.harnesses.launching`).
 
     Raises:
         StageError: it failed, or was stopped.
     """
-    return done_of(run_child(work, out, listen, stopping=stopping), expected, log_of(out))
+    outcome = run_child(work, out, listen, stopping=stopping, python=python, environment=environment)
+    return done_of(outcome, expected, log_of(out))
 
 
 def run_child(
@@ -43,11 +49,12 @@ def run_child(
     listen: Callable[[dict[str, Any]], None],
     *,
     stopping: threading.Event,
+    python: str = sys.executable,
     environment: Mapping[str, str] | None = None,
 ) -> child.Outcome:
     """Run one stage program to its end, whatever that is; `environment` is added to its own."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    process = child.start(work, out, log=log_of(out), environment=environment)
+    process = child.start(work, out, log=log_of(out), python=python, environment=environment)
     interrupt: BaseException | None = None
     while process.running():
         try:

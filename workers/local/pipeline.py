@@ -29,9 +29,11 @@ from orchestrator.wire import (
 )
 from workers import sheets
 from workers.engine.info import engine_info
+from workers.harnesses.environments import default_folder
+from workers.harnesses.launching import HarnessMissing, launch
 from workers.local import slices
+from workers.local.local_stage import DoneT, log_of, run_stage, segment_files
 from workers.local.local_stage import StageError as StageError
-from workers.local.local_stage import log_of, run_stage, segment_files
 
 ResultT = TypeVar("ResultT")
 
@@ -65,6 +67,11 @@ class Plan:
     """Pause between two segments."""
     parallel: int = 2
     """Harness processes at the same time; each takes a core and about 1 GB."""
+    harness: str = ""
+    """Which harness prepares, e.g. `lm_eval 0.4.13`; the one of this environment where it is empty. A sheet is scored
+    by the harness that made it."""
+    harnesses: Path = field(default_factory=default_folder)
+    """Folder of harness environments."""
     devices: tuple[str, ...] = ()
     """What CUDA_VISIBLE_DEVICES calls each GPU that may be used; none on a CPU. More than one engine needs become more
     engines side by side."""
@@ -171,6 +178,7 @@ class _Run:
             limit=plan.limit,
             context_limit=plan.context_limit,
             task_folders=plan.task_folders,
+            harness=plan.harness,
         )
         self.report("prepare", benchmark.name, 0, 0)
 
@@ -179,7 +187,7 @@ class _Run:
                 self.report("prepare", benchmark.name, event["done"], event["total"])
 
         with self._telling("prepare", benchmark):
-            return run_stage(work, self._sheet(benchmark.name), PrepareDone, listen, stopping=self.stopping)
+            return self._run(work, self._sheet(benchmark.name), PrepareDone, listen)
 
     def infer(self, benchmarks: list[str], identity: dict[str, Any]) -> InferDone:
         plan = self.plan
@@ -211,13 +219,24 @@ class _Run:
             segments=segments,
             identity=identity,
             task_folders=plan.task_folders,
+            harness=f"lm_eval {sheets.read_info(self._sheet(benchmark.name)).plan['lm_eval']}",
         )
         self.report("score", benchmark.name, 0, 0)
         results = plan.folder / "results" / slug(benchmark.name)
         with self._telling("score", benchmark):
-            done = run_stage(work, results, ScoreDone, lambda event: None, stopping=self.stopping)
+            done = self._run(work, results, ScoreDone, lambda event: None)
         self.report("score", benchmark.name, 1, 1)
         return BenchmarkOutcome(benchmark.name, done, results)
+
+    def _run(
+        self, work: PrepareWork | ScoreWork, out: Path, expected: type[DoneT], listen: Callable[[dict[str, Any]], None]
+    ) -> DoneT:
+        """Run a stage of the harness in the environment that it needs."""
+        try:
+            python, environment = launch(work.harness, self.plan.harnesses)
+        except HarnessMissing as error:
+            raise StageError(FailureKind.HARNESS, str(error), log_of(out)) from error
+        return run_stage(work, out, expected, listen, stopping=self.stopping, python=python, environment=environment)
 
     @contextmanager
     def _telling(self, stage: str, benchmark: Benchmark) -> Iterator[None]:
