@@ -1,7 +1,8 @@
 """Moves one job along one arrow of its life-cycle: a guarded UPDATE and an event row for each. Knows no other job.
 
 The only writer of `Job.state` and `Attempt`. Every function returns whether the row was moved: False means that the
-job was no longer where the arrow begins, or that the attempt is not its current one, and then nothing was changed.
+job was no longer where the arrow begins, or that the attempt is not its current one, and then nothing was changed. The
+`Job` that is passed is the row as this transaction read it; a move keeps it true, so that it need not be read again.
 What follows from a move for the rest of the evaluation is for `orchestrator.jobs`.
 """
 
@@ -11,7 +12,8 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Update, update
-from sqlmodel import Session, col, select
+from sqlalchemy.orm.attributes import InstrumentedAttribute, set_committed_value
+from sqlmodel import Session, col
 
 from orchestrator.budgets import Tally
 from orchestrator.lifecycle import ARROWS, JobState
@@ -19,6 +21,7 @@ from orchestrator.tables import Attempt, Event, Job
 from orchestrator.wire import FailureKind, Progress, Spent
 
 JOB_QUEUED = "job_queued"
+JOB_CARRIED = "job_carried"
 JOB_CLAIMED = "job_claimed"
 JOB_STARTED = "job_started"
 JOB_COMPLETED = "job_completed"
@@ -31,11 +34,13 @@ HELD = tuple(state for state in JobState if state.is_held)
 WAITING = (JobState.BLOCKED, JobState.QUEUED)
 LOG_TAIL_CHARACTERS = 16_000
 SENTENCE_CHARACTERS = 2_000
+MOST_RESTARTS = 20
+"""Sentences kept of an attempt's restarts, the last ones."""
 
 
 def queue(
     session: Session,
-    job: int,
+    job: Job,
     *,
     identity: dict[str, Any] | None = None,
     requests: int | None = None,
@@ -48,13 +53,20 @@ def queue(
         values["identity"] = identity
     if requests is not None:
         values |= {"requests_total": requests, "longest": longest}
-    moved = _move(session, col(Job.id) == job, (JobState.BLOCKED,), values)
+    moved = _move(session, job, (JobState.BLOCKED,), values)
     return moved and _record(session, JOB_QUEUED, now, job=job)
+
+
+def carry(session: Session, job: Job, *, result: dict[str, Any], now: datetime) -> bool:
+    """blocked → completed: what it would make is carried over from another evaluation, as `result` says."""
+    values = {"state": JobState.COMPLETED, "result": result, "ended_at": now}
+    moved = _move(session, job, (JobState.BLOCKED,), values)
+    return moved and _record(session, JOB_CARRIED, now, job=job)
 
 
 def claim(
     session: Session,
-    job: int,
+    job: Job,
     *,
     attempt: str,
     worker: str,
@@ -75,12 +87,12 @@ def claim(
     }
     if identity is not None:
         values["identity"] = identity
-    if not _move(session, col(Job.id) == job, (JobState.QUEUED,), values):
+    if not _move(session, job, (JobState.QUEUED,), values):
         return False
     session.add(
         Attempt(
             id=attempt,
-            job_id=job,
+            job_id=job.id,
             worker=worker,
             boot=boot,
             devices=devices,
@@ -88,30 +100,28 @@ def claim(
             lease_until=lease_until,
         )
     )
-    session.flush()
     return _record(session, JOB_CLAIMED, now, job=job, attempt=attempt, worker=worker)
 
 
-def start(session: Session, attempt: str, *, now: datetime) -> bool:
+def start(session: Session, job: Job, attempt: str, *, now: datetime) -> bool:
     """dispatched → running."""
-    if not _move(session, col(Job.attempt_id) == attempt, (JobState.DISPATCHED,), {"state": JobState.RUNNING}):
+    if not _move(session, job, (JobState.DISPATCHED,), {"state": JobState.RUNNING}, attempt=attempt):
         return False
     _change(session, update(Attempt).where(_open(attempt)).values(started_at=now))
-    return _record(session, JOB_STARTED, now, attempt=attempt)
+    return _record(session, JOB_STARTED, now, job=job, attempt=attempt)
 
 
-def touch(session: Session, attempt: str, *, progress: Progress, boot: str, lease_until: datetime) -> bool:
+def touch(session: Session, job: Job, attempt: str, *, progress: Progress, boot: str, lease_until: datetime) -> bool:
     """Extend the lease, and note how far the attempt is and which boot runs it. No arrow, but the same fence."""
     values: dict[str, Any] = {"phase": clean(progress.phase)[:200]}
     if progress.benchmarks_done:
         values["benchmarks_done"] = [clean(name) for name in progress.benchmarks_done]
     if progress.total:
         values |= {"requests_done": progress.done, "requests_total": progress.total}
-    if not _change(
-        session,
-        update(Job).where(col(Job.attempt_id) == attempt, col(Job.state).in_(HELD)).values(**values),
-    ):
+    where = update(Job).where(col(Job.id) == job.id, col(Job.attempt_id) == attempt, col(Job.state).in_(HELD))
+    if not _change(session, where.values(**values)):
         return False
+    _keep_true(job, values)
     changes = {"lease_until": lease_until, "boot": boot} | _use(progress.spent, progress.restarts)
     return _change(session, update(Attempt).where(_open(attempt)).values(**changes))
 
@@ -128,7 +138,7 @@ def shorten_leases(session: Session, *, to: datetime) -> int:
     return session.connection().execute(late.values(lease_until=to)).rowcount
 
 
-def complete(session: Session, attempt: str, *, result: dict[str, Any], now: datetime) -> bool:
+def complete(session: Session, job: Job, attempt: str, *, result: dict[str, Any], now: datetime) -> bool:
     """dispatched or running → completed. From dispatched, because the message of the start may be lost."""
     # The last heartbeat may still be on its way: what is complete shows all of its requests as done.
     values = {
@@ -139,14 +149,15 @@ def complete(session: Session, attempt: str, *, result: dict[str, Any], now: dat
         "sentence": "",
         "requests_done": Job.requests_total,
     }
-    if not _move(session, col(Job.attempt_id) == attempt, HELD, values):
+    if not _move(session, job, HELD, values, attempt=attempt):
         return False
     _end_attempt(session, attempt, outcome="completed", now=now)
-    return _record(session, JOB_COMPLETED, now, attempt=attempt)
+    return _record(session, JOB_COMPLETED, now, job=job, attempt=attempt)
 
 
 def requeue(
     session: Session,
+    job: Job,
     attempt: str,
     *,
     outcome: str,
@@ -181,14 +192,16 @@ def requeue(
         values |= {"model_failures": tally.model, "infrastructure_failures": tally.infrastructure}
     if refused_by is not None:
         values["refused_by"] = refused_by
-    if not _move(session, col(Job.attempt_id) == attempt, HELD, values):
+    if not _move(session, job, HELD, values, attempt=attempt):
         return False
     _end_attempt(session, attempt, outcome=outcome, failure=failure, sentence=sentence, log_tail=log_tail, now=now)
-    return _record(session, JOB_REQUEUED, now, attempt=attempt, outcome=outcome, failure=failure, sentence=sentence)
+    details = {"outcome": outcome, "failure": failure, "sentence": sentence}
+    return _record(session, JOB_REQUEUED, now, job=job, attempt=attempt, **details)
 
 
 def fail(
     session: Session,
+    job: Job,
     attempt: str,
     *,
     outcome: str,
@@ -213,38 +226,36 @@ def fail(
         "ended_at": now,
         "phase": "",
     }
-    if not _move(session, col(Job.attempt_id) == attempt, HELD, values):
+    if not _move(session, job, HELD, values, attempt=attempt):
         return False
     _end_attempt(session, attempt, outcome=outcome, failure=failure, sentence=sentence, log_tail=log_tail, now=now)
-    return _record(session, JOB_FAILED, now, attempt=attempt, failure=failure, sentence=sentence)
+    return _record(session, JOB_FAILED, now, job=job, attempt=attempt, failure=failure, sentence=sentence)
 
 
-def fail_waiting(session: Session, job: int, *, failure: FailureKind, sentence: str, now: datetime) -> bool:
+def fail_waiting(session: Session, job: Job, *, failure: FailureKind, sentence: str, now: datetime) -> bool:
     """blocked or queued → failed: what the job would need will never be there."""
     values = {"state": JobState.FAILED, "failure": failure, "sentence": clean(sentence), "ended_at": now}
-    moved = _move(session, col(Job.id) == job, WAITING, values)
+    moved = _move(session, job, WAITING, values)
     return moved and _record(session, JOB_FAILED, now, job=job, failure=failure, sentence=clean(sentence))
 
 
-def cancel(session: Session, job: int, *, attempt: str | None, sentence: str, now: datetime) -> bool:
-    """Any state that is not final → cancelled. `attempt` is the one that holds the job, if any."""
+def cancel(session: Session, job: Job, *, sentence: str, now: datetime) -> bool:
+    """Any state that is not final → cancelled, while it is held by whom it was when it was read."""
+    attempt = job.attempt_id
     values = {"state": JobState.CANCELLED, "failure": FailureKind.CANCELLED, "sentence": sentence, "ended_at": now}
-    where = (col(Job.id) == job) & (
-        col(Job.attempt_id).is_(None) if attempt is None else (col(Job.attempt_id) == attempt)
-    )
-    if not _move(session, where, tuple(state for state in JobState if not state.is_final), values):
+    if not _move(session, job, tuple(state for state in JobState if not state.is_final), values, attempt=attempt):
         return False
     if attempt is not None:
         _end_attempt(session, attempt, outcome="cancelled", failure=FailureKind.CANCELLED, sentence=sentence, now=now)
     return _record(session, JOB_CANCELLED, now, job=job, attempt=attempt)
 
 
-def retry(session: Session, job: int, *, to: JobState, now: datetime) -> bool:
+def retry(session: Session, job: Job, *, to: JobState, now: datetime) -> bool:
     """failed → queued or blocked, by a person: with fresh budgets."""
     return _revive(session, job, (JobState.FAILED,), to, now=now)
 
 
-def reopen(session: Session, job: int, *, to: JobState, now: datetime) -> bool:
+def reopen(session: Session, job: Job, *, to: JobState, now: datetime) -> bool:
     """completed → queued or blocked, by a person: a later job failed for want of what this one should have made."""
     return _revive(session, job, (JobState.COMPLETED,), to, now=now)
 
@@ -254,7 +265,7 @@ def clean(text: str) -> str:
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
 
 
-def _revive(session: Session, job: int, sources: tuple[JobState, ...], to: JobState, *, now: datetime) -> bool:
+def _revive(session: Session, job: Job, sources: tuple[JobState, ...], to: JobState, *, now: datetime) -> bool:
     values: dict[str, Any] = {
         "state": to,
         "attempt_id": None,
@@ -267,7 +278,7 @@ def _revive(session: Session, job: int, sources: tuple[JobState, ...], to: JobSt
         "sentence": "",
         "ended_at": None,
     }
-    moved = _move(session, col(Job.id) == job, sources, values)
+    moved = _move(session, job, sources, values)
     return moved and _record(session, JOB_RETRIED, now, job=job, to=to)
 
 
@@ -275,15 +286,35 @@ def _use(spent: Spent, restarts: Sequence[str]) -> dict[str, Any]:
     return {
         # PostgreSQL's JSON holds neither NaN nor infinities.
         "spent": {name: value for name, value in spent if isinstance(value, int) or math.isfinite(value)},
-        "restarts": [clean(sentence)[:SENTENCE_CHARACTERS] for sentence in restarts],
+        "restarts": [clean(sentence)[:SENTENCE_CHARACTERS] for sentence in restarts[-MOST_RESTARTS:]],
     }
 
 
-def _move(session: Session, where: ColumnElement[bool], sources: tuple[JobState, ...], values: dict[str, Any]) -> bool:
-    """The guarded UPDATE: from one of `sources`, along an arrow of the life-cycle, or not at all."""
+_ANY: Any = object()
+
+
+def _move(
+    session: Session, job: Job, sources: tuple[JobState, ...], values: dict[str, Any], *, attempt: str | None = _ANY
+) -> bool:
+    """The guarded UPDATE: from one of `sources`, along an arrow of the life-cycle, or not at all.
+
+    With `attempt` the job must be held by that one, or by none where it is None.
+    """
     to: JobState = values["state"]
     assert all(to in ARROWS[source] for source in sources), f"no arrow leads from {sources} to {to}"
-    return _change(session, update(Job).where(where, col(Job.state).in_(sources)).values(**values))
+    guard = update(Job).where(col(Job.id) == job.id, col(Job.state).in_(sources))
+    if attempt is not _ANY:
+        guard = guard.where(col(Job.attempt_id).is_(None) if attempt is None else col(Job.attempt_id) == attempt)
+    if not _change(session, guard.values(**values)):
+        return False
+    _keep_true(job, values)
+    return True
+
+
+def _keep_true(job: Job, values: dict[str, Any]) -> None:
+    """The row in memory as the UPDATE has left it, without another write."""
+    for name, value in values.items():
+        set_committed_value(job, name, getattr(job, value.key) if isinstance(value, InstrumentedAttribute) else value)
 
 
 def _end_lease(session: Session, attempt: str, *, now: datetime) -> bool:
@@ -312,23 +343,18 @@ def _open(attempt: str) -> ColumnElement[bool]:
 
 def _change(session: Session, statement: Update) -> bool:
     """Run an UPDATE of at most one row, past the session's objects; whether it changed one."""
-    session.flush()
     return session.connection().execute(statement).rowcount == 1
 
 
 def _record(
-    session: Session, name: str, now: datetime, *, job: int | None = None, attempt: str | None = None, **details: Any
+    session: Session, name: str, now: datetime, *, job: Job, attempt: str | None = None, **details: Any
 ) -> bool:
     """The event row of a move that was made; always True, so that a move can end with it."""
-    which = col(Job.id) == job if job is not None else col(Job.attempt_id) == attempt
-    if job is None and name == JOB_REQUEUED:
-        which = col(Job.id) == select(Attempt.job_id).where(Attempt.id == attempt).scalar_subquery()
-    found = session.exec(select(Job.id, Job.evaluation_id).where(which)).one()
     session.add(
         Event(
             at=now,
-            evaluation_id=found[1],
-            job_id=found[0],
+            evaluation_id=job.evaluation_id,
+            job_id=job.id,
             attempt_id=attempt,
             name=name,
             details={key: value for key, value in details.items() if value not in (None, "")},

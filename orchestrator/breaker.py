@@ -4,10 +4,11 @@ A host is suspected when attempts of three different evaluations failed there in
 while another worker of its kind completed jobs in the meantime. Where nobody else completes anything, the cause is
 shared (the store, the Hub, the network) or cannot be told from a bad model: then nobody is held back, and the jobs' own
 pauses do. What fails again elsewhere was the job's fault and counts against no host. `orchestrator.jobs` and `updates`
-report to this module in the transaction of the move itself.
+report to this module in the transaction of the move itself. Workers that a cluster's launcher starts have new names
+each time: theirs is the health of their host.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
 
 from orchestrator import arrows
-from orchestrator.tables import Attempt, Health, Job
+from orchestrator.tables import Attempt, Health, Job, Worker
 from orchestrator.wire import FailureKind, Stage
 
 SUSPECT = frozenset(
@@ -86,15 +87,18 @@ def suspicions(session: Session, *, now: datetime) -> dict[str, Suspicion]:
         held_back = health.held_back_until is not None and now < health.held_back_until
         trial = f"on trial, with one job at a time until one completes. {health.sentence}"
         found[health.worker] = Suspicion(held_back, health.sentence if held_back else trial)
-    return found
+    if not found:
+        return {}
+    launched = session.exec(select(Worker.name, Worker.host).where(col(Worker.host).in_(found))).all()
+    return found | {name: found[host] for name, host in launched}
 
 
-def admits(session: Session, worker: str, *, holds: bool, now: datetime) -> bool:
-    """Whether the worker may be given a job beside what it holds."""
-    health = session.exec(select(Health).where(Health.worker == worker)).first()
-    if health is None or not health.times_held_back or health.held_back_until is None:
-        return True
-    return not holds and now >= health.held_back_until
+def held_hosts(session: Session, cluster: str, *, now: datetime) -> list[str]:
+    """Hosts of a cluster on which launched workers are held back now: no other should be launched there."""
+    statement = select(Health.worker).where(
+        col(Health.worker).startswith(f"{cluster}/", autoescape=True), col(Health.held_back_until) > now
+    )
+    return sorted(subject.partition("/")[2] for subject in session.exec(statement))
 
 
 def note_failure(
@@ -112,18 +116,28 @@ def note_failure(
         )
         .distinct()
     ).all()
-    found = _lock(session, {row.worker, *elsewhere}, own=row.worker, stage=job.stage)
+    subjects = _subjects(session, {row.worker, *elsewhere})
+    own = subjects[row.worker]
+    # Another worker that was launched on the same host is no other host.
+    elsewhere = [subjects[other] for other in elsewhere if subjects[other] != own]
+    found = _lock(session, elsewhere, own={own: job.stage})
     for other in elsewhere:
         if other in found:
             _acquit(session, found[other], job)
     if elsewhere or failure not in SUSPECT or _taken_away(row, failure, now=now):
         return
-    health = found[row.worker]
-    failures = [*health.failures, _evidence(job, row, failure=failure, sentence=sentence, now=now)]
-    if failure is FailureKind.NODE_LOST and health.failures and health.failures[-1]["boot"] == row.boot:
+    health = found[own]
+    last = health.failures[-1] if health.failures else None
+    if failure is FailureKind.NODE_LOST and last is not None and (last["failure"], last["boot"]) == (failure, row.boot):
         # One loss of a host takes all its attempts with it: that is one sign, not several.
-        failures = health.failures
-    health.failures = failures[-KEPT:]
+        return
+    evidence = _evidence(job, row, failure=failure, sentence=sentence, now=now)
+    health.failures = [*health.failures, evidence][-KEPT:]
+    session.add(health)
+    session.flush()
+    if health.held_back_until is not None and row.dispatched_at < health.held_back_until:
+        # It was given out before the hold, and is no trial of it.
+        return
     since = datetime.fromisoformat(health.failures[0]["at"])
     others = _succeeding(session, health, since=since)
     hold = judge(health.failures, times=health.times_held_back, others=others, now=now)
@@ -133,12 +147,18 @@ def note_failure(
     session.flush()
 
 
-def note_success(session: Session, job: Job, attempt: str, *, now: datetime) -> None:
-    """An attempt has completed: its host is sound."""
-    worker = session.exec(select(Attempt.worker).where(Attempt.id == attempt)).one()
-    health = _lock(session, {worker}, own=worker, stage=job.stage)[worker]
-    health.succeeded_at = now
-    _clear(session, health)
+def note_successes(session: Session, stages: Mapping[str, Stage], *, now: datetime) -> None:
+    """Attempts have completed on these workers, each at this stage: their hosts are sound.
+
+    The last that a transaction locks but for `Speed` rows; in the order of their names, as `note_failure` does.
+    """
+    subjects = _subjects(session, stages)
+    found = _lock(session, {}, own={subjects[worker]: stage for worker, stage in stages.items()})
+    sound = [name for name, health in found.items() if not health.failures and not health.times_held_back]
+    session.connection().execute(update(Health).where(col(Health.worker).in_(sound)).values(succeeded_at=now))
+    for name in sorted(found.keys() - set(sound)):
+        found[name].succeeded_at = now
+        _clear(session, found[name])
 
 
 def shorten_holds(session: Session, *, now: datetime) -> int:
@@ -149,11 +169,18 @@ def shorten_holds(session: Session, *, now: datetime) -> int:
 
 def forgive(session: Session, worker: str) -> bool:
     """An operator says that the host is sound; False when nothing was held against it."""
-    health = session.exec(select(Health).where(Health.worker == worker).with_for_update()).first()
+    subject = _subjects(session, [worker])[worker]
+    health = session.exec(select(Health).where(Health.worker == subject).with_for_update()).first()
     if health is None or not health.failures:
         return False
     _clear(session, health)
     return True
+
+
+def _subjects(session: Session, workers: Collection[str]) -> dict[str, str]:
+    """Whose health it is that each worker's attempts tell of: its own, or its host's where it was launched."""
+    hosts = session.exec(select(Worker.name, Worker.host).where(col(Worker.name).in_(workers))).all()
+    return {name: name for name in workers} | {name: host for name, host in hosts if host}
 
 
 def _clear(session: Session, health: Health) -> None:
@@ -174,17 +201,24 @@ def _acquit(session: Session, health: Health, job: Job) -> None:
     session.flush()
 
 
-def _lock(session: Session, workers: Collection[str], *, own: str, stage: Stage) -> dict[str, Health]:
-    """These workers' rows, locked in the order of their names; the own one is made when there is none yet."""
-    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    kind = "engine" if stage is Stage.INFER else "harness"
-    values = {"worker": own, "kind": kind, "failures": [], "times_held_back": 0, "sentence": ""}
-    session.flush()
-    # Another control process may make it at the same moment.
-    session.connection().execute(insert(Health).values(**values).on_conflict_do_nothing())
-    statement = select(Health).where(col(Health.worker).in_(workers)).order_by(col(Health.worker)).with_for_update()
-    rows = session.exec(statement.execution_options(populate_existing=True)).all()
+def _lock(session: Session, others: Collection[str], *, own: Mapping[str, Stage]) -> dict[str, Health]:
+    """These workers' rows, locked in the order of their names; an own one is made when there is none yet."""
+    names = {*others, *own}
+    statement = select(Health).where(col(Health.worker).in_(names)).order_by(col(Health.worker)).with_for_update()
+    statement = statement.execution_options(populate_existing=True)
+    rows = session.exec(statement).all()
+    if new := sorted(own.keys() - {row.worker for row in rows}):
+        insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+        values = [_unknown(name, own[name]) for name in new]
+        # Another control process may make it at the same moment.
+        session.connection().execute(insert(Health).values(values).on_conflict_do_nothing())
+        rows = session.exec(statement).all()
     return {row.worker: row for row in rows}
+
+
+def _unknown(worker: str, stage: Stage) -> dict[str, Any]:
+    kind = "engine" if stage is Stage.INFER else "harness"
+    return {"worker": worker, "kind": kind, "failures": [], "times_held_back": 0, "sentence": ""}
 
 
 def _succeeding(session: Session, health: Health, *, since: datetime) -> list[str]:

@@ -1,15 +1,17 @@
-"""Gives a queued job to a worker: the one place where capacity is enforced, in the transaction that makes the attempt.
+"""Gives queued jobs to workers: the one place where capacity is enforced, in the transaction that makes the attempts.
 
 Locks workers first, by name, then evaluations, by number, as every transaction does that locks several. Sends nothing.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from sqlmodel import Session, col, func, select
 
 from orchestrator import arrows, breaker, evaluations
+from orchestrator.dossiers import Dossier
 from orchestrator.lifecycle import JobState
 from orchestrator.tables import Attempt, Job, Worker
 from orchestrator.wire import Mode, Stage
@@ -25,40 +27,80 @@ class Claim(NamedTuple):
     devices: int = 1
 
 
-def lock_workers(session: Session, names: Iterable[str]) -> None:
-    """Hold these workers' rows until the transaction ends: before any evaluation's, as heartbeats do."""
-    session.exec(
-        select(Worker.name).where(col(Worker.name).in_(sorted(names))).order_by(col(Worker.name)).with_for_update()
+@dataclass
+class Capacity:
+    """What one worker has free, while its row is locked."""
+
+    boot: str
+    slots: int
+    used: int
+    """Slots that its open attempts hold."""
+    is_held_back: bool
+    on_trial: bool
+    """It may be given one job, while it holds none (`orchestrator.breaker`)."""
+
+    def admits(self, claim: Claim) -> bool:
+        if self.boot != claim.boot or self.is_held_back or (self.on_trial and self.used):
+            return False
+        return self.used + claim.devices <= self.slots
+
+
+def lock_workers(session: Session, names: Iterable[str], *, now: datetime) -> dict[str, Capacity]:
+    """Hold these workers' rows until the transaction ends: before any evaluation's, as heartbeats do.
+
+    A worker that is stopping, not open or unknown has no entry.
+    """
+    wanted = sorted(names)
+    rows = session.exec(
+        select(Worker.name, Worker.boot, Worker.slots, Worker.stopping, Worker.mode)
+        .where(col(Worker.name).in_(wanted))
+        .order_by(col(Worker.name))
+        .with_for_update()
     ).all()
+    # After the lock, in a statement of its own: whoever else claims for these workers has committed by now.
+    used = dict(
+        session.exec(
+            select(Attempt.worker, func.sum(Attempt.devices))
+            .where(col(Attempt.worker).in_(wanted), col(Attempt.ended_at).is_(None))
+            .group_by(col(Attempt.worker))
+        ).all()
+    )
+    suspicions = breaker.suspicions(session, now=now)
+    return {
+        name: Capacity(
+            boot=boot,
+            slots=slots,
+            used=int(used.get(name, 0)),
+            is_held_back=name in suspicions and suspicions[name].held_back,
+            on_trial=name in suspicions,
+        )
+        for name, boot, slots, stopping, mode in rows
+        if not stopping and mode is Mode.OPEN
+    }
 
 
 def claim(
-    session: Session, claim: Claim, *, identity: dict[str, object] | None, lease: timedelta, now: datetime
+    session: Session,
+    claim: Claim,
+    *,
+    workers: dict[str, Capacity],
+    dossier: Dossier,
+    identity: dict[str, object] | None,
+    lease: timedelta,
+    now: datetime,
 ) -> bool:
-    """Give a queued job to a worker that has the slots for it free; False when things are no longer as planned."""
-    worker = session.exec(
-        select(Worker.slots, Worker.boot)
-        .where(Worker.name == claim.worker, col(Worker.stopping).is_(False), Worker.mode == Mode.OPEN)
-        .with_for_update()
-    ).first()
-    held = session.exec(
-        select(func.coalesce(func.sum(Attempt.devices), 0)).where(
-            Attempt.worker == claim.worker, col(Attempt.ended_at).is_(None)
-        )
-    ).one()
-    if worker is None or worker[1] != claim.boot or held + claim.devices > worker[0]:
+    """Give a queued job to a worker that has the slots for it free; False when things are no longer as planned.
+
+    `workers` (`lock_workers`) and the job's `dossier` were locked in this transaction; both are kept true.
+    """
+    worker, job = workers.get(claim.worker), dossier.job(claim.job)
+    if worker is None or job is None or not worker.admits(claim):
         return False
-    if not breaker.admits(session, claim.worker, holds=held > 0, now=now):
-        return False
-    evaluation = session.exec(select(Job.evaluation_id).where(Job.id == claim.job)).first()
-    if evaluation is None:
-        return False
-    evaluations.lock(session, evaluation)
-    if identity is not None and not _answers_with_others(session, evaluation, claim.job, identity):
+    if identity is not None and not _answers_with_others(dossier, job, identity):
         return False
     claimed = arrows.claim(
         session,
-        claim.job,
+        job,
         attempt=claim.attempt,
         worker=claim.worker,
         boot=claim.boot,
@@ -68,16 +110,17 @@ def claim(
         now=now,
     )
     if claimed:
-        evaluations.advance(session, evaluation, now=now)
+        worker.used += claim.devices
+        evaluations.advance(session, dossier, now=now)
     return claimed
 
 
-def _answers_with_others(session: Session, evaluation: int, job: int, identity: dict[str, object]) -> bool:
+def _answers_with_others(dossier: Dossier, job: Job, identity: dict[str, object]) -> bool:
     """Whether the other slices of the evaluation that are or were answered have the same model identity."""
-    statement = select(Job.identity).where(
-        Job.evaluation_id == evaluation,
-        Job.stage == Stage.INFER,
-        Job.id != job,
-        col(Job.state).in_((*arrows.HELD, JobState.COMPLETED)),
+    return all(
+        other.identity == identity
+        for other in dossier.jobs
+        if other.stage is Stage.INFER
+        and other is not job
+        and (other.state.is_held or other.state is JobState.COMPLETED)
     )
-    return all(other == identity for other in session.exec(statement))

@@ -20,14 +20,18 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy.exc import OperationalError
 
 from orchestrator import broker, db
+from orchestrator.artifacts import ArtifactStore
 from orchestrator.clusters.launcher import start_launchers
 from orchestrator.dispatch import Dispatcher
 from orchestrator.errors import EvalyardError, SettingsError
 from orchestrator.notices.notifier import start_notifier
 from orchestrator.reaper import Listening, forget_workers, reap, unwind
+from orchestrator.reruns.runner import start_runner
+from orchestrator.reruns.watch import start_watch
 from orchestrator.scheduling.forecasts import Forecaster
 from orchestrator.scheduling.places import scheduling_policy
 from orchestrator.settings import HubSettings, read_settings
+from orchestrator.suite_versions import record_suites
 from orchestrator.suites import load_suites
 from orchestrator.tasks import Hub, register
 
@@ -35,7 +39,8 @@ log = logging.getLogger(__name__)
 
 FORGET_EVERY = timedelta(hours=1)
 DEAF_AFTER = timedelta(seconds=60)
-THREADS = 4
+THREADS = 16
+"""Messages taken at once: as many updates may share a transaction."""
 GATHER_SECONDS = 0.05
 """Between a report and the round that it causes."""
 
@@ -73,7 +78,7 @@ class Ticker:
             # Reports of the same moment are one round's.
             if self.stopping.wait(min(GATHER_SECONDS, left)):
                 return
-            self.safely(self.dispatcher.dispatch, datetime.now(UTC))
+            self.safely(lambda now: self.dispatcher.dispatch(now, thorough=False), datetime.now(UTC))
 
     def notice_gap(self, now: datetime) -> None:
         """Listen anew when time passed unseen: this process or its machine stood still, or the clock was set.
@@ -140,6 +145,8 @@ def make_ticker(settings: HubSettings, *, now: datetime) -> Ticker:
     engine = db.make_engine(settings.database_url)
     db.migrate(engine)
     suites = load_suites(settings.suites)
+    with db.session(engine) as session:
+        record_suites(session, suites.values(), now=now)
     app = broker.make_app(settings.broker_url, name="evalyard-control")
     hub = Hub(app=app, engine=engine, suites=suites, lease=timedelta(seconds=settings.lease_seconds))
     register(hub)
@@ -180,8 +187,17 @@ def run(settings: HubSettings) -> int:
         quiet=True,
     )
     thread.start()
-    start_launchers(settings, ticker.hub.engine, policy=ticker.dispatcher.policy, stopping=ticker.stopping)
+    store = ArtifactStore(settings.artifacts_url, read_only=True)
+    start_runner(ticker.hub.engine, ticker.hub.suites, store, stopping=ticker.stopping)
+    start_launchers(
+        settings,
+        ticker.hub.engine,
+        policy=ticker.dispatcher.policy,
+        listening=ticker.listening,
+        stopping=ticker.stopping,
+    )
     start_notifier(settings, ticker.hub.engine, stopping=ticker.stopping)
+    start_watch(ticker.hub.engine, ticker.hub.suites, settings.rerun_policy, stopping=ticker.stopping)
     try:
         worker.start()
     finally:

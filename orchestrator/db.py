@@ -5,10 +5,10 @@ instead of failing. Nothing connects at import; this module knows no table.
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from alembic import command
 from alembic.config import Config
@@ -21,6 +21,8 @@ from sqlmodel import Session
 
 from orchestrator.errors import DatabaseUnusable
 
+Value = TypeVar("Value")
+
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_SECONDS = 30.0
 """How long a writer waits for another one."""
@@ -28,6 +30,8 @@ STANDING_STILL_SECONDS = 120.0
 """How long PostgreSQL keeps the locks of a process that is stopped, or cut off, inside a transaction."""
 IDLE_IN_TRANSACTION = "25P03"
 """SQLSTATE with which PostgreSQL then ended it."""
+MOST_VARIABLES = 10_000
+"""Values in one statement: SQLite takes 32,766, PostgreSQL's driver 65,535."""
 MIGRATION_LOCK = 0x45564C59
 """Advisory lock number on PostgreSQL: one process migrates, the others wait and find nothing left to do."""
 
@@ -71,6 +75,12 @@ def session(engine: Engine, *, read_only: bool = False) -> Iterator[Session]:
         except BaseException:
             opened.rollback()
             raise
+
+
+def chunks(values: Sequence[Value]) -> Iterator[Sequence[Value]]:
+    """The values in parts that fit into a statement."""
+    for start in range(0, len(values), MOST_VARIABLES):
+        yield values[start : start + MOST_VARIABLES]
 
 
 def migrate(engine: Engine, *, revision: str = "head") -> None:

@@ -17,7 +17,9 @@ from sqlmodel import Session
 
 from orchestrator import arrows, claims, db, evaluations, jobs
 from orchestrator.broker import BrokerLost
+from orchestrator.dossiers import Dossier, open_dossier, open_dossiers
 from orchestrator.errors import EvalyardError
+from orchestrator.lifecycle import JobState
 from orchestrator.orders import NoOrder, write_order
 from orchestrator.results import Unscorable
 from orchestrator.roster import DEFAULT_POLICY, load_queued, load_speeds, load_workers
@@ -27,14 +29,14 @@ from orchestrator.scheduling.places import Policy, QueuedJob, WorkerView, hopele
 from orchestrator.scheduling.room import Assignment
 from orchestrator.scheduling.scheduler import Round, plan_round
 from orchestrator.scheduling.slices import Split, split, splits
-from orchestrator.shares import first_within_share, share_of, within_share
+from orchestrator.shares import Share, first_within_share, share_of, within_share
 from orchestrator.suites import Suite
 from orchestrator.wire import FailureKind, Order, Stage
 
 log = logging.getLogger(__name__)
 
-FIRST = 200
-"""Queued jobs of each kind of worker that a round reads at least."""
+FIRST = {(Stage.INFER,): 200, (Stage.PREPARE, Stage.SCORE): 20}
+"""Queued jobs of each kind of worker that a round reads at least: where an infer job fits depends on its model."""
 
 BATCH = 16
 """Claims of one transaction: few enough that no heartbeat waits long for it."""
@@ -54,15 +56,19 @@ class Dispatcher:
     policy: Policy = DEFAULT_POLICY
     suites_folder: Path | None = None
 
-    def dispatch(self, now: datetime) -> int:
+    def dispatch(self, now: datetime, *, thorough: bool = True) -> int:
         """Give out what can be given out; returns how many orders were sent.
+
+        A round that is not `thorough` looks at the head of a long queue alone: it follows a report, and many may come
+        in a second. What stands behind jobs that fit nowhere is found by the next thorough one.
 
         Raises:
             BrokerLost: the broker is away; nothing stays claimed for it.
         """
-        planned, workers, speeds = self._plan(now)
-        if self._split(splits(planned, workers, self.policy, now, speeds=speeds), now=now):
-            planned, _, _ = self._plan(now)
+        planned, workers, speeds, share = self._plan(now, thorough=thorough)
+        most_gpus = share.room if share is not None else None
+        if self._split(splits(planned, workers, self.policy, now, speeds=speeds, most_gpus=most_gpus), now=now):
+            planned, *_ = self._plan(now, thorough=thorough)
         sent = 0
         for start in range(0, len(planned.assignments), BATCH):
             # In the order in which every transaction that locks several evaluations locks them.
@@ -70,7 +76,7 @@ class Dispatcher:
             sent += self._send(self._claim(batch, now=now), now=now)
         return sent
 
-    def _plan(self, now: datetime) -> tuple[Round, list[WorkerView], Speeds]:
+    def _plan(self, now: datetime, *, thorough: bool) -> tuple[Round, list[WorkerView], Speeds, Share | None]:
         """The round that is due, after giving up what no worker will take.
 
         Of a long queue only the first are read, for as many slots as are free. Where those cannot fill the slots, all
@@ -83,7 +89,7 @@ class Dispatcher:
             speeds = load_speeds(session)
             free = self._free(everyone, now)
             heads = {
-                stages: load_queued(session, now=now, stages=stages, most=_most(slots))
+                stages: load_queued(session, now=now, stages=stages, most=_most(stages, slots))
                 for stages, slots in free.items()
                 if slots
             }
@@ -94,7 +100,7 @@ class Dispatcher:
         longer = [
             stages
             for stages, head in heads.items()
-            if len(head) == _most(free[stages]) and taken[stages] < free[stages]
+            if thorough and len(head) == _most(stages, free[stages]) and taken[stages] < free[stages]
         ]
         if longer:
             with db.session(self.engine, read_only=True) as session:
@@ -104,7 +110,7 @@ class Dispatcher:
             queued = self._give_up_hopeless(queued, workers, now=now)
             planned = plan_round(queued, workers, self.policy, now, speeds=speeds)
         kept = first_within_share(planned.assignments, planned.reserved, share)
-        return planned._replace(assignments=kept), workers, speeds
+        return planned._replace(assignments=kept), workers, speeds, share
 
     def _free(self, workers: Iterable[WorkerView], now: datetime) -> dict[tuple[Stage, ...], int]:
         """Free slots of each kind of worker, with the stages that it takes."""
@@ -136,10 +142,16 @@ class Dispatcher:
     def _claim(self, chosen: Sequence[Assignment], *, now: datetime) -> list[tuple[str, Order]]:
         """Claim these jobs in one transaction; the orders that are to be sent, with their workers."""
         try:
+            orders = []
             with db.session(self.engine) as session:
-                claims.lock_workers(session, {one.worker.name for one in chosen})
-                claimed = [(one.worker.name, self._claim_one(session, one, now=now)) for one in chosen]
-            return [(worker, order) for worker, order in claimed if order is not None]
+                workers = claims.lock_workers(session, {one.worker.name for one in chosen}, now=now)
+                dossiers = open_dossiers(session, {one.job.evaluation for one in chosen})
+                for one in chosen:
+                    dossier = dossiers.get(one.job.evaluation)
+                    order = self._claim_one(session, one, workers=workers, dossier=dossier, now=now)
+                    if order is not None:
+                        orders.append((one.worker.name, order))
+            return orders
         except OperationalError:
             raise
         except Exception:
@@ -150,17 +162,30 @@ class Dispatcher:
             log.exception("order_not_written job=%s evaluation=%s", job.id, job.evaluation)
             sentence = "The hub could not write the order; its log says why. Report this as a bug, then retry."
             with db.session(self.engine) as session:
-                self._give_up(session, job, FailureKind.HARNESS, sentence, now=now)
+                if (dossier := open_dossier(session, job.evaluation)) is not None:
+                    self._give_up(session, dossier, job.id, kind=FailureKind.HARNESS, sentence=sentence, now=now)
             return []
 
-    def _claim_one(self, session: Session, assignment: Assignment, *, now: datetime) -> Order | None:
+    def _claim_one(
+        self,
+        session: Session,
+        assignment: Assignment,
+        *,
+        workers: dict[str, claims.Capacity],
+        dossier: Dossier | None,
+        now: datetime,
+    ) -> Order | None:
         """Claim the job and write its order; None when there is nothing to send."""
-        job, worker, devices = assignment
+        planned, worker, devices = assignment
+        job = dossier.job(planned.id) if dossier is not None else None
+        if dossier is None or job is None or job.state is not JobState.QUEUED:
+            return None
         attempt = uuid.uuid4().hex
         try:
             order = write_order(
                 session,
-                job.id,
+                dossier,
+                job,
                 attempt=attempt,
                 device_type=worker.device_type,
                 devices=devices,
@@ -168,15 +193,15 @@ class Dispatcher:
                 suites_folder=self.suites_folder,
                 lease_seconds=self.lease_seconds,
             )
-        except (NoOrder, Unscorable) as error:
-            self._give_up(session, job, error.kind, str(error), now=now)
-            return None
         except EvalyardError as error:
-            self._give_up(session, job, FailureKind.SUITE, str(error), now=now)
+            kind = error.kind if isinstance(error, NoOrder | Unscorable) else FailureKind.SUITE
+            self._give_up(session, dossier, planned.id, kind=kind, sentence=str(error), now=now)
             return None
         claimed = claims.claim(
             session,
-            claims.Claim(job=job.id, attempt=attempt, worker=worker.name, boot=worker.boot, devices=devices),
+            claims.Claim(job=planned.id, attempt=attempt, worker=worker.name, boot=worker.boot, devices=devices),
+            workers=workers,
+            dossier=dossier,
             identity=order.work.identity if order.work.stage is Stage.INFER else None,
             lease=timedelta(seconds=self.lease_seconds),
             now=now,
@@ -199,12 +224,14 @@ class Dispatcher:
             )  # fmt: skip
         return len(orders)
 
-    def _give_up(self, session: Session, job: QueuedJob, kind: FailureKind, sentence: str, *, now: datetime) -> None:
-        evaluations.lock(session, job.evaluation)
-        arrows.fail_waiting(session, job.id, failure=kind, sentence=sentence, now=now)
-        evaluations.advance(session, job.evaluation, now=now)
+    def _give_up(
+        self, session: Session, dossier: Dossier, job: int, *, kind: FailureKind, sentence: str, now: datetime
+    ) -> None:
+        row = dossier.job(job)
+        if row is not None and arrows.fail_waiting(session, row, failure=kind, sentence=sentence, now=now):
+            evaluations.advance(session, dossier, now=now)
 
 
-def _most(free: int) -> int:
-    """How many queued jobs a round reads for so many free slots."""
-    return max(FIRST, 2 * free)
+def _most(stages: tuple[Stage, ...], free: int) -> int:
+    """How many queued jobs of these stages a round reads for so many free slots."""
+    return max(FIRST[stages], 2 * free)

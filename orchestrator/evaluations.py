@@ -10,14 +10,18 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import update
-from sqlmodel import Session, col, select
+from sqlalchemy.orm.attributes import set_committed_value
+from sqlmodel import Session, col
 
 from orchestrator import arrows
+from orchestrator.dossiers import Dossier
 from orchestrator.lifecycle import EvaluationState, JobFacts, JobState, evaluation_state
+from orchestrator.notices import outbox
 from orchestrator.tables import Evaluation, Event, Job
 from orchestrator.wire import FailureKind, Stage
 
 EVALUATION_MOVED = "evaluation_moved"
+NOT_STARTED = (EvaluationState.PLANNED, EvaluationState.QUEUED)
 
 
 @dataclass(frozen=True)
@@ -40,40 +44,28 @@ class GiveUp:
     sentence: str
 
 
-def lock(session: Session, evaluation: int) -> None:
-    """Hold the evaluation's row until the transaction ends (SQLite: writers follow each other anyway)."""
-    session.exec(select(Evaluation.id).where(Evaluation.id == evaluation).with_for_update()).first()
-
-
-def jobs_of(session: Session, evaluation: int) -> Sequence[Job]:
-    """The evaluation's jobs as they are now, in the order they were made."""
-    statement = select(Job).where(Job.evaluation_id == evaluation).order_by(col(Job.id))
-    return session.exec(statement.execution_options(populate_existing=True)).all()
-
-
-def advance(session: Session, evaluation: int, *, now: datetime) -> None:
+def advance(session: Session, dossier: Dossier, *, now: datetime) -> None:
     """Draw the consequences of the jobs' present states, and write the evaluation's own."""
-    jobs = jobs_of(session, evaluation)
-    steps = consequences(jobs)
-    for step in steps:
+    for step in consequences(dossier.jobs):
+        job = dossier.job(step.job)
+        assert job is not None
         if isinstance(step, Open):
-            arrows.queue(
-                session, step.job, identity=step.identity, requests=step.requests, longest=step.longest, now=now
-            )
+            arrows.queue(session, job, identity=step.identity, requests=step.requests, longest=step.longest, now=now)
         else:
-            arrows.fail_waiting(session, step.job, failure=step.failure, sentence=step.sentence, now=now)
-    _write_state(session, evaluation, jobs_of(session, evaluation) if steps else jobs, now=now)
+            arrows.fail_waiting(session, job, failure=step.failure, sentence=step.sentence, now=now)
+    _write_state(session, dossier, now=now)
 
 
 def consequences(jobs: Sequence[Job]) -> list[Open | GiveUp]:
     """What must happen to the waiting jobs of one evaluation."""
     prepares = {job.benchmark: job for job in jobs if job.stage is Stage.PREPARE}
     infers = [job for job in jobs if job.stage is Stage.INFER]
+    left_out = not_asked(jobs)
     steps: list[Open | GiveUp] = []
     if all(job.state.is_final for job in prepares.values()):
         for infer in infers:
             if infer.state is JobState.BLOCKED:
-                steps.append(_open_infer(infer, list(prepares.values())))
+                steps.append(_open_infer(infer, [job for job in prepares.values() if job.benchmark not in left_out]))
     # Nothing can be scored any more but what is answered: slices that run seal what they have, others need not begin.
     lost = next((job for job in infers if job.state is JobState.FAILED), None)
     if lost is not None:
@@ -89,6 +81,8 @@ def consequences(jobs: Sequence[Job]) -> list[Open | GiveUp]:
         unanswered = _unanswered(infers, score.benchmark)
         if prepare.state is JobState.FAILED:
             steps.append(GiveUp(score.id, prepare.failure or FailureKind.HARNESS, prepare.sentence))
+        elif not infers:
+            continue  # planned: whether there is anything to answer is decided when the re-run starts
         elif unanswered:
             steps.append(GiveUp(score.id, FailureKind.ENGINE, unanswered))
         elif prepare.state is JobState.COMPLETED and is_answered(infers, score.benchmark):
@@ -98,6 +92,17 @@ def consequences(jobs: Sequence[Job]) -> list[Open | GiveUp]:
         elif given_up is not None:
             steps.append(GiveUp(score.id, given_up.failure, given_up.sentence))
     return steps
+
+
+def not_asked(jobs: Sequence[Job]) -> set[str]:
+    """Prepared benchmarks for which nothing is answered: a re-run carries their score over, or leaves them for later."""
+    scores = {job.benchmark: job for job in jobs if job.stage is Stage.SCORE}
+    carried = {
+        name
+        for name, job in scores.items()
+        if job.state is JobState.COMPLETED and job.result.get("provenance", {}).get("carried")
+    }
+    return {job.benchmark for job in jobs if job.stage is Stage.PREPARE} - (scores.keys() - carried)
 
 
 def is_answered(infers: Sequence[Job], benchmark: str) -> bool:
@@ -133,6 +138,8 @@ def verdict(jobs: Sequence[Job]) -> tuple[EvaluationState, FailureKind | None, s
     """State, class of failure and sentence of an evaluation, from its jobs."""
     state = evaluation_state(JobFacts(stage=job.stage, state=job.state) for job in jobs)
     failed = [job for job in jobs if job.state is JobState.FAILED]
+    if not state.is_final and not any(job.stage is Stage.INFER for job in jobs):
+        return EvaluationState.PLANNED, None, ""
     if state is EvaluationState.CANCELLED:
         return state, FailureKind.CANCELLED, "Cancelled on request."
     if state is EvaluationState.FAILED:
@@ -147,15 +154,19 @@ def verdict(jobs: Sequence[Job]) -> tuple[EvaluationState, FailureKind | None, s
     return state, None, ""
 
 
-def _write_state(session: Session, evaluation: int, jobs: Sequence[Job], *, now: datetime) -> None:
-    state, failure, sentence = verdict(jobs)
-    row = session.exec(select(Evaluation.state, Evaluation.started_at).where(Evaluation.id == evaluation)).one()
+def _write_state(session: Session, dossier: Dossier, *, now: datetime) -> None:
+    row = dossier.evaluation
+    state, failure, sentence = verdict(dossier.jobs)
     values: dict[str, Any] = {"state": state, "failure": failure, "sentence": sentence}
-    if row[1] is None and state is not EvaluationState.QUEUED and not state.is_final:
+    if row.started_at is None and state not in NOT_STARTED and not state.is_final:
         values["started_at"] = now
-    if state is not row[0]:
+    if state is not row.state:
         values["ended_at"] = now if state.is_final else None
-        details = {"from": str(row[0]), "to": str(state)}
-        session.add(Event(at=now, evaluation_id=evaluation, name=EVALUATION_MOVED, details=details))
-    session.flush()
-    session.connection().execute(update(Evaluation).where(col(Evaluation.id) == evaluation).values(**values))
+        details = {"from": str(row.state), "to": str(state)}
+        session.add(Event(at=now, evaluation_id=row.id, name=EVALUATION_MOVED, details=details))
+        outbox.note_end(session, row, state, now=now)
+    values = {name: value for name, value in values.items() if getattr(row, name) != value}
+    if values:
+        session.connection().execute(update(Evaluation).where(col(Evaluation.id) == row.id).values(**values))
+        for name, value in values.items():
+            set_committed_value(row, name, value)

@@ -10,7 +10,9 @@ from sqlmodel import Session, col, select
 
 from orchestrator import arrows, evaluations, jobs
 from orchestrator.budgets import Budgets
-from orchestrator.tables import Attempt, Job, Worker
+from orchestrator.jobs import Held
+from orchestrator.lifecycle import JobState
+from orchestrator.tables import Attempt, Job, Launch, Worker
 from orchestrator.wire import Heartbeat, Progress
 
 OVERTAKEN = timedelta(minutes=1)
@@ -32,24 +34,17 @@ def apply_heartbeat(
         select(Attempt.id, Job.evaluation_id, Attempt.boot)
         .join(Job, col(Job.id) == Attempt.job_id)
         .where(Attempt.worker == heartbeat.worker, col(Attempt.ended_at).is_(None))
-        # Rows are locked in this order by every transaction that locks several evaluations.
         .order_by(col(Job.evaluation_id), col(Attempt.id))
     ).all()
-    stale = set(heartbeat.running) - {attempt for attempt, _, _ in known}
-    for attempt, evaluation, boot in known:
+    if not known:
+        return sorted(heartbeat.running)
+    held = jobs.held_by(session, {attempt for attempt, _, _ in known})
+    stale = set(heartbeat.running) - held.keys()
+    for attempt, _, boot in known:
         progress = heartbeat.running.get(attempt)
-        if progress is not None:
-            kept = _keep(
-                session,
-                attempt,
-                evaluation,
-                progress=progress,
-                boot=heartbeat.boot,
-                lease_until=now + lease,
-                now=now,
-            )
-            if not kept:
-                stale.add(attempt)
+        if attempt in held and progress is not None:
+            until = now + lease
+            _keep(session, held[attempt], attempt, progress=progress, boot=heartbeat.boot, lease_until=until, now=now)
         elif boot != heartbeat.boot:
             sentence = f"Worker {heartbeat.worker} was started again; the attempt before is lost."
             jobs.expire(session, attempt, sentence=sentence, lease_ended=False, budgets=budgets, now=now)
@@ -58,22 +53,22 @@ def apply_heartbeat(
 
 def _keep(
     session: Session,
+    found: Held,
     attempt: str,
-    evaluation: int,
     *,
     progress: Progress,
     boot: str,
     lease_until: datetime,
     now: datetime,
-) -> bool:
-    """Extend one attempt's lease and draw the consequences of its progress; False for a stale attempt."""
-    evaluations.lock(session, evaluation)
-    started = arrows.start(session, attempt, now=now)
-    if not arrows.touch(session, attempt, progress=progress, boot=boot, lease_until=lease_until):
-        return False
-    if started or progress.benchmarks_done:
-        evaluations.advance(session, evaluation, now=now)
-    return True
+) -> None:
+    """Extend one attempt's lease and draw the consequences of its progress."""
+    dossier, job = found
+    before = job.benchmarks_done
+    started = job.state is JobState.DISPATCHED and arrows.start(session, job, attempt, now=now)
+    arrows.touch(session, job, attempt, progress=progress, boot=boot, lease_until=lease_until)
+    # What was reported before had its consequences then.
+    if started or job.benchmarks_done != before:
+        evaluations.advance(session, dossier, now=now)
 
 
 def _note_worker(session: Session, heartbeat: Heartbeat, *, now: datetime) -> bool:
@@ -88,6 +83,7 @@ def _note_worker(session: Session, heartbeat: Heartbeat, *, now: datetime) -> bo
             first_seen=now,
             last_heartbeat=now,
             reported_at=heartbeat.at,
+            host=_launched_on(session, heartbeat),
         )
     elif timedelta(0) < worker.reported_at - heartbeat.at < OVERTAKEN and worker.boot != heartbeat.boot:
         return False
@@ -121,3 +117,9 @@ def _note_worker(session: Session, heartbeat: Heartbeat, *, now: datetime) -> bo
     session.add(worker)
     session.flush()
     return True
+
+
+def _launched_on(session: Session, heartbeat: Heartbeat) -> str:
+    """Cluster and host of a worker that was launched; nothing for others, which keep their names."""
+    cluster = session.exec(select(Launch.cluster).where(Launch.worker == heartbeat.worker)).first()
+    return f"{cluster}/{arrows.clean(heartbeat.host)[:200]}" if cluster and heartbeat.host else ""

@@ -6,15 +6,16 @@ workers report comes in by `updates` and `heartbeats`. Sends nothing.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import update
 from sqlmodel import Session, col, func, select
 
 from orchestrator import arrows, breaker, evaluations
 from orchestrator.budgets import Budgets, Tally, count, pause_before_retry
+from orchestrator.dossiers import Dossier, open_dossier, open_dossiers
 from orchestrator.errors import NotFound, WrongState
 from orchestrator.lifecycle import OF_ONE_HOST, EvaluationState, JobState
 from orchestrator.scheduling import turns
@@ -69,11 +70,12 @@ def boost(session: Session, evaluation: int, priority: int, now: datetime) -> No
     Raises:
         NotFound, WrongState: there is no such evaluation, or it has ended.
     """
-    row = _evaluation(session, evaluation)
-    if row.state.is_final:
-        raise WrongState(f"Evaluation {evaluation} is already {row.state.value}: it waits for nothing.")
-    before = next(job.priority for job in evaluations.jobs_of(session, evaluation))
-    for job in evaluations.jobs_of(session, evaluation):
+    dossier = _open(session, evaluation)
+    state = dossier.evaluation.state
+    if state.is_final:
+        raise WrongState(f"Evaluation {evaluation} is already {state.value}: it waits for nothing.")
+    before = dossier.jobs[0].priority
+    for job in dossier.jobs:
         moved = turns.boosted(job.turn_at or job.created_at, before=job.priority, after=priority)
         session.connection().execute(update(Job).where(col(Job.id) == job.id).values(priority=priority, turn_at=moved))
     details = {"from": before, "to": priority}
@@ -90,6 +92,8 @@ def _turn(session: Session, evaluation: Evaluation, *, priority: int) -> datetim
         .where(
             col(Evaluation.state).in_([state for state in EvaluationState if not state.is_final]),
             Evaluation.id != evaluation.id,
+            # A re-run is an operator's wish and costs the submitter no place.
+            col(Evaluation.rerun_id).is_(None),
             Submission.submitter == submission.submitter,
         )
         .limit(turns.MOST_UNFINISHED)
@@ -112,12 +116,12 @@ def expire(
 
     `lease_ended=False` does not wait for the lease: the worker itself says that the attempt is no more.
     """
-    held = lock_held(session, attempt)
-    if held is None:
+    found = held_by(session, [attempt]).get(attempt)
+    if found is None:
         return False
     expired = lose(
         session,
-        held,
+        *found,
         failure=FailureKind.NODE_LOST,
         sentence=sentence,
         outcome="expired",
@@ -126,27 +130,27 @@ def expire(
         now=now,
     )
     if expired:
-        evaluations.advance(session, held.evaluation_id, now=now)
+        evaluations.advance(session, found.dossier, now=now)
     return expired
 
 
 def give_up(session: Session, attempt: str, *, failure: FailureKind, sentence: str, now: datetime) -> bool:
     """End an attempt by a failure that the hub itself found; False when it holds no job any more."""
-    held = lock_held(session, attempt)
-    if held is None:
+    found = held_by(session, [attempt]).get(attempt)
+    if found is None:
         return False
-    ended = lose(session, held, failure=failure, sentence=sentence, budgets=Budgets(), blames_worker=False, now=now)
-    evaluations.advance(session, held.evaluation_id, now=now)
+    ended = lose(session, *found, failure=failure, sentence=sentence, budgets=Budgets(), blames_worker=False, now=now)
+    evaluations.advance(session, found.dossier, now=now)
     return ended
 
 
 def take_back(session: Session, attempt: str, *, sentence: str, now: datetime) -> bool:
     """Undo a claim whose order could not be sent; costs the job nothing."""
-    held = lock_held(session, attempt)
-    if held is None:
+    found = held_by(session, [attempt]).get(attempt)
+    if found is None:
         return False
-    taken = arrows.requeue(session, attempt, outcome="unsent", sentence=sentence, now=now)
-    evaluations.advance(session, held.evaluation_id, now=now)
+    taken = arrows.requeue(session, found.job, attempt, outcome="unsent", sentence=sentence, now=now)
+    evaluations.advance(session, found.dossier, now=now)
     return taken
 
 
@@ -156,17 +160,18 @@ def cancel(session: Session, evaluation: int, now: datetime) -> list[str]:
     Raises:
         NotFound, WrongState: there is no such evaluation, or it has ended.
     """
-    row = _evaluation(session, evaluation)
-    if row.state.is_final:
-        raise WrongState(f"Evaluation {evaluation} is already {row.state.value}: there is nothing to cancel.")
+    dossier = _open(session, evaluation)
+    state = dossier.evaluation.state
+    if state.is_final:
+        raise WrongState(f"Evaluation {evaluation} is already {state.value}: there is nothing to cancel.")
     stopped = []
-    for job in evaluations.jobs_of(session, evaluation):
-        if job.state.is_final or job.id is None:
+    for job in dossier.jobs:
+        attempt = job.attempt_id
+        if job.state.is_final or not arrows.cancel(session, job, sentence="Cancelled on request.", now=now):
             continue
-        attempt = job.attempt_id if job.state.is_held else None
-        if arrows.cancel(session, job.id, attempt=attempt, sentence="Cancelled on request.", now=now) and attempt:
+        if attempt is not None:
             stopped.append(attempt)
-    evaluations.advance(session, evaluation, now=now)
+    evaluations.advance(session, dossier, now=now)
     return stopped
 
 
@@ -178,10 +183,10 @@ def retry(session: Session, evaluation: int, now: datetime) -> int:
     Raises:
         NotFound, WrongState: there is no such evaluation, it goes on, or nothing in it failed.
     """
-    row = _evaluation(session, evaluation)
+    dossier = _open(session, evaluation)
+    row, jobs = dossier.evaluation, dossier.jobs
     if not row.state.is_final:
         raise WrongState(f"Evaluation {evaluation} is {row.state.value}. Retry it once it has ended.")
-    jobs = evaluations.jobs_of(session, evaluation)
     failed = [job for job in jobs if job.state is JobState.FAILED]
     if any(job.state is JobState.CANCELLED for job in jobs):
         raise WrongState(f"Evaluation {evaluation} was cancelled. Submit the model again.")
@@ -193,19 +198,17 @@ def retry(session: Session, evaluation: int, now: datetime) -> int:
         job.stage is Stage.INFER or job.failure in (FailureKind.RESPONSES, FailureKind.ENGINE) for job in failed
     )
     for job in jobs:
-        assert job.id is not None
         move = arrows.retry if job.state is JobState.FAILED else arrows.reopen
         if job.stage is Stage.PREPARE and job.benchmark in prepare_again:
-            move(session, job.id, to=JobState.QUEUED, now=now)
+            move(session, job, to=JobState.QUEUED, now=now)
         elif job.stage is Stage.INFER and infer_again:
-            move(session, job.id, to=JobState.BLOCKED if prepare_again else JobState.QUEUED, now=now)
+            move(session, job, to=JobState.BLOCKED if prepare_again else JobState.QUEUED, now=now)
         elif job.state is JobState.FAILED:
             waits = job.stage is Stage.SCORE and infer_again
-            arrows.retry(session, job.id, to=JobState.BLOCKED if waits else JobState.QUEUED, now=now)
-    session.connection().execute(
-        update(Evaluation).where(col(Evaluation.id) == evaluation).values(failure=None, sentence="", ended_at=None)
-    )
-    evaluations.advance(session, evaluation, now=now)
+            arrows.retry(session, job, to=JobState.BLOCKED if waits else JobState.QUEUED, now=now)
+    row.failure, row.sentence, row.ended_at = None, "", None
+    session.flush()
+    evaluations.advance(session, dossier, now=now)
     return len(failed)
 
 
@@ -225,6 +228,7 @@ def _to_prepare_again(jobs: Sequence[Job]) -> set[str]:
 
 def lose(
     session: Session,
+    dossier: Dossier,
     job: Job,
     *,
     failure: FailureKind,
@@ -243,6 +247,7 @@ def lose(
     if failure in OF_ONE_HOST and job.stage is Stage.INFER and len(refusals) < MOST_REFUSALS:
         return arrows.requeue(
             session,
+            job,
             attempt,
             outcome="refused",
             failure=failure,
@@ -251,12 +256,13 @@ def lose(
             refused_by=refusals | _refusal(session, job, failure, sentence),
             now=now,
         )
-    forgiven = failure is FailureKind.NODE_LOST and _ran_long(session, job, budgets, now=now)
+    forgiven = failure is FailureKind.NODE_LOST and _got_on(session, job, budgets, now=now)
     tally = count(failure, Tally(job.model_failures, 0 if forgiven else job.infrastructure_failures))
     pause = pause_before_retry(failure, tally, budgets, jitter=_share(attempt))
     if pause is not None:
         ended = arrows.requeue(
             session,
+            job,
             attempt,
             outcome=outcome,
             failure=failure,
@@ -271,6 +277,7 @@ def lose(
         tries = tally.model + tally.infrastructure
         ended = arrows.fail(
             session,
+            job,
             attempt,
             outcome=outcome,
             failure=failure,
@@ -281,31 +288,29 @@ def lose(
             now=now,
         )
     if ended and failure is FailureKind.RESPONSES:
-        answer_again(session, job.evaluation_id, now=now)
+        answer_again(session, dossier, now=now)
     if ended and blames_worker:
         breaker.note_failure(session, job, attempt, failure=failure, sentence=sentence, now=now)
     return ended
 
 
-def answer_again(session: Session, evaluation: int, *, now: datetime) -> None:
+def answer_again(session: Session, dossier: Dossier, *, now: datetime) -> None:
     """Let inference make again what score jobs lacked: responses that had been sealed and are gone or damaged.
 
     Twice at most for each of them: then something is wrong that a person must see. While an attempt at inference runs
     nothing is moved: it has read what is there, and this is asked again when it ends.
     """
-    jobs = evaluations.jobs_of(session, evaluation)
-    infers = [job for job in jobs if job.stage is Stage.INFER]
-    lacking = [job for job in jobs if job.state is JobState.FAILED and job.failure is FailureKind.RESPONSES]
+    infers = [job for job in dossier.jobs if job.stage is Stage.INFER]
+    lacking = [job for job in dossier.jobs if job.state is JobState.FAILED and job.failure is FailureKind.RESPONSES]
     if any(job.state.is_held or job.state in (JobState.FAILED, JobState.CANCELLED) for job in infers):
         return
     for job in lacking:
         tries = select(func.count()).where(Attempt.job_id == job.id, Attempt.failure == FailureKind.RESPONSES)
-        if job.id is None or session.exec(tries).one() > MOST_ANSWERED_AGAIN:
+        if session.exec(tries).one() > MOST_ANSWERED_AGAIN:
             continue
         for infer in infers:
-            assert infer.id is not None
-            arrows.reopen(session, infer.id, to=JobState.QUEUED, now=now)
-        arrows.retry(session, job.id, to=JobState.BLOCKED, now=now)
+            arrows.reopen(session, infer, to=JobState.QUEUED, now=now)
+        arrows.retry(session, job, to=JobState.BLOCKED, now=now)
 
 
 def _share(attempt: str) -> float:
@@ -323,10 +328,11 @@ def _refusal(session: Session, job: Job, failure: FailureKind, sentence: str) ->
 def give_up_refused(session: Session, job: int, *, by: Sequence[str], now: datetime) -> bool:
     """Fail a queued job that all these workers, and with them every one that could hold it, have refused."""
     evaluation = session.exec(select(Job.evaluation_id).where(Job.id == job)).one()
-    evaluations.lock(session, evaluation)
-    refusals = session.exec(select(Job.refused_by).where(Job.id == job)).one() or {}
+    dossier = _open(session, evaluation)
+    row = dossier.job(job)
+    refusals = (row.refused_by if row is not None else None) or {}
     said = {name: refusals[name] for name in by if name in refusals}
-    if len(said) < len(by) or not said:
+    if row is None or len(said) < len(by) or not said:
         return False
     first = next(iter(said.values()))
     sentences = {one["sentence"] for one in said.values()}
@@ -334,33 +340,51 @@ def give_up_refused(session: Session, job: int, *, by: Sequence[str], now: datet
     if len(said) > 1:
         told = " ".join(f"{name}: {one['sentence']}" for name, one in said.items()) if len(sentences) > 1 else sentence
         sentence = f"None of the {len(said)} connected workers that could hold it takes it: {', '.join(said)}. {told}"
-    failed = arrows.fail_waiting(session, job, failure=FailureKind(first["failure"]), sentence=sentence, now=now)
-    evaluations.advance(session, evaluation, now=now)
+    failed = arrows.fail_waiting(session, row, failure=FailureKind(first["failure"]), sentence=sentence, now=now)
+    evaluations.advance(session, dossier, now=now)
     return failed
 
 
-def _ran_long(session: Session, job: Job, budgets: Budgets, *, now: datetime) -> bool:
-    """Whether the current attempt is one of an infer job, which keeps what it answers, and lived long."""
-    started = session.exec(select(Attempt.started_at).where(Attempt.id == job.attempt_id)).first()
-    return job.stage is Stage.INFER and started is not None and now - started >= budgets.long_enough
+def _got_on(session: Session, job: Job, budgets: Budgets, *, now: datetime) -> bool:
+    """Whether the current attempt is one of an infer job, lived long, and answered something: that is kept.
+
+    One that answers nothing in all that time may be what its host died of.
+    """
+    if job.stage is not Stage.INFER:
+        return False
+    attempt = session.exec(
+        select(Attempt.started_at, Attempt.spent).where(Attempt.id == job.attempt_id)
+    ).one()  # fmt: skip
+    lived = attempt[0] is not None and now - attempt[0] >= budgets.long_enough
+    return lived and bool((attempt[1] or {}).get("requests"))
 
 
-def lock_held(session: Session, attempt: str) -> Job | None:
-    """The job that this attempt holds, with its evaluation locked; None when it holds none (any more)."""
-    found = session.exec(
-        select(Job.id, Job.evaluation_id).join(Attempt, col(Attempt.job_id) == Job.id).where(Attempt.id == attempt)
-    ).first()
-    if found is None:
-        return None
-    evaluations.lock(session, found[1])
-    statement = select(Job).where(Job.id == found[0], Job.attempt_id == attempt, col(Job.state).in_(arrows.HELD))
-    return session.exec(statement.execution_options(populate_existing=True)).first()
+class Held(NamedTuple):
+    """A job that an attempt holds, with its evaluation's dossier, opened in this transaction."""
+
+    dossier: Dossier
+    job: Job
 
 
-def _evaluation(session: Session, evaluation: int) -> Evaluation:
-    evaluations.lock(session, evaluation)
-    statement = select(Evaluation).where(Evaluation.id == evaluation)
-    row = session.exec(statement.execution_options(populate_existing=True)).first()
-    if row is None:
+def held_by(session: Session, attempts: Collection[str]) -> dict[str, Held]:
+    """The jobs that these attempts hold, their evaluations locked; none for an attempt that holds none (any more)."""
+    statement = (
+        select(Attempt.id, Job.id, Job.evaluation_id)
+        .join(Job, col(Job.id) == Attempt.job_id)
+        .where(col(Attempt.id).in_(attempts))
+    )
+    rows = session.exec(statement).all()
+    dossiers = open_dossiers(session, {evaluation for *_, evaluation in rows})
+    found = {}
+    for attempt, number, evaluation in rows:
+        job = dossiers[evaluation].job(number) if number is not None else None
+        if job is not None and job.attempt_id == attempt and job.state.is_held:
+            found[attempt] = Held(dossiers[evaluation], job)
+    return found
+
+
+def _open(session: Session, evaluation: int) -> Dossier:
+    dossier = open_dossier(session, evaluation)
+    if dossier is None:
         raise NotFound(f"There is no evaluation {evaluation}. `evalyard queue` and `evalyard board` list them.")
-    return row
+    return dossier

@@ -7,15 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlmodel import Session, select
+from sqlmodel import Session
 
 from orchestrator.artifacts import slug
+from orchestrator.dossiers import Dossier
 from orchestrator.errors import EvalyardError
-from orchestrator.evaluations import jobs_of
+from orchestrator.evaluations import not_asked
 from orchestrator.lifecycle import JobState
 from orchestrator.results import suite_of
 from orchestrator.suites import Suite, task_folders
-from orchestrator.tables import Evaluation, Job, Submission
+from orchestrator.tables import Job, Submission
 from orchestrator.wire import (
     EngineFamily,
     FailureKind,
@@ -44,7 +45,8 @@ class NoOrder(EvalyardError):
 
 def write_order(
     session: Session,
-    job_id: int,
+    dossier: Dossier,
+    job: Job,
     *,
     attempt: str,
     device_type: str | None,
@@ -58,13 +60,11 @@ def write_order(
     Raises:
         NoOrder, Unscorable: the suite is gone or changed, or the benchmarks' sheets are of different models.
     """
-    job = session.exec(select(Job).where(Job.id == job_id).execution_options(populate_existing=True)).one()
-    evaluation = session.exec(select(Evaluation).where(Evaluation.id == job.evaluation_id)).one()
-    submission = session.exec(select(Submission).where(Submission.id == evaluation.submission_id)).one()
-    suite = suite_of(evaluation, suites)
+    evaluation, submission, jobs = dossier.evaluation, dossier.submission, dossier.jobs
+    suite = suite_of(session, evaluation, suites)
     assert evaluation.id is not None
+    assert job.id is not None
     model = describe_model(submission)
-    jobs = jobs_of(session, evaluation.id)
     folders = task_folders(suites_folder)
     work: Work
     match job.stage:
@@ -83,6 +83,7 @@ def write_order(
             output = f"sheets/{evaluation.id}/{slug(job.benchmark)}/{attempt}"
         case Stage.INFER:
             assert device_type is not None, "an engine worker's heartbeat says what it computes on"
+            left_out = not_asked(jobs)
             identity = full_identity(jobs, engine=evaluation.engine, device_type=device_type)
             work = InferWork(
                 model=model,
@@ -91,7 +92,9 @@ def write_order(
                 sheets={
                     prepare.benchmark: str(prepare.result["sheet"])
                     for prepare in jobs
-                    if prepare.stage is Stage.PREPARE and prepare.state is JobState.COMPLETED
+                    if prepare.stage is Stage.PREPARE
+                    and prepare.state is JobState.COMPLETED
+                    and prepare.benchmark not in left_out
                 },
                 slice_index=job.slice_index,
                 slice_count=job.slice_count,
@@ -112,7 +115,7 @@ def write_order(
             output = f"results/{evaluation.id}/{slug(job.benchmark)}/{attempt}"
     return Order(
         attempt=attempt,
-        job=job_id,
+        job=job.id,
         evaluation=evaluation.id,
         work=work,
         devices=devices,
@@ -148,7 +151,12 @@ def full_identity(jobs: Sequence[Job], *, engine: EngineFamily, device_type: str
     Raises:
         NoOrder: two benchmarks were prepared with different facts of the model.
     """
-    parts = [job.result["identity"] for job in jobs if job.stage is Stage.PREPARE and job.state is JobState.COMPLETED]
+    left_out = not_asked(jobs)
+    parts = [
+        job.result["identity"]
+        for job in jobs
+        if job.stage is Stage.PREPARE and job.state is JobState.COMPLETED and job.benchmark not in left_out
+    ]
     if any(part != parts[0] for part in parts):
         raise NoOrder(
             FailureKind.SHEET,

@@ -80,5 +80,6 @@ def forget_workers(engine: Engine, now: datetime) -> int:
     )
     with db.session(engine) as session:
         forgotten = session.connection().execute(statement).rowcount
-        session.connection().execute(delete(Health).where(col(Health.worker).not_in(select(Worker.name))))
+        gone = col(Health.worker).not_in(select(Worker.name)) & col(Health.worker).not_in(select(Worker.host))
+        session.connection().execute(delete(Health).where(gone))
         return forgotten

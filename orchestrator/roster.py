@@ -5,7 +5,7 @@ has one row for each kind of device, suite and size.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
@@ -15,19 +15,18 @@ from sqlmodel import Session, col, select
 
 from orchestrator import breaker
 from orchestrator.arrows import HELD
+from orchestrator.db import chunks
 from orchestrator.footprint import Footprint, footprint
 from orchestrator.lifecycle import JobState
 from orchestrator.orders import weights_revision
+from orchestrator.reruns.holding import is_free, read_holding
 from orchestrator.scheduling.estimates import Measure, Speeds
 from orchestrator.scheduling.overlaps import note_overlaps
 from orchestrator.scheduling.places import Policy, QueuedJob, WorkerView
 from orchestrator.scheduling.reasons import Held, reasons
 from orchestrator.shares import share_of, within_share
-from orchestrator.tables import Attempt, Evaluation, Job, Speed, Submission, Worker
+from orchestrator.tables import Attempt, Evaluation, Job, Speed, Submission, SuiteVersion, Worker
 from orchestrator.wire import Mode, Precision, Stage
-
-MOST_VARIABLES = 10_000
-"""Ids in one statement: SQLite takes 32,766."""
 
 DEFAULT_POLICY = Policy()
 
@@ -39,8 +38,15 @@ def load_queued(
     stages: Iterable[Stage] = tuple(Stage),
     most: int | None = None,
 ) -> list[QueuedJob]:
-    """The queued jobs of these stages, the earliest turn first; with `now`, only those whose pause is over."""
-    statement = _jobs().where(col(Job.state) == JobState.QUEUED, col(Job.stage).in_(list(stages)))
+    """The queued jobs of these stages, the earliest turn first; with `now`, only those whose pause is over.
+
+    Without those of re-runs that wait for an operator.
+    """
+    wanted = list(stages)
+    statement = _jobs(wanted).where(col(Job.state) == JobState.QUEUED, col(Job.stage).in_(wanted))
+    free = is_free(read_holding(session))
+    if free is not None:
+        statement = statement.where(free)
     if now is not None:
         statement = statement.where(col(Job.not_before).is_(None) | (col(Job.not_before) <= now))
     if most is None:
@@ -48,12 +54,13 @@ def load_queued(
     else:
         # One stage at a time, so that the index gives the order and the rest of the queue is never read.
         first = statement.order_by(col(Job.turn_at), col(Job.id)).limit(most)
-        rows = [row for stage in stages for row in session.execute(first.where(col(Job.stage) == stage))]
+        rows = [row for stage in wanted for row in session.execute(first.where(col(Job.stage) == stage))]
         rows = sorted(rows, key=lambda row: (row.turn_at or row.created_at, row.id))[:most]
     failed_on = _failed_on(session, None if most is None else [row.id for row in rows])
     bound_to = _bound_to(session, {row.evaluation_id for row in rows if row.slice_count > 1})
     needs: dict[Footprint, Footprint] = {}
-    return [_as_queued(row, failed_on=failed_on, bound_to=bound_to, needs=needs) for row in rows]
+    harnesses = _harnesses(session) if any(row.stage is not Stage.INFER for row in rows) else {}
+    return [_as_queued(row, failed_on=failed_on, bound_to=bound_to, needs=needs, harnesses=harnesses) for row in rows]
 
 
 def load_workers(session: Session, *, now: datetime) -> list[WorkerView]:
@@ -83,11 +90,13 @@ def load_workers(session: Session, *, now: datetime) -> list[WorkerView]:
             memory_bytes=row.memory_bytes,
             until=row.until,
             stopping=row.stopping,
+            is_open=row.mode is Mode.OPEN,
             sentence=why_closed(row, suspicions.get(row.name)),
             holding=tuple(holding[row.name]),
             used=used[row.name],
             weights=tuple(row.weights or ()),
             warm=tuple(row.warm or ()),
+            harnesses=tuple(row.harnesses or ()),
         )
         for row in session.exec(select(Worker))
     ]
@@ -110,14 +119,14 @@ def _slots(worker: Worker, suspicion: breaker.Suspicion | None, *, used: int) ->
 def load_held(session: Session) -> list[Held]:
     """The jobs that workers have now, with the requests that are left of each."""
     statement = (
-        _jobs()
+        _jobs([Stage.INFER])
         .add_columns(col(Attempt.worker), col(Attempt.devices))
         .join(Attempt, col(Attempt.id) == Job.attempt_id)
         .where(col(Job.state).in_(HELD), col(Attempt.ended_at).is_(None))
     )
     needs: dict[Footprint, Footprint] = {}
     return [
-        Held(_as_queued(row, failed_on={}, bound_to={}, needs=needs), row.worker, row.devices)
+        Held(_as_queued(row, failed_on={}, bound_to={}, needs=needs, harnesses={}), row.worker, row.devices)
         for row in session.execute(statement)
     ]
 
@@ -145,14 +154,14 @@ def waiting_reasons(session: Session, now: datetime, *, policy: Policy = DEFAULT
     share = share_of(everyone, policy, now)
     queued, workers = note_overlaps(session, load_queued(session), within_share(everyone, share))
     found = reasons(queued, workers, policy, now, speeds=load_speeds(session), held=load_held(session))
-    if share is not None and not share.room:
+    if share is not None:
         for job in queued:
-            if job.stage is Stage.INFER:
+            if job.stage is Stage.INFER and (not share.room or share.is_too_small(job, everyone)):
                 found[job.id] = f"{found[job.id]} {share.sentence}"
     return found
 
 
-def _jobs() -> Select[Any]:
+def _jobs(stages: Collection[Stage]) -> Select[Any]:
     # Not sqlmodel's select, which is typed for up to four columns.
     jobs, evaluations, submissions = (inspect(table).local_table.c for table in (Job, Evaluation, Submission))
     return (
@@ -172,12 +181,14 @@ def _jobs() -> Select[Any]:
             jobs.requests_total,
             evaluations.engine,
             evaluations.suite,
+            evaluations.suite_version,
             submissions.weight_type,
             submissions.revision,
             submissions.base_revision,
             submissions.precision,
             submissions.parameters,
-            submissions.facts,
+            # Long to read, and only inference depends on it.
+            submissions.facts if Stage.INFER in stages else sqlalchemy.null().label("facts"),
         )
         .join(Evaluation, evaluations.id == jobs.evaluation_id)
         .join(Submission, submissions.id == evaluations.submission_id)
@@ -190,6 +201,7 @@ def _as_queued(
     failed_on: dict[int, set[str]],
     bound_to: dict[int, str],
     needs: dict[Footprint, Footprint],
+    harnesses: Mapping[tuple[str, str], str],
 ) -> QueuedJob:
     common: dict[str, Any] = {
         "id": row.id,
@@ -204,7 +216,7 @@ def _as_queued(
         "refused_by": frozenset((worker, str(said.get("boot"))) for worker, said in (row.refused_by or {}).items()),
     }
     if row.stage is not Stage.INFER:
-        return QueuedJob(**common, requests=1)
+        return QueuedJob(**common, requests=1, harness=harnesses.get((row.suite, row.suite_version), ""))
     need = need_of(row.facts, row.precision)
     others = bound_to.get(row.evaluation_id)
     return QueuedJob(
@@ -227,6 +239,12 @@ def need_of(facts: dict[str, Any], precision: Precision) -> Footprint | None:
     return footprint(config, precision, stored) if isinstance(config, dict) and config and stored else None
 
 
+def _harnesses(session: Session) -> dict[tuple[str, str], str]:
+    """Which harness each suite version is run with; of one that was never recorded any will do."""
+    statement = select(SuiteVersion.suite, SuiteVersion.version, SuiteVersion.record)
+    return {(suite, version): str(record.get("harness", "")) for suite, version, record in session.exec(statement)}
+
+
 def _failed_on(session: Session, jobs: Sequence[int] | None) -> dict[int, set[str]]:
     """Workers on which attempts of queued jobs failed, by job; of all queued jobs where none are named."""
     found: dict[int, set[str]] = defaultdict(set)
@@ -236,8 +254,7 @@ def _failed_on(session: Session, jobs: Sequence[int] | None) -> dict[int, set[st
         .where(Job.state == JobState.QUEUED, col(Attempt.outcome).in_(("failed", "expired")))
     )
     parts = [statement] if jobs is None else [
-        statement.where(col(Attempt.job_id).in_(jobs[start : start + MOST_VARIABLES]))
-        for start in range(0, len(jobs), MOST_VARIABLES)
+        statement.where(col(Attempt.job_id).in_(part)) for part in chunks(jobs)
     ]  # fmt: skip
     for part in parts:
         for job, worker in session.exec(part):
@@ -249,11 +266,11 @@ def _bound_to(session: Session, evaluations: set[int]) -> dict[int, str]:
     """The type of device on which other slices of these evaluations are answered, or were."""
     found: dict[int, str] = {}
     listed = sorted(evaluations)
-    for start in range(0, len(listed), MOST_VARIABLES):
+    for part in chunks(listed):
         statement = select(Job.evaluation_id, Job.identity).where(
             Job.stage == Stage.INFER,
             col(Job.state).in_((*HELD, JobState.COMPLETED)),
-            col(Job.evaluation_id).in_(listed[start : start + MOST_VARIABLES]),
+            col(Job.evaluation_id).in_(part),
         )
         for evaluation, identity in session.exec(statement):
             if identity.get("device_type"):

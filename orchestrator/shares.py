@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
 
-from orchestrator.scheduling.places import Policy, WorkerView, is_live
+from orchestrator.scheduling.places import Policy, QueuedJob, WorkerView, could_hold, is_live
 from orchestrator.scheduling.room import Assignment, Reserved
 
 
@@ -22,6 +22,11 @@ class Share(NamedTuple):
     @property
     def room(self) -> int:
         return max(self.allowed - self.held, 0)
+
+    def is_too_small(self, job: QueuedJob, workers: Sequence[WorkerView]) -> bool:
+        """Whether the job needs more GPUs than may ever be held, wherever it could run."""
+        needed = [(worker.holds_gpus, devices) for worker in workers if (devices := could_hold(job, worker))]
+        return bool(needed) and all(holds_gpus and devices > self.allowed for holds_gpus, devices in needed)
 
     @property
     def sentence(self) -> str:
@@ -38,15 +43,18 @@ def share_of(workers: Sequence[WorkerView], policy: Policy, now: datetime) -> Sh
 
 
 def within_share(workers: Sequence[WorkerView], share: Share | None) -> list[WorkerView]:
-    """The workers, none with more GPUs free than the share has room for."""
-    if share is None:
-        return list(workers)
-    return [
-        replace(worker, used=worker.slots - share.room)
-        if worker.holds_gpus and worker.free_slots > share.room
-        else worker
-        for worker in workers
-    ]
+    """The workers, none with more GPUs free than the share has room for, and none with more than it ever allows.
+
+    So a model that needs more than that fits nowhere: no worker is kept free for it.
+    """
+    return list(workers) if share is None else [_capped(worker, share) for worker in workers]
+
+
+def _capped(worker: WorkerView, share: Share) -> WorkerView:
+    if not worker.holds_gpus or (worker.free_slots <= share.room and worker.slots <= share.allowed):
+        return worker
+    slots = min(worker.slots, share.allowed)
+    return replace(worker, slots=slots, used=slots - min(worker.free_slots, share.room))
 
 
 def first_within_share(

@@ -1,13 +1,13 @@
-"""The Celery tasks of the hub: read a worker's message, apply it in one transaction, ask a stale attempt to stop.
+"""The Celery tasks of the hub: read a worker's message, apply it in a transaction, ask a stale attempt to stop.
 
-Three lines each in spirit: everything that decides is in `updates` and `heartbeats`. A message that cannot be read is
-refused with a logged sentence and never stops the hub.
+Three lines each in spirit: everything that decides is in `updates` and `heartbeats`. Updates that come at the same time
+share a transaction. A message that cannot be read is refused with a logged sentence and never stops the hub.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,13 +22,17 @@ from orchestrator.budgets import Budgets
 from orchestrator.heartbeats import apply_heartbeat
 from orchestrator.modes import unheard
 from orchestrator.suites import Suite
-from orchestrator.updates import apply_update
+from orchestrator.together import Together
+from orchestrator.updates import ApplyAlone, Verdict, apply_updates
 from orchestrator.wire import FailureKind, Heartbeat, Update
 
 log = logging.getLogger(__name__)
 
 DATABASE_PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0)
 """Between tries to apply an update while the database is away; after them it goes back to the broker."""
+
+MOST_TOGETHER = 32
+"""Updates of one transaction: few enough that no heartbeat waits long for it."""
 
 
 @dataclass
@@ -44,6 +48,46 @@ class Hub:
     """When the last message came out of the broker."""
     news: threading.Event = field(default_factory=threading.Event)
     """Set when a report was applied: there may be something to give out."""
+    updates: "Together[Update, Verdict]" = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.updates = Together(self.apply, most=MOST_TOGETHER)
+
+    def apply(self, reports: Sequence[Update]) -> list[Verdict]:
+        """What became of each; in one transaction but for failures, which have one each."""
+        plain = [number for number, report in enumerate(reports) if report.event != "failed"]
+        verdicts = dict(zip(plain, self._apply_in_one([reports[number] for number in plain]), strict=True))
+        # Of one attempt a failure is the last word, and what comes after it is stale in any order.
+        for number, report in enumerate(reports):
+            if report.event == "failed":
+                verdicts[number] = self._apply_in_one([report])[0]
+        return [verdicts[number] for number in range(len(reports))]
+
+    def _apply_in_one(self, reports: Sequence[Update]) -> list[Verdict]:
+        if not reports:
+            return []
+        now = datetime.now(UTC)
+        try:
+            with db.session(self.engine) as session:
+                return apply_updates(session, reports, suites=self.suites, budgets=self.budgets, now=now)
+        except OperationalError:
+            raise
+        except ApplyAlone:
+            pass
+        except Exception:
+            if len(reports) == 1:
+                return [self._fail_attempt(reports[0], now=now)]
+            # One of them is at fault: by itself it fails its own attempt, and no other.
+            log.exception("updates_failed attempts=%s", ",".join(report.attempt for report in reports))
+        return [verdict for report in reports for verdict in self._apply_in_one([report])]
+
+    def _fail_attempt(self, report: Update, *, now: datetime) -> Verdict:
+        """A fault of the hub itself. Without this the job would run again and again until its leases are used up."""
+        log.exception("update_failed attempt=%s event=%s", report.attempt, report.event)
+        sentence = "The hub could not keep the result; its log says why. Report this as a bug, then retry."
+        with db.session(self.engine) as session:
+            ended = jobs.give_up(session, report.attempt, failure=FailureKind.HARNESS, sentence=sentence, now=now)
+        return Verdict(accepted=ended, sentence=sentence)
 
 
 def register(hub: Hub) -> None:
@@ -79,16 +123,7 @@ def take_update(hub: Hub, payload: Any, *, now: datetime) -> None:
     except broker.UnreadableMessage as error:
         log.error("update_refused attempt=%s sentence=%s", error.attempt, error)
         return
-    try:
-        with db.session(hub.engine) as session:
-            verdict = apply_update(session, report, suites=hub.suites, budgets=hub.budgets, now=now)
-    except OperationalError:
-        raise
-    except Exception:
-        # A fault of the hub itself. Without this the job would run again and again until its leases are used up.
-        log.exception("update_failed attempt=%s event=%s", report.attempt, report.event)
-        _fail_attempt(hub, report, now=now)
-        return
+    verdict = hub.updates.ask(report)
     if verdict.accepted and report.event != "started":
         hub.news.set()
     level = logging.INFO if verdict.accepted else logging.WARNING
@@ -122,14 +157,3 @@ def _ask_to_stop(hub: Hub, attempts: list[str]) -> None:
             broker.request_stop(hub.app, attempt, "The hub no longer counts on this attempt.")
         except broker.BrokerLost as error:
             log.warning("stop_not_sent attempt=%s sentence=%s", attempt, error)
-
-
-def _fail_attempt(hub: Hub, report: Update, *, now: datetime) -> None:
-    with db.session(hub.engine) as session:
-        jobs.give_up(
-            session,
-            report.attempt,
-            failure=FailureKind.HARNESS,
-            sentence="The hub could not keep the result; its log says why. Report this as a bug, then retry.",
-            now=now,
-        )

@@ -11,13 +11,17 @@ from datetime import timedelta
 from orchestrator.scheduling.estimates import Estimate, Speeds, device_key
 from orchestrator.scheduling.places import Pool, QueuedJob, WorkerView, could_hold, devices_for, pool_of
 from orchestrator.wire import Stage
+from orchestrator.words import duration
 
 
 class Times:
     """Work that runs and waits in each pool, in seconds of a device, as far as speeds are measured."""
 
     def __init__(self, live: Mapping[Pool, Sequence[WorkerView]], speeds: Speeds) -> None:
-        self._live, self._speeds = live, speeds
+        # One of a kind is as good as all: where a job fits and how fast it is there does not depend on more.
+        self._kinds = {pool: list({_kind(worker): worker for worker in there}.values()) for pool, there in live.items()}
+        self._speeds = speeds
+        self._keys: dict[tuple[Pool, object, int | None], list[tuple[str, int]]] = {}
         self._work: dict[Pool, timedelta] = defaultdict(timedelta)
         self._unknown: set[Pool] = set()
         self._slots = {pool: sum(worker.slots for worker in there) for pool, there in live.items()}
@@ -42,23 +46,28 @@ class Times:
         about = "at least" if pool in self._unknown else "about"
         models = "such" if own.same_size and own.same_suite else "similar"
         source = f"measured speeds of {models} models" if job.stage is Stage.INFER else "measured runs"
-        start = f"{about} {_span(until)} until it starts and " if until >= timedelta(seconds=1) else "about "
-        return f"; {start}{_span(own.total)} of work, from {source}"
+        start = f"{about} {duration(until)} until it starts and " if until >= timedelta(seconds=1) else "about "
+        return f"; {start}{duration(max(own.total, timedelta(seconds=1)))} of work, from {source}"
 
     def _estimate(self, job: QueuedJob, pool: Pool) -> tuple[Estimate | None, int]:
         """By the fastest kind of worker that could hold it."""
         best: tuple[Estimate | None, int] = (None, 1)
-        seen = set()
-        for worker in self._live.get(pool, ()):
-            devices = devices_for(job, worker) or could_hold(job, worker)
-            key = _key(job, worker, devices)
-            if not devices or key in seen:
-                continue
-            seen.add(key)
+        for key, devices in self._where(job, pool):
             estimate = self._speeds.of(job, key)
             if estimate is not None and (best[0] is None or estimate.total < best[0].total):
                 best = estimate, devices
         return best
+
+    def _where(self, job: QueuedJob, pool: Pool) -> list[tuple[str, int]]:
+        """Kinds of devices that could hold the job, as speeds are kept by them, and how many it takes of each."""
+        if job.stage is not Stage.INFER:
+            return [(job.stage.value, 1)] if self._kinds.get(pool) else []
+        asked = (pool, job.need, job.longest)
+        if asked not in self._keys:
+            kinds = [(one, devices_for(job, one) or could_hold(job, one)) for one in self._kinds.get(pool, ())]
+            fitting = ((_key(job, one, devices), devices) for one, devices in kinds if devices)
+            self._keys[asked] = list(dict.fromkeys(fitting))
+        return self._keys[asked]
 
     def _add(self, pool: Pool, estimate: Estimate | None, devices: int) -> None:
         if estimate is None:
@@ -67,16 +76,9 @@ class Times:
             self._work[pool] += devices * estimate.total
 
 
+def _kind(worker: WorkerView) -> tuple[object, ...]:
+    return worker.device, worker.device_type, worker.memory_bytes, worker.slots, worker.device_count
+
+
 def _key(job: QueuedJob, worker: WorkerView, devices: int) -> str:
     return device_key(worker.device, devices) if job.stage is Stage.INFER else job.stage.value
-
-
-def _span(time: timedelta) -> str:
-    seconds = time.total_seconds()
-    if seconds < 90:
-        return f"{max(round(seconds), 1)} s"
-    if seconds < 90 * 60:
-        return f"{round(seconds / 60)} min"
-    if seconds < 48 * 3600:
-        return f"{round(seconds / 3600)} h"
-    return f"{round(seconds / 86400)} days"

@@ -1,21 +1,25 @@
-"""What a worker's update changes: it is believed only while its attempt is the job's current one. Sends nothing.
+"""What workers' updates change: one is believed only while its attempt is the job's current one. Sends nothing.
 
 A message that is late, doubled or from a replaced attempt changes no row; one that is lost is made up for by the lease.
+Updates of one moment are applied in one transaction, which locks what they touch together and in order: evaluations by
+number, then workers' health by name, then the sums of speeds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlmodel import Session
+from sqlmodel import Session, col, select
 
 from orchestrator import arrows, breaker, evaluations, jobs, results
 from orchestrator.budgets import Budgets
 from orchestrator.errors import EvalyardError
-from orchestrator.scheduling.speeds import note_speed
+from orchestrator.jobs import Held
+from orchestrator.scheduling import speeds
 from orchestrator.suites import Suite
-from orchestrator.tables import Job
-from orchestrator.wire import FailureKind, InferDone, PrepareDone, ScoreDone, Stage, Update
+from orchestrator.tables import Attempt
+from orchestrator.wire import Done, FailureKind, InferDone, PrepareDone, ScoreDone, Stage, Update
 
 
 class Verdict(NamedTuple):
@@ -25,29 +29,100 @@ class Verdict(NamedTuple):
     sentence: str
 
 
+class ApplyAlone(Exception):
+    """One of several updates must have a transaction of its own; nothing was changed."""
+
+
 BUSY_PAUSE = timedelta(minutes=1)
 """Pause before the next attempt when a worker could not take one, because of what else it runs."""
+
+
+@dataclass(frozen=True)
+class _Completed:
+    """What is written at the end of the transaction, about attempts that completed in it."""
+
+    stages: dict[str, Stage] = field(default_factory=dict)
+    """By worker."""
+    measures: list[tuple[speeds.Kind, speeds.Sums]] = field(default_factory=list)
 
 
 def apply_update(
     session: Session, report: Update, *, suites: Mapping[str, Suite], now: datetime, budgets: Budgets | None = None
 ) -> Verdict:
     """Believe what a worker says became of its attempt, if that attempt is the job's current one."""
-    held = jobs.lock_held(session, report.attempt)
-    if held is None:
-        return Verdict(
-            accepted=False, sentence=f"Attempt {report.attempt} holds no job (any more): nothing was changed."
+    return apply_updates(session, [report], suites=suites, now=now, budgets=budgets)[0]
+
+
+def apply_updates(
+    session: Session,
+    reports: Sequence[Update],
+    *,
+    suites: Mapping[str, Suite],
+    now: datetime,
+    budgets: Budgets | None = None,
+) -> list[Verdict]:
+    """Believe each of them whose attempt is its job's current one, in this order; one verdict for each.
+
+    Raises:
+        ApplyAlone: with several, if one of them ends its attempt by a failure. That locks what the others have passed.
+    """
+    if len(reports) > 1 and any(report.event == "failed" for report in reports):
+        raise ApplyAlone
+    held = jobs.held_by(session, {report.attempt for report in reports})
+    attempts = {
+        row.id: row for row in session.exec(select(Attempt).where(col(Attempt.id).in_(sorted(held))))
+    }  # fmt: skip
+    completed = _Completed()
+    verdicts = []
+    for report in reports:
+        found = held.get(report.attempt)
+        # An earlier one of these may have ended it.
+        if found is None or found.job.attempt_id != report.attempt or not found.job.state.is_held:
+            sentence = f"Attempt {report.attempt} holds no job (any more): nothing was changed."
+            verdicts.append(Verdict(accepted=False, sentence=sentence))
+            continue
+        _apply(
+            session,
+            found,
+            attempts[report.attempt],
+            report=report,
+            suites=suites,
+            budgets=budgets or Budgets(),
+            completed=completed,
+            alone=len(reports) == 1,
+            now=now,
         )
+        evaluations.advance(session, found.dossier, now=now)
+        verdicts.append(Verdict(accepted=True, sentence=f"Job {found.job.id}: {report.event}."))
+    if completed.stages:
+        breaker.note_successes(session, completed.stages, now=now)
+    speeds.add(session, completed.measures)
+    return verdicts
+
+
+def _apply(
+    session: Session,
+    found: Held,
+    attempt: Attempt,
+    *,
+    report: Update,
+    suites: Mapping[str, Suite],
+    budgets: Budgets,
+    completed: _Completed,
+    alone: bool,
+    now: datetime,
+) -> None:
     if report.progress is not None:
-        arrows.note_use(session, report.attempt, report.progress.spent, restarts=report.progress.restarts)
+        arrows.note_use(session, attempt.id, report.progress.spent, restarts=report.progress.restarts)
     match report.event:
         case "started":
             # False: a heartbeat or a double of this message has said so before.
-            arrows.start(session, report.attempt, now=now)
+            arrows.start(session, found.job, attempt.id, now=now)
         case "released":
             arrows.requeue(
                 session,
-                report.attempt,
+                found.job,
+                attempt.id,
                 outcome="preempted" if report.preempted else "released",
                 failure=report.failure,
                 not_before=now + BUSY_PAUSE if report.failure else None,
@@ -56,53 +131,54 @@ def apply_update(
                 now=now,
             )
         case "completed":
-            _complete(session, held, report, suites=suites, budgets=budgets or Budgets(), now=now)
+            try:
+                done = _store(session, found, report, suites=suites, now=now)
+            except EvalyardError as error:
+                if not alone:
+                    raise ApplyAlone from error
+                kind = error.kind if isinstance(error, results.Unscorable) else _unexplained(found.job.stage)
+                tail = "" if isinstance(error, results.Unscorable) else report.log_tail
+                jobs.lose(
+                    session, *found, failure=kind, sentence=str(error), log_tail=tail, budgets=budgets, now=now
+                )  # fmt: skip
+                return
+            completed.stages[attempt.worker] = found.job.stage
+            if (one := speeds.measured(found.dossier, found.job, attempt, done=done, now=now)) is not None:
+                completed.measures.append(one)
         case "failed":
-            kind = report.failure or _unexplained(held.stage)
-            sentence = report.sentence or f"The {held.stage.value} stage failed and did not say why."
             jobs.lose(
                 session,
-                held,
-                failure=kind,
-                sentence=sentence,
+                *found,
+                failure=report.failure or _unexplained(found.job.stage),
+                sentence=report.sentence or f"The {found.job.stage.value} stage failed and did not say why.",
                 log_tail=report.log_tail,
-                budgets=budgets or Budgets(),
+                budgets=budgets,
                 now=now,
             )
-    evaluations.advance(session, held.evaluation_id, now=now)
-    return Verdict(accepted=True, sentence=f"Job {held.id}: {report.event}.")
 
 
-def _complete(
-    session: Session, job: Job, report: Update, *, suites: Mapping[str, Suite], budgets: Budgets, now: datetime
-) -> None:
-    """Store the result; a result that is no result ends the attempt as a failure instead."""
+def _store(session: Session, found: Held, report: Update, *, suites: Mapping[str, Suite], now: datetime) -> Done:
+    """Store the result and complete the job.
+
+    Raises:
+        EvalyardError, Unscorable: the result is none; nothing was written.
+    """
+    dossier, job = found
     done = report.done
-    assert job.attempt_id is not None
-    try:
-        if done is None or done.stage is not job.stage:
-            raise EvalyardError(f"The {job.stage.value} stage ended without its result.")
-        if isinstance(done, ScoreDone):
-            results.commit(session, job, job.attempt_id, done=done, suites=suites, now=now)
-    except results.Unscorable as error:
-        jobs.lose(session, job, failure=error.kind, sentence=str(error), budgets=budgets, now=now)
-        return
-    except EvalyardError as error:
-        kind = _unexplained(job.stage)
-        jobs.lose(session, job, failure=kind, sentence=str(error), log_tail=report.log_tail, budgets=budgets, now=now)
-        return
+    if done is None or done.stage is not job.stage:
+        raise EvalyardError(f"The {job.stage.value} stage ended without its result.")
+    if isinstance(done, ScoreDone):
+        results.commit(session, dossier, job, attempt=report.attempt, done=done, suites=suites, now=now)
     assert isinstance(done, PrepareDone | InferDone | ScoreDone)
     # The numbers of a score are rows of their own.
     result = results.finite(done.model_dump(mode="json", exclude={"scores"}))
     if isinstance(done, InferDone):
-        arrows.note_use(session, job.attempt_id, results.spent_of(done), restarts=done.restarts)
-    arrows.complete(session, job.attempt_id, result=result, now=now)
-    breaker.note_success(session, job, job.attempt_id, now=now)
+        arrows.note_use(session, report.attempt, results.spent_of(done), restarts=done.restarts)
+    arrows.complete(session, job, report.attempt, result=result, now=now)
     if isinstance(done, InferDone):
         results.add_cost(session, job.evaluation_id)
-        jobs.answer_again(session, job.evaluation_id, now=now)
-    # Last, as evaluations of one suite share the row.
-    note_speed(session, job, done, now=now)
+        jobs.answer_again(session, dossier, now=now)
+    return done
 
 
 def _unexplained(stage: Stage) -> FailureKind:

@@ -412,6 +412,8 @@ class Heartbeat(Frozen):
     sentence: str = ""
     """Why it takes no work now, for people; empty when it does."""
     gpus: tuple[Gpu, ...] = ()
+    host: str = ""
+    """Name of its host, as a cluster knows it; empty where the worker did not say."""
     harnesses: tuple[str, ...] = ()
     """Harness environments on its host, e.g. `lm_eval 0.4.13`; empty where the worker did not say."""
 

@@ -4,6 +4,10 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from orchestrator.words import agree, count, duration, times
+
+__all__ = ["count", "duration", "times"]
+
 
 def score(value: float | None) -> str:
     """Two decimals, or a dash."""
@@ -37,28 +41,6 @@ def ago(at: datetime | None, now: datetime) -> str:
     return "just now" if (now - at).total_seconds() < 5 else f"{duration((now - at).total_seconds())} ago"
 
 
-def duration(seconds: float) -> str:
-    """`42 s`, `12 min`, `3.5 h`, `25 h`, `4 days`."""
-    seconds = max(0.0, seconds)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    if seconds < 36 * 3600:
-        return f"{seconds / 3600:.2g} h"
-    return f"{seconds / 86400:.0f} days"
-
-
-def count(number: int, noun: str) -> str:
-    """`1 attempt`, `2 attempts`, `12,345 tokens`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def times(number: int) -> str:
-    """`once`, `twice`, `3 times`."""
-    return {1: "once", 2: "twice"}.get(number, f"{number:,} times")
-
-
 def attempts(outcomes: Sequence[str]) -> str:
     """`3 attempts (1 expired, 1 released, 1 completed)`; an empty outcome is one that runs."""
     kinds = Counter(outcome or "running" for outcome in outcomes)
@@ -83,10 +65,9 @@ def under_way(running: int, waiting: int) -> str:
     """`2 evaluations are running and 1 waits`; empty when there is none."""
     if not running and not waiting:
         return ""
-    verb = ("is running" if running == 1 else "are running") if running else ("waits" if waiting == 1 else "wait")
-    many = running or waiting
-    more = f" and {waiting} wait{'s' if waiting == 1 else ''}" if running and waiting else ""
-    return f"{many} evaluation{'' if many == 1 else 's'} {verb}{more}"
+    verb = agree(running, "is running", "are running") if running else agree(waiting, "waits", "wait")
+    more = f" and {waiting} {agree(waiting, 'waits', 'wait')}" if running and waiting else ""
+    return f"{count(running or waiting, 'evaluation')} {verb}{more}"
 
 
 def event(name: str) -> str:

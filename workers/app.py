@@ -25,6 +25,7 @@ from workers.engine.info import EngineMissing, engine_info
 from workers.heartbeat import HeartbeatThread
 from workers.idle.gpus import Gpus, GpusUnreadable, make_gpus
 from workers.idle.idle_watch import IdleWatch
+from workers.idle.operators_word import OperatorsWord
 from workers.idle.until_idle import UntilIdle
 from workers.idle.windows import ALWAYS
 from workers.models.hub_cache import HubCache
@@ -101,10 +102,11 @@ def _work(settings: WorkerSettings, engine: EngineInfo | None, store: artifacts.
         engine = engine.model_copy(update={"device_count": slots})
     supervisor = Supervisor(settings, hub=tasks.BrokerHub(app), store=store, weights=weights, devices=devices)
     tasks.register(app, supervisor, weights)
+    word = OperatorsWord(lambda: broker.read_mode(app, settings.name), pause_seconds=settings.worker_gpu_sample_seconds)
     watch = IdleWatch(
         devices,
         preempt=supervisor.preempt,
-        look=lambda: broker.read_mode(app, settings.name),
+        look=word.last,
         gpus=gpus_of(settings, devices),
         policy=settings.gpu_policy,
         windows=settings.windows if engine is not None else ALWAYS,
@@ -142,6 +144,7 @@ def _work(settings: WorkerSettings, engine: EngineInfo | None, store: artifacts.
     def give_back(**_: Any) -> None:
         prefetcher.stopping.set()
         watch.stopping.set()
+        word.stopping.set()
         because = wanted_back[0] if wanted_back else "The worker is stopping."
         log.info("worker %s gives back what it runs: %s", settings.name, because)
         supervisor.preempt(range(devices.count if devices is not None else 0), because)
@@ -152,6 +155,7 @@ def _work(settings: WorkerSettings, engine: EngineInfo | None, store: artifacts.
 
     def announce(**_: Any) -> None:
         signal.signal(signal.SIGUSR1, warned)  # Celery has set a handler of its own by now
+        word.start()
         watch.safe_step()
         heartbeat.start()
         watch.start()

@@ -100,6 +100,10 @@ class Attempt:
         except (AttemptFailed, ModelUnavailable) as failed:
             return self._ended("failed", failure=failed.kind, sentence=failed.sentence, tail=self._tail())
         except artifacts.ArtifactError as error:
+            if (stopped := self.reasons.give_back()) is not None:
+                # It ends because others want the devices, or the worker stops: no failure, whatever else is away.
+                sentence = f"{stopped} What it had not kept by then is answered again: {error}"
+                return self._ended("released", sentence=sentence, tail=self._tail(), preempted=stopped.preempted)
             return self._ended("failed", failure=FailureKind.STORAGE, sentence=str(error), tail=self._tail())
         except OSError as error:
             sentence = f"The worker's disk failed at {error.filename}: {error.strerror}. Make room and retry."
@@ -138,9 +142,10 @@ class Attempt:
             return
         process, work = self._process, self.order.work
         if process is None or not (ended_well and seconds and process.idle()) or self.reasons.devices_are_wanted():
-            if process is not None:
-                process.kill()
-            devices.free(self.order.attempt)
+            if process is None or process.kill():
+                devices.free(self.order.attempt)
+            else:
+                devices.free_when_gone(self.order.attempt, process)
             return
         assert isinstance(work, InferWork)
         engine = WarmEngine(process, engine_key(work, self.order.devices), work.model.revision)

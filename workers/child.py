@@ -46,6 +46,9 @@ PROGRAMS = {
     Stage.SCORE: "workers.harness.score",
 }
 
+BURIAL_SECONDS = 5.0
+"""A killed process is gone by then. One that is not is stuck in the kernel: a driver's, or a disk's."""
+
 SEALING_SHARE = 0.9
 """Of the grace, what a stage has to seal in. The rest is for the end of a killed one, whose GPU the driver clears."""
 
@@ -84,6 +87,7 @@ class Child:
         self._log_start = 0
         self._begin()
         threading.Thread(target=self._listen, name=f"listen-{process.pid}", daemon=True).start()
+        self._is_stuck = False
         self._burial = threading.Thread(target=self._bury, name=f"bury-{process.pid}", daemon=True)
         self._burial.start()
 
@@ -155,7 +159,7 @@ class Child:
     def stop(self, grace_seconds: float) -> None:
         """Ask it to seal and end; its whole process group is killed in time to be gone when the grace is over.
 
-        Returns when it is gone.
+        Returns when it is gone, or stuck.
         """
         self._asked_to_stop = True
         with suppress(subprocess.TimeoutExpired):
@@ -163,11 +167,22 @@ class Child:
             self._process.wait(grace_seconds * SEALING_SHARE)
         self.kill()
 
-    def kill(self) -> None:
-        """Kill the process group and wait until the process is gone."""
+    def kill(self) -> bool:
+        """Kill the process group and wait until the process is gone; False when that has no end.
+
+        Its work counts as ended then, too: whoever waited for it goes on. What it holds is not free before `wait`
+        returns.
+        """
         if self.alive():  # else the group is killed already, and its number may be another's by now
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
+        self._burial.join(BURIAL_SECONDS)
+        if self._burial.is_alive():
+            self._is_stuck = self._ended = True
+        return not self._burial.is_alive()
+
+    def wait(self) -> None:
+        """Until the process is gone."""
         self._burial.join()
 
     def outcome(self) -> Outcome:
@@ -175,6 +190,8 @@ class Child:
         while self.running():
             self.events(timeout=1.0)
         last = self._last
+        if self._is_stuck and not self._stays():
+            return self._stuck()
         exit_code = 0 if self._stays() else self._process.wait()
         tail = self.log_tail()
         if last.get("event") == "completed" and exit_code == 0:
@@ -197,6 +214,25 @@ class Child:
             return failed(FailureKind.NODE_LOST, f"The {self._stage} process {_ending(exit_code)}.")
         kind = FailureKind.ENGINE if self._stage is Stage.INFER else FailureKind.HARNESS
         return failed(kind, f"The {self._stage} process {_ending(exit_code)}.")
+
+    def _stuck(self) -> Outcome:
+        """The end of work whose process does not end."""
+        sentence = (
+            f"Its process {self.pid} was killed and does not end: it is stuck in the kernel, most likely in the GPU's "
+            "driver. See `dmesg` of the host; what it holds stays taken until it is gone."
+        )
+        failure = None if self._asked_to_stop else FailureKind.ENGINE
+        return Outcome(
+            -signal.SIGKILL,
+            None,
+            failure,
+            sentence,
+            self.log_tail(),
+            self._asked_to_stop,
+            lasting=True,
+            sealed=self._sealed,
+            spent=self._spent,
+        )
 
     def _stays(self) -> bool:
         """Whether the work has ended well and the process said that it stays."""
@@ -234,6 +270,19 @@ class Child:
         self._process.wait()
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
+            # They may hold GPUs while the first of them does not: whoever waits for the end waits for theirs, too.
+            while _lives(self.pid):
+                time.sleep(0.05)
+
+
+def _lives(group: int) -> bool:
+    """Whether a process of the group is there that has not ended; one that nobody buries has."""
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError, ValueError):
+            state, _, of = status.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[:3]
+            if int(of) == group and state not in "ZX":
+                return True
+    return False
 
 
 def start(

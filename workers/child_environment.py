@@ -17,7 +17,11 @@ ALLOWED_ENVIRONMENT = (
     "TRANSFORMERS_OFFLINE", "XDG_CACHE_HOME",
     "EVALYARD_DATASETS", "EVALYARD_CACHE",
 )  # fmt: skip
-"""Names a child may inherit, beside those that begin with `VLLM_`. Tokens and database addresses are not among them."""
+"""Names a child may inherit. Tokens and database addresses are not among them."""
+
+ENGINE_PREFIXES = ("VLLM_", "NCCL_", "CUDA_", "TORCH_", "TORCHINDUCTOR_", "PYTORCH_", "TRITON_", "FLASHINFER_", "OMP_")
+ENGINE_NAMES = frozenset({"CC", "CXX", "CPATH", "LIBRARY_PATH", "C_INCLUDE_PATH"})
+"""What engines and their compilers are told by operators: how GPUs of this host talk, where a compiler is."""
 
 SECRETS = frozenset({"VLLM_API_KEY"})
 """What begins with `VLLM_` and is a credential all the same."""
@@ -28,7 +32,8 @@ def child_environment(stage: Stage) -> dict[str, str]:
     environment = {
         name: value
         for name, value in os.environ.items()
-        if (name in ALLOWED_ENVIRONMENT or name.startswith("VLLM_")) and name not in SECRETS
+        if (name in ALLOWED_ENVIRONMENT or name in ENGINE_NAMES or name.startswith(ENGINE_PREFIXES))
+        and name not in SECRETS
     }
     environment |= {
         "EVALYARD_SUPERVISED": "1",

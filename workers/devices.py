@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from orchestrator.wire import EngineInfo
+from workers.child import Child
 from workers.warm import WarmEngine
 
 log = logging.getLogger(__name__)
@@ -26,9 +27,12 @@ class _Device:
     """Commit of the model that is loaded there."""
     withheld: str | None = None
     """Why it may not be used now."""
+    is_stuck: bool = False
+    """What held it was killed and does not end."""
 
     def free(self) -> None:
         self.holder = self.group = self.weights = None
+        self.is_stuck = False
 
 
 class Taken(NamedTuple):
@@ -61,7 +65,7 @@ class Devices:
     def usable(self) -> int:
         """How many may be used now, free or not."""
         with self._lock:
-            return sum(device.withheld is None for device in self._devices)
+            return sum(device.withheld is None and not device.is_stuck for device in self._devices)
 
     def take(self, attempt: str, count: int, *, key: str = "") -> Taken | None:
         """Give the attempt so many devices, at best those of an idle engine of this key; None when not as many are
@@ -93,9 +97,21 @@ class Devices:
 
     def free(self, attempt: str) -> None:
         """The attempt's processes are gone."""
+        self._free(attempt)
+
+    def free_when_gone(self, holder: str | WarmEngine, process: Child) -> None:
+        """The holder's process was killed and does not end: nobody gets its devices before it does."""
         with self._lock:
-            for index in self._held_by(attempt):
-                self._devices[index].free()
+            for index in self._held_by(holder):
+                self._devices[index].is_stuck = True
+        log.error("process %d was killed and does not end: it keeps its devices", process.pid)
+
+        def wait() -> None:
+            process.wait()
+            log.info("process %d has ended at last", process.pid)
+            self._free(holder)
+
+        threading.Thread(target=wait, name=f"wait-{process.pid}", daemon=True).start()
 
     def park(self, attempt: str, engine: WarmEngine, *, seconds: float) -> None:
         """Leave the attempt's devices to its engine, which is idle now, for so long; then it is ended."""
@@ -202,11 +218,16 @@ class Devices:
         for engine in engines:
             if engine.timer is not None:
                 engine.timer.cancel()
-            engine.close()
-            log.info("the idle engine of %s has ended", engine.weights)
-            with self._lock:
-                for index in self._held_by(engine):
-                    self._devices[index].free()
+            if engine.close():
+                log.info("the idle engine of %s has ended", engine.weights)
+                self._free(engine)
+            else:
+                self.free_when_gone(engine, engine.child)
+
+    def _free(self, holder: str | WarmEngine) -> None:
+        with self._lock:
+            for index in self._held_by(holder):
+                self._devices[index].free()
 
 
 def _available(device: _Device) -> bool:

@@ -14,6 +14,7 @@ from celery import Celery
 
 from orchestrator import broker
 from orchestrator.wire import EngineInfo, Heartbeat
+from workers.harnesses import environments
 from workers.idle.idle_watch import Standing
 from workers.models.weights import Weights
 from workers.settings import WorkerSettings
@@ -95,7 +96,7 @@ class HeartbeatThread(threading.Thread):
                     kind=self._settings.worker_kind,
                     at=datetime.now(UTC),
                     slots=devices.usable() if devices is not None else slots,
-                    until=standing.until,
+                    until=min(filter(None, (standing.until, self._settings.worker_until)), default=None),
                     engine=self._engine,
                     running=running,
                     stopping=self._supervisor.stopping.is_set(),
@@ -104,6 +105,8 @@ class HeartbeatThread(threading.Thread):
                     mode=standing.mode,
                     sentence=standing.sentence,
                     gpus=standing.gpus,
+                    harnesses=self._harnesses(),
+                    host=self._settings.host,
                 ),
             )
         except broker.BrokerLost as error:
@@ -115,6 +118,11 @@ class HeartbeatThread(threading.Thread):
             log.info("heartbeats are delivered again")
         self._lost = False
         self._supervisor.heard(list(running))
+
+    def _harnesses(self) -> tuple[str, ...]:
+        """Looked for anew each time: one may be added while the worker runs."""
+        settings = self._settings
+        return environments.names(settings.harnesses) if settings.worker_kind == "harness" else ()
 
     def _listen(self) -> None:
         """Find out whether orders wait that this worker has a free slot for and does not read."""

@@ -6,6 +6,7 @@ A worker knows the broker and the artifact store, and never the database.
 import os
 import platform
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
@@ -56,6 +57,8 @@ class WorkerSettings(BaseSettings):
     """`harness` prepares and scores, `engine` infers; given on the command line."""
     worker_name: str = ""
     """Unique among all workers, and the name of its queue; the host's name and the kind by default."""
+    worker_host: str = ""
+    """What its host is called, in a cluster by the cluster; the host's own name by default."""
     worker_slots: int | None = Field(default=None, ge=1, le=256)
     """Stages at the same time: 1 by default. An engine worker on GPUs has as many as it sees GPUs, and with a number
     uses no more than the first so many of them."""
@@ -86,6 +89,9 @@ class WorkerSettings(BaseSettings):
     """How long an engine stays up when its work has ended well, for the next work of its model; 0 never keeps one."""
     worker_until_idle_seconds: float | None = Field(default=None, gt=0)
     """A worker that has had nothing to do for so long ends itself: for workers on GPUs that a cluster lends."""
+    worker_until: datetime | None = None
+    """When this worker's host is taken away, as a Unix time or with its zone: for workers on GPUs that a cluster lends
+    for a limited time. What would not get on by then is not given to it."""
     worker_memory_bytes: int | None = Field(default=None, gt=0)
     """Address space of a harness stage; the host's memory by default."""
     worker_gpu_policy: Literal["idle", "always"] | None = None
@@ -116,6 +122,11 @@ class WorkerSettings(BaseSettings):
                 f"{name!r} is no name for a worker. Take letters, digits, dot, dash and underscore, at most 100"
             )
         return name
+
+    @field_validator("worker_until")
+    @classmethod
+    def _zoned(cls, until: datetime | None) -> datetime | None:
+        return until.replace(tzinfo=UTC) if until is not None and until.tzinfo is None else until
 
     @field_validator("worker_gpus")
     @classmethod
@@ -149,6 +160,10 @@ class WorkerSettings(BaseSettings):
     @property
     def name(self) -> str:
         return self.worker_name or f"{host_name()}-{self.worker_kind}"
+
+    @property
+    def host(self) -> str:
+        return self.worker_host or host_name()
 
     @property
     def secrets(self) -> tuple[str, ...]:

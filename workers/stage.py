@@ -85,6 +85,9 @@ def run(
     # Libraries print to stdout; keep it for events and send everything else to stderr.
     _events = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)
+    with suppress(OSError):
+        # Where memory runs out the kernel ends a stage, and nothing of those to whom the host belongs.
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     orders: queue.Queue[bytes] = queue.Queue()
     supervised = os.environ.get("EVALYARD_SUPERVISED") == "1"
     if supervised:
@@ -155,8 +158,13 @@ def _leave(code: int) -> NoReturn:
 
 def _listen(orders: queue.Queue[bytes]) -> None:
     """Pass on what the supervisor orders; when it is gone, end."""
-    for line in sys.stdin.buffer:
-        orders.put(line)
+    # Not by way of sys.stdin: this thread would hold its lock all the time, and a process that a library forks from
+    # here closes sys.stdin first and would wait for a lock whose owner it does not have.
+    read = b""
+    while part := os.read(0, 1 << 16):
+        *lines, read = (read + part).split(b"\n")
+        for line in lines:
+            orders.put(line)
     if os.getpgrp() == os.getpid():
         os.killpg(os.getpgrp(), signal.SIGKILL)
     os._exit(1)

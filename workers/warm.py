@@ -23,9 +23,9 @@ class WarmEngine:
     """It is being ended: its devices are free when its process is gone."""
     timer: threading.Timer | None = field(default=None, repr=False)
 
-    def close(self) -> None:
-        """End it; it has nothing to seal. Returns when its processes are gone."""
-        self.child.kill()
+    def close(self) -> bool:
+        """End it; it has nothing to seal. Whether its processes are gone."""
+        return self.child.kill()
 
 
 def engine_key(work: InferWork, devices: int) -> str:

@@ -77,6 +77,8 @@ class Launch:
     """Unique, ten hexadecimal digits: the mark that its job carries."""
     worker: str
     """Name that the worker takes."""
+    avoid: tuple[str, ...] = ()
+    """Hosts on which it should not start: what was launched there failed."""
 
 
 class ClusterSystem(Protocol):

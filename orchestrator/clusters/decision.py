@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from orchestrator import words
 from orchestrator.clusters.contract import ClusterView, JobState
 
 FIRST_PAUSE = timedelta(minutes=1)
@@ -87,27 +88,31 @@ def decide(
     limits: Limits,
     deaths: Deaths,
     paused: bool = False,
+    listening_since: datetime | None = None,
     now: datetime,
 ) -> Decision:
     """What to do now.
 
     `wanted`: workers that queued jobs could keep busy beside those that are up or starting; less than 0 when fewer than
-    those that are starting would do.
+    those that are starting would do. `listening_since`: before then the hub could hear no heartbeat, so that silence
+    proves nothing.
     """
-    endings = {one.launch: one for one in _overdue(launches, limits, now)}
+    endings = {one.launch: one for one in _overdue(launches, limits, now, listening_since=listening_since)}
     staying = [one for one in launches if one.id not in endings and not one.ending]
     waiting = [one for one in staying if one.state is JobState.PENDING]
+    others = _others(view) if view.others.jobs else ""
+    if others:
+        endings |= {one.id: Ending(one.id, f"{others}.") for one in waiting}
+        if view.others.since is not None and now - view.others.since >= limits.yield_after:
+            leaving = sum(1 for one in launches if one.state is JobState.RUNNING and one not in staying)
+            for one in _to_yield(staying, view.others.gpus - leaving * limits.gpus, limits):
+                endings[one.id] = Ending(one.id, f"{others}.")
     if paused or limits.most_workers == 0:
         endings |= {one.id: Ending(one.id, "Launching was paused.") for one in waiting}
         why = "An operator paused it" if paused else "most_workers is 0"
         return Decision(0, tuple(endings.values()), f"{why}: not launching.")
-    if view.others.jobs:
-        sentence = _others(view)
-        endings |= {one.id: Ending(one.id, f"{sentence}.") for one in waiting}
-        if view.others.since is not None and now - view.others.since >= limits.yield_after:
-            for one in _to_yield(staying, view.others.gpus, limits):
-                endings[one.id] = Ending(one.id, f"{sentence}.")
-        return Decision(0, tuple(endings.values()), f"{sentence}: not launching.")
+    if others:
+        return Decision(0, tuple(endings.values()), f"{others}: not launching.")
     if view.hindrance:
         return Decision(0, tuple(endings.values()), view.hindrance)
     held = sum(1 for one in launches if one.id not in endings or one.state is not JobState.PENDING)
@@ -121,8 +126,10 @@ def decide(
     # A last death of the future is from before the clock was set back: the whole pause is waited at most once more.
     if deaths.last_at is not None and now < deaths.last_at + pause:
         left = min(deaths.last_at + pause - now, pause)
-        times = "once" if deaths.count == 1 else f"{deaths.count} times in a row"
-        verdict = f"A launched worker failed to come up {times}: tried again in {_span(left)}. {deaths.sentence}"
+        often = f"{words.times(deaths.count)}{' in a row' if deaths.count > 1 else ''}"
+        verdict = (
+            f"A launched worker failed to come up {often}: tried again in {words.duration(left)}. {deaths.sentence}"
+        )
         return Decision(0, tuple(endings.values()), verdict.rstrip())
     shared = int(view.total * limits.most_share + 1e-9) // limits.gpus
     free = max(view.idle - limits.leave_free, 0) // limits.gpus
@@ -141,7 +148,7 @@ def decide(
         (free - coming, f"{view.idle} {view.what} idle, of which {limits.leave_free} stay free (leave_free)"),
     )
     count, why = min(bounds, key=lambda bound: bound[0])
-    jobs = f"{wanted} more worker{'' if wanted == 1 else 's'} would have work"
+    jobs = f"{words.count(wanted, 'more worker')} would have work"
     if count <= 0:
         return Decision(0, tuple(endings.values()), f"{jobs}; {why}: not launching.")
     more = f" ({why})" if count < wanted else ""
@@ -155,25 +162,33 @@ def pause_after(deaths: Deaths) -> timedelta:
     return min(FIRST_PAUSE * int(2 ** min(deaths.count - 1, 10)), LONGEST_PAUSE)
 
 
-def _overdue(launches: Sequence[OpenLaunch], limits: Limits, now: datetime) -> list[Ending]:
+def _overdue(
+    launches: Sequence[OpenLaunch], limits: Limits, now: datetime, *, listening_since: datetime | None
+) -> list[Ending]:
     """Launches that will come to nothing, or hold a GPU for nothing."""
+
+    def unheard_for(since: datetime) -> timedelta:
+        return now - (since if listening_since is None else max(since, listening_since))
+
     found = []
     for one in launches:
         if one.ending:
             continue
         if one.state is JobState.PENDING:
             if now - one.asked_at >= limits.pending_timeout:
-                sentence = f"The cluster did not start it within {_span(limits.pending_timeout)}. {one.sentence}"
-                found.append(Ending(one.id, sentence.rstrip(), is_death=True))
-        elif one.heard_at is None:
-            if now - (one.running_since or one.asked_at) >= limits.start_timeout:
                 sentence = (
-                    f"Its job runs, and the worker was not heard of within {_span(limits.start_timeout)}: see its log, "
-                    f"and whether its host reaches the broker. {one.sentence}"
+                    f"The cluster did not start it within {words.duration(limits.pending_timeout)}. {one.sentence}"
                 )
                 found.append(Ending(one.id, sentence.rstrip(), is_death=True))
-        elif now - one.heard_at >= limits.start_timeout:
-            found.append(Ending(one.id, f"The worker fell silent {_span(now - one.heard_at)} ago."))
+        elif one.heard_at is None:
+            if unheard_for(one.running_since or one.asked_at) >= limits.start_timeout:
+                sentence = (
+                    f"Its job runs, and the worker was not heard of within {words.duration(limits.start_timeout)}: "
+                    f"see its log, and whether its host reaches the broker. {one.sentence}"
+                )
+                found.append(Ending(one.id, sentence.rstrip(), is_death=True))
+        elif unheard_for(one.heard_at) >= limits.start_timeout:
+            found.append(Ending(one.id, f"The worker fell silent {words.duration(now - one.heard_at)} ago."))
     return found
 
 
@@ -183,17 +198,17 @@ def _to_yield(staying: Sequence[OpenLaunch], gpus: int, limits: Limits) -> list[
         (one for one in staying if one.state is JobState.RUNNING),
         key=lambda one: (one.busy, -one.asked_at.timestamp()),
     )
-    return running[: -(-gpus // limits.gpus)]
+    return running[: max(-(-gpus // limits.gpus), 0)]
 
 
 def _others(view: ClusterView) -> str:
     jobs = view.others.jobs
-    return f"{jobs} job{'' if jobs == 1 else 's'} of others wait{'s' if jobs == 1 else ''} for {view.what}"
+    return f"{words.count(jobs, 'job')} of others {words.agree(jobs, 'waits', 'wait')} for {view.what}"
 
 
 def _enough(there: int) -> str:
     if there:
-        return f"{there} launched worker{' is' if there == 1 else 's are'} enough for what waits."
+        return f"{words.count(there, 'launched worker')} {words.agree(there, 'is', 'are')} enough for what waits."
     return "No job waits that a worker here could take."
 
 
@@ -203,8 +218,3 @@ def _no_room(view: ClusterView, limits: Limits, coming: int) -> str:
     if view.room == 0:
         return f"{view.idle} {view.what} idle, but no host has {limits.gpus} with the cores and memory of a worker"
     return f"room for {view.room}, and {coming} launched before wait to start" if coming else f"room for {view.room}"
-
-
-def _span(span: timedelta) -> str:
-    seconds = span.total_seconds()
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

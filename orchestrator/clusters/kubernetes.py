@@ -8,6 +8,7 @@ makes one. The broker's address, which holds a password, comes from a Secret and
 import os
 import ssl
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ class Kubernetes:
                 total=total,
                 idle=idle,
                 room=room,
-                others=read_others(pods, settings, token=self._token),
+                others=read_others(pods, settings, token=self._token, nodes=nodes),
                 jobs=read_jobs(jobs, pods),
                 notes=notes,
             )
@@ -54,7 +55,8 @@ class Kubernetes:
             raise ClusterAway(f"Kubernetes answered with objects that are not understood ({error!r}).") from error
 
     def launch(self, launch: Launch, environment: Mapping[str, str]) -> str:
-        manifest = job_manifest(self._settings, launch, token=self._token, environment=environment)
+        now = datetime.now(UTC)
+        manifest = job_manifest(self._settings, launch, token=self._token, environment=environment, now=now)
         with self._client() as client:
             answer = self._send(client, "POST", self._jobs, json=manifest)
         if answer.is_success or answer.status_code == httpx.codes.CONFLICT:
@@ -64,8 +66,9 @@ class Kubernetes:
         raise ClusterAway(f"Kubernetes did not take the worker's Job: {_said(answer)}")
 
     def cancel(self, handle: str) -> None:
+        # In the foreground the Job is listed until its pod is gone, and until then it holds its GPU.
         with self._client() as client:
-            answer = self._send(client, "DELETE", f"{self._jobs}/{handle}", json={"propagationPolicy": "Background"})
+            answer = self._send(client, "DELETE", f"{self._jobs}/{handle}", json={"propagationPolicy": "Foreground"})
         if not answer.is_success and answer.status_code != httpx.codes.NOT_FOUND:
             raise ClusterAway(f"Kubernetes did not end Job {handle}: {_said(answer)}")
 

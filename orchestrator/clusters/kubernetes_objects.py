@@ -30,7 +30,7 @@ _SUFFIXES = {
 
 
 def job_manifest(
-    settings: KubernetesSettings, launch: Launch, *, token: str, environment: Mapping[str, str]
+    settings: KubernetesSettings, launch: Launch, *, token: str, environment: Mapping[str, str], now: datetime
 ) -> dict[str, Any]:
     """The Job that runs one worker once. Its pod is never started again: the hub launches another if there is work."""
     labels = {MANAGER: "evalyard", TOKEN: token, LAUNCH: launch.id}
@@ -40,7 +40,12 @@ def job_manifest(
         "image": settings.image,
         "command": [*settings.command, "engine", "--name", launch.worker],
         "env": [{"name": name, "value": value} for name, value in sorted(environment.items())]
-        + [{"name": "EVALYARD_WORKER_SCRATCH", "value": "/scratch"}],
+        + [
+            {"name": "EVALYARD_WORKER_SCRATCH", "value": "/scratch"},
+            # The deadline counts from when Kubernetes makes the Job, a moment after this.
+            {"name": "EVALYARD_WORKER_HOST", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+            {"name": "EVALYARD_WORKER_UNTIL", "value": (now + settings.time_limit).isoformat()},
+        ],
         "envFrom": [{"secretRef": {"name": settings.secret}}],
         "resources": {"requests": {**resources, "cpu": str(settings.cpus)}, "limits": resources},
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
@@ -56,9 +61,12 @@ def job_manifest(
         "priorityClassName": settings.priority_class,
         "terminationGracePeriodSeconds": GRACE_SECONDS,
         "automountServiceAccountToken": False,
+        # The pod's own first process buries what killed engines leave behind; a worker buries its children alone.
+        "shareProcessNamespace": True,
         # A service named `evalyard` would put EVALYARD_PORT into the worker's environment.
         "enableServiceLinks": False,
         "nodeSelector": dict(settings.node_labels),
+        **({"affinity": _away_from(launch.avoid)} if launch.avoid else {}),
         "tolerations": list(settings.tolerations),
         "containers": [container],
         "volumes": [
@@ -82,6 +90,12 @@ def job_manifest(
     }
 
 
+def _away_from(hosts: Sequence[str]) -> dict[str, Any]:
+    fields = [{"key": "metadata.name", "operator": "NotIn", "values": [host]} for host in hosts]
+    terms = {"nodeSelectorTerms": [{"matchFields": fields}]}
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
+
+
 def read_gpus(nodes: Iterable[Object], pods: Sequence[Object], settings: KubernetesSettings) -> tuple[int, int, int]:
     """GPUs on nodes that are up, GPUs that are idle on nodes that take our pods, and workers that could start there."""
     held: dict[str, dict[str, Decimal]] = {}
@@ -92,7 +106,7 @@ def read_gpus(nodes: Iterable[Object], pods: Sequence[Object], settings: Kuberne
                 node_held[name] = node_held.get(name, Decimal(0)) + asked(pod, name)
     total = idle = room = 0
     for node in nodes:
-        there = node.get("status", {}).get("allocatable", {})
+        there = _allocatable(node)
         gpus = int(quantity(there.get(settings.resource, "0")))
         if not gpus or not _is_ready(node):
             continue
@@ -110,13 +124,19 @@ def read_gpus(nodes: Iterable[Object], pods: Sequence[Object], settings: Kuberne
     return total, idle, room
 
 
-def read_others(pods: Iterable[Object], settings: KubernetesSettings, *, token: str) -> Waiting:
-    """Pods of others that wait for such GPUs and may be placed on these nodes."""
+def read_others(
+    pods: Iterable[Object], settings: KubernetesSettings, *, token: str, nodes: Iterable[Object]
+) -> Waiting:
+    """Pods of others that wait for such GPUs and may be placed on these nodes.
+
+    One that asks for more than the largest of them has waits for ever, whoever gives way to it.
+    """
     jobs = gpus = 0
+    largest = max((int(quantity(_allocatable(node).get(settings.resource, "0"))) for node in nodes), default=0)
     since: datetime | None = None
     for pod in pods:
         wanted = int(asked(pod, settings.resource))
-        if not wanted or pod["spec"].get("nodeName") or _labels(pod).get(TOKEN) == token:
+        if not 0 < wanted <= largest or pod["spec"].get("nodeName") or _labels(pod).get(TOKEN) == token:
             continue
         if pod["metadata"].get("deletionTimestamp") or pod["spec"].get("schedulingGates"):
             continue
@@ -195,6 +215,11 @@ def _pending_because(pod: Object | None) -> str:
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
             return f"Kubernetes says {condition.get('message') or condition.get('reason')}"[:300]
     return ""
+
+
+def _allocatable(node: Object) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = node.get("status", {}).get("allocatable") or {}
+    return found
 
 
 def _is_ready(node: Object) -> bool:

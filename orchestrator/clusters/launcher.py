@@ -6,6 +6,7 @@ it. So a crash at any point leaves a row without a job, which is given up, or a 
 
 import logging
 import os
+import re
 import secrets
 import threading
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from urllib.parse import urlsplit
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
-from orchestrator import db
+from orchestrator import breaker, db
 from orchestrator.clusters import launches
 from orchestrator.clusters.config import ClusterSettings, KubernetesSettings, SlurmSettings, read_hub_clusters
 from orchestrator.clusters.contract import ClusterAway, ClusterSystem, ClusterView, JobState, LaunchRefused
@@ -26,13 +27,18 @@ from orchestrator.clusters.decision import Decision, Ending, decide
 from orchestrator.clusters.demand import Offer, count_wanted
 from orchestrator.clusters.kubernetes import Kubernetes
 from orchestrator.clusters.slurm import Slurm
+from orchestrator.reaper import Listening
 from orchestrator.roster import load_queued, load_workers
 from orchestrator.scheduling.overlaps import note_overlaps
 from orchestrator.scheduling.places import Policy
 from orchestrator.settings import PREFIX, HubSettings
 from orchestrator.tables import Launch
+from orchestrator.wire import EngineFamily, Stage
 
 log = logging.getLogger(__name__)
+
+_HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
+"""A host's name is what a worker said: what is none goes into no command."""
 
 MOST_OFFERS = 64
 """Workers of one cluster that a round looks for work for: more are launched in later rounds."""
@@ -47,6 +53,8 @@ class Launcher:
     hub: HubSettings
     policy: Policy
     environment: Mapping[str, str]
+    listening: Listening | None = None
+    """Since when the hub could hear heartbeats."""
     holder: str = field(default_factory=lambda: secrets.token_hex(8))
     system: ClusterSystem | None = None
     """Made when the cluster's token is known."""
@@ -76,7 +84,14 @@ class Launcher:
         starting = sum(1 for one in open_launches if one.heard_at is None and not one.ending)
         wanted = 0 if paused else self.wanted(starting, now=now)
         decision = decide(
-            view, open_launches, wanted=wanted, limits=self.settings.limits, deaths=deaths, paused=paused, now=now
+            view,
+            open_launches,
+            wanted=wanted,
+            limits=self.settings.limits,
+            deaths=deaths,
+            paused=paused,
+            listening_since=self.listening.since if self.listening is not None else None,
+            now=now,
         )
         trouble = self._act(decision, {row.id: row.handle for row in rows}, now=now)
         verdict = f"{decision.verdict} {trouble}".strip()
@@ -89,7 +104,8 @@ class Launcher:
 
     def wanted(self, starting: int, *, now: datetime) -> int:
         with db.session(self.engine, read_only=True) as session:
-            queued, workers = note_overlaps(session, load_queued(session, now=now), load_workers(session, now=now))
+            waiting = load_queued(session, now=now, stages=(Stage.INFER,))
+            queued, workers = note_overlaps(session, waiting, load_workers(session, now=now))
         return count_wanted(
             queued,
             workers,
@@ -136,8 +152,9 @@ class Launcher:
             if not launches.extend(session, name, holder=self.holder, now=asked_at):
                 return "Another control process looks after this cluster now."
             launch = launches.note_launch(session, name, now=asked_at)
+            avoid = tuple(host for host in breaker.held_hosts(session, name, now=asked_at) if _HOST.fullmatch(host))
         try:
-            handle = self.system.launch(Asked(launch.id, launch.worker), self.environment)
+            handle = self.system.launch(Asked(launch.id, launch.worker, avoid), self.environment)
         except LaunchRefused as error:
             log.warning("launch_refused cluster=%s sentence=%s", name, error)
             with db.session(self.engine) as session:
@@ -176,7 +193,7 @@ class Launcher:
 
 
 def start_launchers(
-    hub: HubSettings, engine: Engine, *, policy: Policy, stopping: threading.Event
+    hub: HubSettings, engine: Engine, *, policy: Policy, listening: Listening, stopping: threading.Event
 ) -> list[threading.Thread]:
     """One thread for each cluster of the clusters file: one that hangs keeps no other waiting.
 
@@ -186,7 +203,7 @@ def start_launchers(
     threads = []
     for settings in read_hub_clusters(hub):
         environment = worker_environment(hub, settings, os.environ)
-        launcher = Launcher(engine, settings, hub, policy, environment)
+        launcher = Launcher(engine, settings, hub, policy, environment, listening)
         threads.append(
             threading.Thread(target=run, args=(launcher, stopping), name=f"launcher-{settings.name}", daemon=True)
         )
@@ -213,6 +230,8 @@ def worker_environment(hub: HubSettings, settings: ClusterSettings, own: Mapping
         "WORKER_UNTIL_IDLE_SECONDS": f"{settings.until_idle.total_seconds():g}",
         # The cluster gave it these GPUs: whose they are is not its own to judge.
         "WORKER_GPU_POLICY": "always",
+        # And no more than these, however many a container seems to have.
+        "WORKER_SLOTS": "1" if engine is EngineFamily.SCRIPTED else str(settings.gpus),
     }
     if isinstance(settings, KubernetesSettings):
         # It would stand in a manifest, with its password: the Secret has it.

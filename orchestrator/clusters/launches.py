@@ -16,8 +16,9 @@ from orchestrator.clusters.decision import Deaths, Ending, OpenLaunch
 from orchestrator.errors import NotFound
 from orchestrator.tables import Attempt, Cluster, Launch, Worker
 
-HOLD = timedelta(seconds=60)
-"""How long a control process may be silent before another one looks in its place."""
+HOLD = timedelta(minutes=3)
+"""How long a control process may be silent before another one looks in its place: a look at a slow Slurm is five
+commands of 20 s each."""
 
 UNKNOWN_AFTER = timedelta(seconds=60)
 """A launch that the cluster does not know this long after it was asked did not reach it."""

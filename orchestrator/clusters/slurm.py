@@ -100,12 +100,14 @@ class Slurm:
             f"--output={settings.logs / launch.worker}.log",
             "--open-mode=append",
             "--export=ALL",
+            *([f"--exclude={','.join(launch.avoid)}"] if launch.avoid else []),
             *settings.options,
         ]
         worker = [*settings.command, "engine", "--name", launch.worker]
         # Celery renames its process, and where Slurm has no cgroups (proctrack/linuxproc) it does not find a process
         # with a space in its name, and so never signals it.
-        done = self._start(["sbatch", *options, str(SCRIPT), *worker], {"NOSETPS": "1", **environment})
+        limits = {"LAUNCH_SECONDS": str(minutes * 60), "LAUNCH_NOTICE": str(END_SECONDS)}
+        done = self._start(["sbatch", *options, str(SCRIPT), *worker], {"NOSETPS": "1", **limits, **environment})
         if done.returncode:
             said = _said(done)
             if _is_away(said):

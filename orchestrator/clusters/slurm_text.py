@@ -25,9 +25,13 @@ _USABLE = frozenset({"IDLE", "MIXED", "CLOUD", "COMPLETING", "DYNAMIC_NORM"})
 
 _UP = _USABLE | {"ALLOCATED", "PLANNED", "RESERVED"}
 
-_CANNOT_START = re.compile(r"JobHeld|Dependency|BeginTime|JobArrayTaskLimit|Assoc|QOS|PartitionTimeLimit")
-"""Pending reasons of jobs that would not start though every GPU were idle, and may stay so for ever: held, for later,
-or over a limit of their account."""
+_CANNOT_START = re.compile(
+    r"JobHeld|JobHoldMaxRequeue|Dependency|BeginTime|DeadLine|JobArrayTaskLimit|launch failed|launch_failed|user_env"
+    r"|Assoc|QOS|Max\w+Per(?:Account|User)|AccountNotAllowed|AccountingPolicy|InvalidAccount|InvalidQOS|Licenses"
+    r"|BadConstraints|Partition(?:TimeLimit|NodeLimit|Config|Down|Inactive)|Reservation"
+)
+"""Pending reasons (Slurm's `job_reason_codes`) of jobs that would not start though every GPU were idle, and may stay so
+for ever: held, for later, over a limit of their account, or asking for what there is not."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,9 @@ from orchestrator.lifecycle import JobState
 from orchestrator.tables import Attempt, Job
 from orchestrator.wire import InferDone, Spent
 
+MOST_RESTARTS = 50
+"""Sentences kept of the restarts of all slices and attempts together, the last ones: every score repeats them."""
+
 
 def attempts_of(session: Session, jobs: Sequence[Job]) -> dict[int, list[Attempt]]:
     """Every attempt at these jobs, by job, in the order of their dispatch."""
@@ -70,7 +73,7 @@ def add_up(infers: Sequence[Job], attempts: Mapping[int, Sequence[Attempt]]) -> 
         "computed": sum(each.requests for each in spent),
         "reused": reused,
         "earlier_attempts": earlier,
-        "restarts": restarts,
+        "restarts": restarts[-MOST_RESTARTS:],
         "engines": engines,
         "settings": settings,
         "unanswered": unanswered,

@@ -12,11 +12,13 @@ from typing import Any
 from sqlalchemy import update
 from sqlmodel import Session, col, select
 
+from orchestrator.dossiers import Dossier
 from orchestrator.errors import EvalyardError
 from orchestrator.results.provenance import describe_cost, describe_score
 from orchestrator.results.values import BenchmarkValue, MissingScore, average, evaluate_benchmark
+from orchestrator.suite_versions import find_version
 from orchestrator.suites import Suite, SuiteBenchmark
-from orchestrator.tables import Evaluation, Job, Score, Submission
+from orchestrator.tables import Evaluation, Job, Score
 from orchestrator.wire import FailureKind, ScoreDone, Stage
 
 VALUE = "value"
@@ -31,44 +33,50 @@ class Unscorable(EvalyardError):
         self.kind = kind
 
 
-def suite_of(evaluation: Evaluation, suites: Mapping[str, Suite]) -> Suite:
-    """The suite that the evaluation was submitted under, in that version.
+def suite_of(session: Session, evaluation: Evaluation, suites: Mapping[str, Suite]) -> Suite:
+    """The suite that the evaluation was made under, in that version, whatever the file says by now.
 
     Raises:
-        Unscorable: it is gone, or is another version now.
+        Unscorable: this version was never recorded.
     """
+    found = find_version(session, suites, evaluation.suite, evaluation.suite_version)
+    if found is not None:
+        return found
     suite = suites.get(evaluation.suite)
     if suite is None:
         sentence = f"The suite '{evaluation.suite}' is no longer there. Bring its file back and retry."
         raise Unscorable(FailureKind.SUITE, sentence)
-    if suite.version != evaluation.suite_version:
-        raise Unscorable(
-            FailureKind.SUITE,
-            f"Evaluation {evaluation.id} was submitted under version {evaluation.suite_version} of the suite "
-            f"'{suite.name}', which is at version {suite.version} now. Submit the model again.",
-        )
-    return suite
+    raise Unscorable(
+        FailureKind.SUITE,
+        f"Evaluation {evaluation.id} was made under version {evaluation.suite_version} of the suite '{suite.name}', "
+        f"of which nothing is recorded; its file is at version {suite.version}. Submit the model again.",
+    )
 
 
 def commit(
-    session: Session, job: Job, attempt: str, *, done: ScoreDone, suites: Mapping[str, Suite], now: datetime
+    session: Session,
+    dossier: Dossier,
+    job: Job,
+    *,
+    attempt: str,
+    done: ScoreDone,
+    suites: Mapping[str, Suite],
+    now: datetime,
 ) -> None:
     """Write the score rows of a benchmark, and the evaluation's average once every benchmark has its value.
 
     Raises:
         Unscorable: a counted number is missing or not finite, or the suite is not the one that was submitted.
     """
-    evaluation = session.exec(select(Evaluation).where(Evaluation.id == job.evaluation_id)).one()
-    submission = session.exec(select(Submission).where(Submission.id == evaluation.submission_id)).one()
-    suite = suite_of(evaluation, suites)
+    evaluation = dossier.evaluation
+    suite = suite_of(session, evaluation, suites)
     benchmark = suite.benchmark(job.benchmark)
     value = _value(benchmark, done)
-    jobs = session.exec(select(Job).where(Job.evaluation_id == evaluation.id)).all()
-    prepare = next(other for other in jobs if other.stage is Stage.PREPARE and other.benchmark == job.benchmark)
-    infers = [other for other in jobs if other.stage is Stage.INFER]
+    prepare = next(one for one in dossier.jobs if one.stage is Stage.PREPARE and one.benchmark == job.benchmark)
+    infers = [one for one in dossier.jobs if one.stage is Stage.INFER]
     provenance = describe_score(
         session,
-        submission=submission,
+        submission=dossier.submission,
         evaluation=evaluation,
         suite=suite,
         job=job,
@@ -105,7 +113,7 @@ def commit(
     add("", VALUE, value.value, stderr=value.stderr, samples=samples, provenance=provenance)
     add("", RAW, value.raw, samples=samples)
     session.flush()
-    _write_average(session, evaluation, suite)
+    write_average(session, evaluation, suite)
 
 
 def add_cost(session: Session, evaluation: int) -> None:
@@ -139,7 +147,8 @@ def _value(benchmark: SuiteBenchmark, done: ScoreDone) -> BenchmarkValue:
         raise Unscorable(kind, str(error)) from error
 
 
-def _write_average(session: Session, evaluation: Evaluation, suite: Suite) -> None:
+def write_average(session: Session, evaluation: Evaluation, suite: Suite) -> None:
+    """The evaluation's average, from its own scores alone; none until every benchmark has its value."""
     rows = session.exec(select(Score).where(Score.evaluation_id == evaluation.id, Score.task == "")).all()
     raw = {row.benchmark: row.value for row in rows if row.metric == RAW}
     values = {

@@ -52,6 +52,8 @@ class Forecaster:
             models = load_coming(session)
             workers = load_workers(session, now=now)
         found = forecast([job for job, _ in models], workers, self.policy, now)
+        # Launched workers have new names each time.
+        self.told = {worker: said for worker, said in self.told.items() if worker in found}
         by_job = {job.id: model for job, model in models}
         for worker, jobs in found.items():
             # A folder is read where it lies. One model may be wanted by several evaluations.

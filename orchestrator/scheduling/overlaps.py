@@ -13,6 +13,7 @@ from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 
 from orchestrator.arrows import HELD
+from orchestrator.db import chunks
 from orchestrator.lifecycle import JobState
 from orchestrator.orders import weights_revision
 from orchestrator.scheduling.places import QueuedJob, WorkerView
@@ -54,26 +55,32 @@ def load_asks(session: Session, evaluations: Collection[int]) -> defaultdict[int
         score.stage == Stage.SCORE,
         score.state == JobState.BLOCKED,
     )
+    listed = sorted(evaluations)
     prepared = (
         select(Job.id, Job.evaluation_id, Job.attempt_id, Evaluation.engine)
         .join(Evaluation, col(Evaluation.id) == Job.evaluation_id)
         .where(
             Job.stage == Stage.PREPARE,
             Job.state == JobState.COMPLETED,
-            col(Job.evaluation_id).in_(evaluations),
             unanswered.exists(),
         )
     )
-    rows = session.exec(prepared).all()
-    if len(_known) > MOST_KNOWN:
-        _known.clear()
+    parts = [prepared.where(col(Job.evaluation_id).in_(part)) for part in chunks(listed)]
+    # What a re-run took from another evaluation had no attempt of its own.
+    rows = [(one[0], one[1], one[2] or f"job {one[0]}", one[3]) for part in parts for one in session.exec(part)]
     known = _known.copy()
     unread = {job: (attempt, engine) for job, _, attempt, engine in rows if (attempt, engine) not in known}
     if unread:
-        for job, result in session.exec(select(Job.id, Job.result).where(col(Job.id).in_(unread))):
-            attempt, engine = unread[job]
-            known[attempt, engine] = asks_of(result, EngineFamily(engine))
+        for part in chunks(list(unread)):
+            for job, result in session.exec(select(Job.id, Job.result).where(col(Job.id).in_(part))):
+                attempt, engine = unread[job]
+                known[attempt, engine] = asks_of(result, EngineFamily(engine))
         _known.update(known)
+    if len(_known) > max(MOST_KNOWN, 2 * len(rows)):
+        # What is still asked for is kept, or every round would read it again.
+        wanted = {(attempt, engine) for _, _, attempt, engine in rows}
+        for key in [key for key in _known if key not in wanted]:
+            _known.pop(key, None)
     found: defaultdict[int, frozenset[str]] = defaultdict(frozenset)
     for _, evaluation, attempt, engine in rows:
         found[evaluation] |= known.get((attempt, engine), frozenset())

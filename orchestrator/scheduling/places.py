@@ -76,6 +76,8 @@ class WorkerView:
     until: datetime | None = None
     """When it must have given back what it uses; None while no end is known."""
     stopping: bool = False
+    is_open: bool = True
+    """No operator has drained or paused it, which may last for weeks."""
     sentence: str = ""
     """Why it takes no work now, as it says itself."""
     holding: tuple[int, ...] = ()
@@ -192,7 +194,9 @@ def expected(workers: Iterable[WorkerView], policy: Policy, now: datetime) -> se
     return {
         (pool_of(worker), worker.device_type)
         for worker in workers
-        if worker.device_type is not None and abs(now - worker.last_heartbeat) <= policy.device_patience
+        if worker.device_type is not None
+        and worker.is_open
+        and abs(now - worker.last_heartbeat) <= policy.device_patience
     }
 
 
@@ -212,6 +216,14 @@ def urgency(job: QueuedJob) -> tuple[datetime, int, int]:
 def refusal(worker: WorkerView, job: QueuedJob) -> bool:
     """Whether this start of the worker has refused the job."""
     return (worker.name, worker.boot) in job.refused_by
+
+
+def refused_there(job: QueuedJob, live: Iterable[WorkerView]) -> bool:
+    """Whether each worker on the device type of its earlier attempts refuses the job: it is not worth waiting for."""
+    if not job.refused_by:
+        return False
+    there = [one for one in live if pool_of(one) == pool_for(job) and one.device_type == job.device_type]
+    return all(refusal(one, job) for one in there)
 
 
 def hopeless(job: QueuedJob, workers: Iterable[WorkerView], policy: Policy, now: datetime) -> list[str]:

@@ -30,6 +30,7 @@ from orchestrator.scheduling.places import (
 from orchestrator.scheduling.scheduler import NO_SPEEDS, plan_round
 from orchestrator.times import Times
 from orchestrator.wire import EngineFamily
+from orchestrator.words import gpu_memory
 
 MOST_DEVICES = 1 << 12
 
@@ -153,7 +154,7 @@ class _Crew:
             memory = min(worker.memory_bytes or 0 for worker in some)
             idle = max(worker.free_slots for worker in some)
             many = f"{devices} idle GPUs" if devices > 1 else "an idle GPU"
-            each = f" with {_gigabytes(memory)}" if memory else ""
+            each = f" with {gpu_memory(memory)}" if memory else ""
             return f"needs {many}{each}{' on one host' if devices > 1 else ''}, {idle or 'none'} idle", True
         if all(worker.free_slots for worker in some):
             is_short = all(worker.until for worker in some)
@@ -169,13 +170,13 @@ class _Crew:
         memory = largest.memory_bytes or 0
         weights = f"{job.need.weight_bytes / GIB:.0f} GiB of weights"
         if not largest.holds_gpus:
-            return f"Needs a worker with more memory ({weights}); the largest has {_gigabytes(memory)}"
+            return f"Needs a worker with more memory ({weights}); the largest has {gpu_memory(memory)}"
         most = MOST_DEVICES if self.pool.engine is EngineFamily.VLLM else 1
         needed = fewest_devices(job.need, memory_bytes=memory, count=most, context=job.longest)
-        has = f"the largest worker has {max(largest.slots, largest.device_count)} of {_gigabytes(memory)}"
+        has = f"the largest worker has {max(largest.slots, largest.device_count)} of {gpu_memory(memory)}"
         if needed is None:
             return f"Needs larger GPUs ({weights}, and no more of them can share its heads); {has}"
-        return f"Needs {needed} GPUs of {_gigabytes(memory)} ({weights}); {has}"
+        return f"Needs {needed} GPUs of {gpu_memory(memory)} ({weights}); {has}"
 
 
 def _lacks_harness(harness: str) -> str:
@@ -196,11 +197,6 @@ def _by_pool(workers: Iterable[WorkerView], policy: Policy, now: datetime) -> di
 def _ordinal(number: int) -> str:
     ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
     return f"{number}{ending}"
-
-
-def _gigabytes(memory: int) -> str:
-    """As GPUs are sold: a card of 81,559 MiB is one of 80 GB."""
-    return f"{round(memory / GIB)} GB"
 
 
 def _names(workers: Sequence[WorkerView]) -> str:

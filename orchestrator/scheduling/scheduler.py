@@ -30,6 +30,7 @@ from orchestrator.scheduling.places import (
     is_live,
     pool_for,
     pool_of,
+    refused_there,
     urgency,
 )
 from orchestrator.scheduling.room import Assignment, Reserved, Room
@@ -91,7 +92,7 @@ def plan_round(
         room = rooms[pool]
         if not room.free:
             continue
-        only = job.bound or (pool, job.device_type) in awaited
+        only = job.bound or ((pool, job.device_type) in awaited and not refused_there(job, live))
         avoid = answering.to_avoid(job)
         taken = room.take(job, sizes, only=only, avoid=avoid)
         if taken is not None:

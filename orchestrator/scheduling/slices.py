@@ -10,9 +10,9 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import update
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col
 
-from orchestrator import evaluations
+from orchestrator.dossiers import open_dossier
 from orchestrator.lifecycle import JobState
 from orchestrator.scheduling.estimates import Speeds, device_key
 from orchestrator.scheduling.places import Policy, Pool, QueuedJob, WorkerView, devices_for, is_live, pool_of, refusal
@@ -32,12 +32,22 @@ class Split(NamedTuple):
 
 
 def splits(
-    planned: Round, workers: Iterable[WorkerView], policy: Policy, now: datetime, *, speeds: Speeds = NO_SPEEDS
+    planned: Round,
+    workers: Iterable[WorkerView],
+    policy: Policy,
+    now: datetime,
+    *,
+    speeds: Speeds = NO_SPEEDS,
+    most_gpus: int | None = None,
 ) -> list[Split]:
     """How the infer jobs that are about to start share the devices that the plan leaves idle, the largest first.
 
-    The plan leaves none idle for which a fitting job waits, unless it keeps them for one.
+    The plan leaves none idle for which a fitting job waits, unless it keeps them for one. `most_gpus`: how many may be
+    taken in this round, those of the plan among them (`orchestrator.shares`).
     """
+    spare = None
+    if most_gpus is not None:
+        spare = most_gpus - sum(one.devices for one in planned.assignments if one.worker.holds_gpus)
     kept = {one.worker.name for one in planned.reserved}
     taken: dict[str, int] = defaultdict(int)
     for one in planned.assignments:
@@ -60,8 +70,12 @@ def splits(
             if worker.until is not None and worker.until - now < policy.useful_window:
                 continue
             more = min(left // devices, most - into)
+            if spare is not None and worker.holds_gpus:
+                more = min(more, spare // devices)
             if more > 0:
                 into += more
+                if spare is not None and worker.holds_gpus:
+                    spare -= more * devices
                 there[name] = (worker, left - more * devices)
         if into > 1:
             found.append(Split(assignment.job, into, assignment.worker.device_type))
@@ -73,18 +87,11 @@ def split(session: Session, one: Split, *, now: datetime) -> bool:
 
     Slice i of n becomes the slices i, i + n, i + 2n, … of a multiple of n: together they answer what it would have.
     """
-    evaluations.lock(session, one.job.evaluation)
-    job = session.exec(
-        select(Job)
-        .where(
-            Job.id == one.job.id,
-            Job.state == JobState.QUEUED,
-            Job.slice_index == one.job.slice_index,
-            Job.slice_count == one.job.slice_count,
-        )
-        .execution_options(populate_existing=True)
-    ).first()
-    if job is None or one.into < 2:
+    dossier = open_dossier(session, one.job.evaluation)
+    job = dossier.job(one.job.id) if dossier is not None else None
+    if job is None or job.state is not JobState.QUEUED or one.into < 2:
+        return False
+    if (job.slice_index, job.slice_count) != (one.job.slice_index, one.job.slice_count):
         return False
     count = job.slice_count * one.into
     # Where it was answered before, its device type is known already.

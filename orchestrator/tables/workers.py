@@ -43,6 +43,8 @@ class Worker(SQLModel, table=True):
     """Why it takes no work now, as it said itself."""
     gpus: list[dict[str, Any]] | None = Field(default=None, sa_column=Column(JSON, nullable=True))
     """`wire.Gpu` records: what its policy says of each GPU."""
+    host: str = Field(default="", sa_column_kwargs={"server_default": ""})
+    """Of a launched worker: its cluster and host, as `CLUSTER/HOST`. Its own name is new at each launch."""
     harnesses: list[str] | None = Field(default=None, sa_column=Column(JSON, nullable=True))
     """Harness environments on its host, e.g. `lm_eval 0.4.13`; empty or None where it did not say."""
 
@@ -54,6 +56,7 @@ class Health(SQLModel, table=True):
     """
 
     worker: str = Field(primary_key=True)
+    """Name of the worker, or `CLUSTER/HOST` for all that were launched there."""
     kind: str
     succeeded_at: datetime | None = time_column(nullable=True)
     failures: list[dict[str, Any]] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
@@ -74,7 +77,7 @@ class Speed(SQLModel, table=True):
     size_class: int = Field(primary_key=True)
     """Active parameters of the model: the power of two below them."""
     runs: int = 0
-    requests: int = 0
+    requests: int = Field(default=0, sa_type=BigInteger)
     tokens: int = Field(default=0, sa_type=BigInteger)
     engine_seconds: float = 0.0
     """From the first request fed to the last answered."""

@@ -25,16 +25,22 @@ def up(
         int | None, typer.Option(metavar="N", parser=numbers.port, help="Of the web page; 0 takes a free one.")
     ] = None,
     engine: Annotated[EngineFamily | None, typer.Option(help="What computes the responses; vllm by default.")] = None,
+    engine_worker: Annotated[
+        bool,
+        typer.Option("--engine-worker/--no-engine-worker", help="Whether this machine answers requests itself, too."),
+    ] = True,
 ) -> None:
     """Run the whole system on this machine until Ctrl-C: broker, web page, control, and a worker of each kind.
 
     \b
     evalyard up
     evalyard up --data /srv/evalyard --port 9000
+    evalyard up --no-engine-worker            a hub without a GPU: other machines, or a cluster, answer
     """
     from orchestrator import system
 
-    raise typer.Exit(system.up(read_settings(data=data, port=port, engine=engine), say=chat))
+    kinds = ("harness", "engine") if engine_worker else ("harness",)
+    raise typer.Exit(system.up(read_settings(data=data, port=port, engine=engine), kinds=kinds, say=chat))
 
 
 @commands.command()

@@ -7,9 +7,11 @@ from datetime import UTC, datetime
 from sqlmodel import Session, col, select
 
 from orchestrator.lifecycle import JobState
+from orchestrator.reruns.holding import holding_reasons
 from orchestrator.roster import DEFAULT_POLICY, waiting_reasons
 from orchestrator.scheduling.places import Policy
 from orchestrator.tables import Job
+from orchestrator.visibility import unrestricted
 from submissions.reading.progress import next_jobs
 from submissions.records import EvaluationRecord
 
@@ -33,17 +35,19 @@ def with_reasons(
 
 def _waiting_because(session: Session, evaluations: Sequence[int], *, now: datetime, policy: Policy) -> dict[int, str]:
     """Why evaluations do not move, by id, as the scheduler sees it; those that move are not among them."""
+    held = holding_reasons(session, evaluations) if evaluations else {}
     open_states = [JobState.QUEUED, JobState.DISPATCHED, JobState.RUNNING]
     jobs: dict[int, list[Job]] = defaultdict(list)
     query = select(Job).where(col(Job.evaluation_id).in_(evaluations), col(Job.state).in_(open_states))
     for job in session.exec(query.order_by(col(Job.id))):
         jobs[job.evaluation_id].append(job)
-    if not jobs:
-        return {}
-    reasons = waiting_reasons(session, now, policy=policy)
-    found = {}
-    for evaluation, unfinished in jobs.items():
-        first = next_jobs(unfinished)
-        if not any(job.state.is_held for job in first):
-            found[evaluation] = next((reasons[job.id] for job in first if job.id in reasons), "")
-    return found
+    first = {one: next_jobs(unfinished) for one, unfinished in jobs.items() if one not in held}
+    waiting = {one: those for one, those in first.items() if not any(job.state.is_held for job in those)}
+    if not waiting:
+        return held
+    # A plan of the whole queue: not for those that move.
+    with unrestricted(session):  # what others wait for takes room, too; the sentences name evaluations by number
+        reasons = waiting_reasons(session, now, policy=policy)
+    return held | {
+        one: next((reasons[job.id] for job in those if job.id in reasons), "") for one, those in waiting.items()
+    }

@@ -7,8 +7,8 @@ from sqlalchemy import Engine
 
 from orchestrator import breaker, db, jobs
 from orchestrator.modes import set_mode
-from orchestrator.roster import waiting_reasons
-from orchestrator.tables import Health
+from orchestrator.roster import load_workers, waiting_reasons
+from orchestrator.tables import Health, Launch
 from orchestrator.wire import FailureKind, Mode, Order, Stage
 from tests.orchestrator.yard import Yard, make_suite
 
@@ -225,3 +225,57 @@ def test_an_operator_who_resumes_a_worker_clears_what_was_held_against_it(yard: 
     with db.session(yard.engine) as session:
         set_mode(session, SICK, Mode.OPEN)
     assert health(yard).times_held_back == 0
+
+
+def test_failures_of_jobs_that_were_given_out_before_the_hold_do_not_lengthen_it(yard: Yard):
+    for _ in range(5):
+        yard.submit()
+    yard.beat("harness-1", slots=5)
+    yard.beat("harness-2", stopping=True)
+    orders = yard.tick()
+    yard.submit()
+    yard.beat("harness-1", slots=0)
+    yard.beat("harness-2")
+    yard.wait(1)
+    yard.beat("harness-2")
+    for order in yard.tick():
+        yard.complete(order)
+    for order in orders:
+        yard.fail(order, FailureKind.HARNESS)
+    found = health(yard, "harness-1")
+    assert (found.held_back_until, found.times_held_back) == (yard.now + breaker.FIRST_HOLD, 1)
+
+
+def launched(yard: Yard, worker: str, *, host: str) -> None:
+    """A worker that the launcher of the cluster `gpu` started there."""
+    with db.session(yard.engine) as session:
+        session.add(Launch(id=worker, cluster="gpu", worker=worker, asked_at=yard.now))
+    yard.beat(worker, host=host)
+
+
+def test_a_sick_host_of_a_cluster_is_found_though_each_worker_there_has_a_new_name(yard: Yard):
+    for number in range(3):
+        name = f"engine-gpu-{number}"
+        launched(yard, name, host="node3")
+        complete_elsewhere(yard)
+        order = give(yard, name)
+        yard.fail(order, FailureKind.ENGINE)
+        yard.cancel(order.evaluation)
+        yard.beat(name, stopping=True)
+    found = health(yard, "gpu/node3")
+    assert found.held_back_until == yard.now + breaker.FIRST_HOLD
+    launched(yard, "engine-gpu-3", host="node3")
+    launched(yard, "engine-gpu-4", host="node4")
+    with db.session(yard.engine, read_only=True) as session:
+        slots = {one.name: one.slots for one in load_workers(session, now=yard.now)}
+        assert breaker.held_hosts(session, "gpu", now=yard.now) == ["node3"]
+        assert breaker.held_hosts(session, "gp", now=yard.now) == []
+    assert (slots["engine-gpu-3"], slots["engine-gpu-4"]) == (0, 1)
+    with db.session(yard.engine) as session:
+        set_mode(session, "engine-gpu-3", Mode.OPEN)
+        assert breaker.held_hosts(session, "gpu", now=yard.now) == []
+
+
+def complete_elsewhere(yard: Yard) -> None:
+    complete(yard, SOUND)
+    yard.beat(SOUND, stopping=True)

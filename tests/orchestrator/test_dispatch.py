@@ -273,7 +273,7 @@ def test_a_job_that_fits_on_no_worker_waits_and_says_what_it_needs(yard: Yard) -
 
 
 def test_a_job_far_back_that_fits_is_found_behind_many_that_do_not(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "FIRST", 2)
+    monkeypatch.setattr(dispatch, "FIRST", dict.fromkeys(dispatch.FIRST, 2))
     large = {"config": {"num_attention_heads": 64, "num_hidden_layers": 80}, "weight_bytes": 900 << 30}
     yard.suites = {"small": make_suite("ARC")}
     for _ in range(5):

@@ -1,11 +1,10 @@
 """Several control processes at the same moment: one attempt for a job, no worker over its slots, no stage forgotten."""
 
 import threading
-from datetime import timedelta
 
-from orchestrator import claims, db
+from orchestrator.claims import Claim
 from orchestrator.wire import Stage
-from tests.orchestrator.yard import LEASE, Yard
+from tests.orchestrator.yard import Yard
 
 
 def test_two_controls_that_claim_the_same_job_make_exactly_one_attempt(yard: Yard) -> None:
@@ -18,9 +17,7 @@ def test_two_controls_that_claim_the_same_job_make_exactly_one_attempt(yard: Yar
 
     def claim(number: int) -> None:
         barrier.wait()
-        with db.session(yard.engine) as session:
-            wanted = claims.Claim(job=job.id or 0, attempt=f"attempt-{number}", worker="harness-1", boot="first")
-            results.append(claims.claim(session, wanted, identity=None, lease=LEASE, now=yard.now))
+        results.append(yard.claim(Claim(job.id or 0, f"attempt-{number}", worker="harness-1", boot="first")))
 
     threads = [threading.Thread(target=claim, args=(number,)) for number in range(6)]
     for thread in threads:
@@ -71,6 +68,4 @@ def test_a_worker_that_was_started_again_since_it_was_chosen_gets_nothing(yard: 
     evaluation = yard.submit()
     yard.beat("harness-1", boot="second")
     job = yard.job(evaluation, Stage.PREPARE, "ARC")
-    with db.session(yard.engine) as session:
-        wanted = claims.Claim(job=job.id or 0, attempt="a", worker="harness-1", boot="first")
-        assert not claims.claim(session, wanted, identity=None, lease=timedelta(seconds=1), now=yard.now)
+    assert not yard.claim(Claim(job.id or 0, "a", worker="harness-1", boot="first"))

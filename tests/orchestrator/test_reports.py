@@ -4,7 +4,9 @@ from datetime import timedelta
 
 import pytest
 
+from orchestrator import db
 from orchestrator.reaper import unwind
+from orchestrator.roster import load_workers
 from orchestrator.wire import FailureKind, Order, Progress, Stage
 from tests.orchestrator.yard import LEASE, Yard, done_of
 
@@ -252,3 +254,12 @@ def test_nothing_is_moved_while_no_clock_was_set(yard: Yard) -> None:
 def give_again(yard: Yard) -> Order | None:
     yard.workers()
     return next(iter(yard.tick()), None)
+
+
+def test_what_a_worker_says_counts_though_its_clock_was_set_back_by_an_hour(yard: Yard) -> None:
+    yard.beat("engine-1", slots=2)
+    yard.wait(3)
+    yard.beat("engine-1", slots=0, at=yard.now - timedelta(hours=1))
+    with db.session(yard.engine, read_only=True) as session:
+        (found,) = load_workers(session, now=yard.now)
+    assert (found.slots, found.last_heartbeat) == (0, yard.now)

@@ -1,11 +1,13 @@
 """The largest share of the GPUs: nothing new starts above it, and nothing waits for ever below it."""
 
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.footprint import GIB, Footprint
 from orchestrator.scheduling.places import Policy, QueuedJob, WorkerView
 from orchestrator.scheduling.room import Assignment, Reserved
 from orchestrator.scheduling.scheduler import plan_round
@@ -89,3 +91,18 @@ def test_new_work_never_takes_the_share_over_its_limit(hosts: list[tuple[int, in
     new = given_out(workers, policy, count=64)
     free = sum(one.free_slots for one in workers)
     assert new == min(free, max(int(part * gpus) - used, 0) if part < 1 else free)
+
+
+def test_a_model_that_needs_more_than_the_share_ever_allows_stops_nobody_else() -> None:
+    quarter = Policy(gpu_share=0.25)
+    hosts = [host("a", gpus=8, memory_bytes=80 * GIB)]
+    share = share_of(hosts, quarter, NOW)
+    assert share is not None
+    large = replace(job(1), need=Footprint(260 * GIB, 0.0, 64, 8), created_at=NOW - timedelta(hours=1))
+    planned = plan_round([large, job(2)], within_share(hosts, share), quarter, NOW)
+    kept = first_within_share(planned.assignments, planned.reserved, share)
+    assert [one.job.id for one in kept] == [2]
+    assert planned.reserved == []
+    assert share.is_too_small(large, hosts)
+    assert not share.is_too_small(job(2), hosts)
+    assert not share.is_too_small(large, [*hosts, host("c", device_type="cpu")])

@@ -10,7 +10,9 @@ from sqlmodel import col, select
 
 from orchestrator import db, jobs
 from orchestrator.budgets import Budgets
+from orchestrator.claims import Claim, claim, lock_workers
 from orchestrator.dispatch import Dispatcher
+from orchestrator.dossiers import open_dossiers
 from orchestrator.heartbeats import apply_heartbeat
 from orchestrator.lifecycle import JobState
 from orchestrator.reaper import reap
@@ -166,6 +168,16 @@ class Yard:
         before = len(self.sent)
         self.dispatcher().dispatch(self.now)
         return [order for _, order in self.sent[before:]]
+
+    def claim(self, wanted: Claim, *, identity: dict[str, object] | None = None) -> bool:
+        """One claim by itself, in a transaction of its own."""
+        with db.session(self.engine) as session:
+            workers = lock_workers(session, [wanted.worker], now=self.now)
+            row = session.exec(select(Job.evaluation_id).where(Job.id == wanted.job)).one()
+            dossier = open_dossiers(session, [row])[row]
+            return claim(
+                session, wanted, workers=workers, dossier=dossier, identity=identity, lease=LEASE, now=self.now
+            )
 
     def reap(self) -> int:
         return reap(self.engine, self.now, budgets=self.budgets)

@@ -35,6 +35,13 @@ class _Rule:
 _RULES: tuple[_Rule, ...] = (
     _Rule(
         FailureKind.ENGINE,
+        r"failed to find c compiler|python\.h: no such file",
+        "was not loaded, as the engine compiles its kernels and this worker's host has no C compiler, or lacks Python's "
+        "header files. Install both there, on Debian by apt-get install gcc python3-dev",
+        lasting=True,
+    ),
+    _Rule(
+        FailureKind.ENGINE,
         r"is less than desired [GC]PU memory utilization|error in memory profiling",
         "was not loaded, as another program holds memory of this worker's device. Retry once that is free, or give the "
         "engine a smaller share of it (gpu_memory_utilization)",

@@ -61,6 +61,7 @@ class Inference:
         if self._engine is not None and not self._answers(work, _longest(sheets)):
             leave_unheard()
         info = _info(work)
+        _refuse_other_device(work, info)
         ledger, own = _ledger(work, sheets, out)
         earlier = ledger.sealed
         emit("progress", done=ledger.sealed, total=ledger.total)
@@ -193,6 +194,24 @@ def _ledger(work: InferWork, sheets: dict[str, Path], out: Path) -> tuple[Ledger
         count = ledger.seal(requests)
         own += count if work.restarts and attempt == work.attempt else 0
     return ledger, own
+
+
+def _refuse_other_device(work: InferWork, info: EngineInfo) -> None:
+    """Answers of one type of device are never kept as another's.
+
+    A worker that was started before the driver was there takes its host for one without GPUs.
+
+    Raises:
+        StageFailure: what computes here is not what the order says.
+    """
+    ordered = work.identity.get("device_type")
+    if ordered is not None and ordered != info.device_type:
+        raise StageFailure(
+            FailureKind.ENGINE,
+            f"The order is for a {ordered} worker, and this host computes on {info.device_type}: its driver came or "
+            "went since the worker started. Restart the worker.",
+            lasting=True,
+        )
 
 
 def _longest(sheets: dict[str, Path]) -> int:

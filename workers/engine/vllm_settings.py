@@ -126,6 +126,9 @@ def derive(
     if shared == 1:
         # One device: the engine lives in this process, which is a process of its own anyway.
         environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    else:
+        # A forked engine would inherit the locks of this program's threads, held by nobody, and wait for them for ever.
+        environment["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
     if on_cpu:
         arguments |= {
             "enforce_eager": True,

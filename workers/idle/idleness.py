@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator.wire import Gpu, GpuState
+from orchestrator.words import duration, size
 from workers.idle.gpus import GpuProcess, Reading
 
 GAP_SECONDS = 30.0
@@ -146,11 +147,11 @@ def _judge_one(seen: Seen, own: Own, policy: GpuPolicy, *, now: float) -> Gpu:
         return verdict(GpuState.OURS, "used by Evalyard")
     if not is_quiet(reading, policy):
         if seen.ours_at is not None and now - seen.ours_at <= SETTLING_SECONDS:
-            return verdict(GpuState.LEAVING, f"Evalyard has just left it: {_size(reading.memory_used)} not free yet")
+            return verdict(GpuState.LEAVING, f"Evalyard has just left it: {size(reading.memory_used)} not free yet")
         return verdict(*_used_unseen(reading, policy))
     calm = 0.0 if seen.calm_since is None else now - seen.calm_since
     if calm >= policy.idle_seconds:
-        return verdict(GpuState.IDLE, f"idle for {_span(calm)}")
+        return verdict(GpuState.IDLE, f"idle for {duration(calm)}")
     return verdict(GpuState.WAITING, _progress(calm, policy.idle_seconds))
 
 
@@ -182,12 +183,12 @@ def _leaving(seen: Seen, own: Own, now: float) -> str:
         return f"{since}, and whether it is free cannot be seen: {seen.reading.fault}"
     mine = [process.pid for process in seen.reading.processes if process.group in own.groups]
     by = f" by Evalyard's process {mine[0]}" if mine else ""
-    return f"{since}: {_size(rest(seen.reading, own))} still in use{by}"
+    return f"{since}: {size(rest(seen.reading, own))} still in use{by}"
 
 
 def _held(others: Sequence[GpuProcess]) -> str:
     known = [process.memory_bytes for process in others]
-    memory = "memory" if None in known else _size(sum(filter(None, known)))
+    memory = "memory" if None in known else size(sum(filter(None, known)))
     if len(others) > 1:
         return f"{len(others)} processes of others hold {memory}"
     who = "another" if others[0].is_same_user else "another user's"
@@ -197,7 +198,7 @@ def _held(others: Sequence[GpuProcess]) -> str:
 def _used_unseen(reading: Reading, policy: GpuPolicy) -> tuple[GpuState, str]:
     if (reading.utilisation or 0.0) > policy.utilisation:
         return GpuState.BUSY, f"busy: {reading.utilisation:.0f} % computing, by no process that can be seen"
-    return GpuState.HELD, f"held: {_size(reading.memory_used)} in use by no process that can be seen"
+    return GpuState.HELD, f"held: {size(reading.memory_used)} in use by no process that can be seen"
 
 
 def _changed(gpu: Gpu, state: GpuState, sentence: str) -> Gpu:
@@ -208,14 +209,3 @@ def _progress(seconds: float, of: float) -> str:
     if of < 120:
         return f"idle for {seconds:.0f} of {of:.0f} s"
     return f"idle for {int(seconds // 60)} of {of / 60:g} minutes"
-
-
-def _span(seconds: float) -> str:
-    minutes = int(seconds // 60)
-    if minutes < 2:
-        return f"{seconds:.0f} s"
-    return f"{minutes} minutes" if minutes < 120 else f"{minutes // 60} hours"
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.0f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

@@ -4,6 +4,9 @@ More devices than a model needs become more slices, not a bigger engine. What a 
 becomes of it and of the others.
 """
 
+import errno
+import os
+import shutil
 import threading
 import uuid
 from collections.abc import Callable, Sequence
@@ -45,9 +48,10 @@ def slices_of(work: InferWork, out: Path, devices: Sequence[str], *, needed: int
     `devices`: what CUDA_VISIBLE_DEVICES calls each; none on a CPU.
     """
     count = max(1, len(devices) // needed)
-    if count == 1:
-        return [Slice(work.model_copy(update={"attempt": _attempt()}), out, {})]
     held = Devices(len(devices), names=devices)
+    if count == 1:
+        # All of them, by name: a stage that were told nothing would count GPUs in another order than the driver's.
+        return [Slice(work.model_copy(update={"attempt": _attempt()}), out, held.environment(range(len(devices))))]
     return [
         Slice(
             work.model_copy(update={"slice_index": index, "slice_count": count, "attempt": _attempt()}),
@@ -110,8 +114,20 @@ def _answer(one: Slice, store: Path, tally: "_Tally", *, stopping: threading.Eve
     target = store / one.work.attempt
 
     def keep(segment: Path) -> None:
+        """Move it below the store, which may be another disk: whole or not at all, either way."""
         target.mkdir(parents=True, exist_ok=True)
-        segment.replace(target / segment.name)
+        try:
+            segment.replace(target / segment.name)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            copy = target / f".{segment.name}.part"
+            with segment.open("rb") as source, copy.open("wb") as written:
+                shutil.copyfileobj(source, written)
+                written.flush()
+                os.fsync(written.fileno())
+            copy.replace(target / segment.name)
+            segment.unlink()
 
     def listen(event: dict[str, Any]) -> None:
         match event["event"]:

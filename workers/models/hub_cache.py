@@ -18,6 +18,7 @@ from huggingface_hub import CachedRepoInfo, CachedRevisionInfo, HFCacheInfo
 from huggingface_hub.file_download import repo_folder_name
 
 from orchestrator.wire import FailureKind
+from orchestrator.words import size
 from workers.models.downloads import (
     THREADS,
     DiskFull,
@@ -260,7 +261,7 @@ class HubCache:
         if self._limit is not None and whole > self._limit and need.wanted.weights:
             return ModelUnavailable(
                 FailureKind.TOO_LARGE,
-                f"Model {name} takes {_gigabytes(whole)}, and this worker keeps no more than {_gigabytes(self._limit)} "
+                f"Model {name} takes {size(whole)}, and this worker keeps no more than {size(self._limit)} "
                 "of downloaded weights. Raise EVALYARD_WORKER_WEIGHTS_BYTES there if its disk has the room, then "
                 "retry.",
             )
@@ -268,22 +269,22 @@ class HubCache:
         if whole > disk.total - kept_free(disk.total):
             return ModelUnavailable(
                 FailureKind.TOO_LARGE,
-                f"Model {name} takes {_gigabytes(whole)}, and this worker's disk holds {_gigabytes(disk.total)}. Let "
+                f"Model {name} takes {size(whole)}, and this worker's disk holds {size(disk.total)}. Let "
                 "weights lie on a larger one (EVALYARD_WORKER_WEIGHTS), then retry.",
             )
         refusal = NoRoom if for_now else ModelUnavailable
         if need.disk_is_full:
             return refusal(
                 FailureKind.STORAGE,
-                f"The worker's disk is full: {_gigabytes(missing)} of model {name} are missing, and there are no other "
+                f"The worker's disk is full: {size(missing)} of model {name} are missing, and there are no other "
                 "downloads that could be deleted. Free some of it, or let weights lie on another "
                 "(EVALYARD_WORKER_WEIGHTS), and retry.",
             )
-        budget = "the disk" if self._limit is None else f"the {_gigabytes(self._limit)} for downloads"
+        budget = "the disk" if self._limit is None else f"the {size(self._limit)} for downloads"
         return refusal(
             FailureKind.STORAGE,
-            f"The {_gigabytes(missing)} that are missing of model {name} find no room: running evaluations and other "
-            f"things take too much of {budget} ({_gigabytes(disk.free)} of the disk are free). It is tried again by "
+            f"The {size(missing)} that are missing of model {name} find no room: running evaluations and other "
+            f"things take too much of {budget} ({size(disk.free)} of the disk are free). It is tried again by "
             "itself; EVALYARD_WORKER_WEIGHTS_BYTES sets how much downloads may take.",
         )
 
@@ -302,13 +303,13 @@ def _check_others(name: str, files: Sequence[Listed]) -> None:
         ModelUnavailable: they take more than a model's ever do.
     """
     others = [file for file in files if not file.name.endswith(".safetensors")]
-    size = sum(file.size for file in others)
-    if size > MOST_OTHER_BYTES:
+    whole = sum(file.size for file in others)
+    if whole > MOST_OTHER_BYTES:
         largest = max(others, key=lambda file: file.size)
         raise ModelUnavailable(
             FailureKind.TOO_LARGE,
-            f"The files of model {name} beside its weights take {_gigabytes(size)}, most of it {largest.name}, and a "
-            f"worker fetches at most {_gigabytes(MOST_OTHER_BYTES)} of such. Take what is no part of the model out of "
+            f"The files of model {name} beside its weights take {size(whole)}, most of it {largest.name}, and a "
+            f"worker fetches at most {size(MOST_OTHER_BYTES)} of such. Take what is no part of the model out of "
             "the repository and submit it again.",
         )
 
@@ -316,7 +317,3 @@ def _check_others(name: str, files: Sequence[Listed]) -> None:
 def _sizes(folder: Path, names: Iterable[str]) -> dict[str, int]:
     """Bytes of those of the files that are there."""
     return {name: (folder / name).stat().st_size for name in names if (folder / name).is_file()}
-
-
-def _gigabytes(number: int) -> str:
-    return f"{number / 10**9:.1f} GB" if number >= 10**8 else f"{number / 10**6:.1f} MB"

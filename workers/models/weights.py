@@ -15,11 +15,16 @@ from typing import Any, NamedTuple
 
 from orchestrator.artifacts import file_sha256, model_folder_digest
 from orchestrator.wire import FailureKind, Model
+from orchestrator.words import size
 from workers.models.downloads import WEIGHTS, Wanted, download, listing
 from workers.models.downloads import ModelUnavailable as ModelUnavailable
 from workers.models.hub_cache import HubCache
 from workers.models.hub_cache import NoRoom as NoRoom
 from workers.models.marks import Use
+
+
+MOST_INDEX_BYTES = 64 * 10**6
+"""The largest known models' indexes take some megabytes."""
 
 
 @dataclass(frozen=True)
@@ -202,6 +207,13 @@ def check_complete(name: str, folder: Path) -> None:
             "once the Hub can be reached.",
         )
     for index in folder.glob("*.safetensors.index.json"):
+        if index.stat().st_size > MOST_INDEX_BYTES:
+            # Read, it takes many times as much memory: of the worker, and with it of all that it runs.
+            raise ModelUnavailable(
+                FailureKind.WEIGHTS,
+                f"{index.name} of model {name} takes {size(index.stat().st_size)}, which no index does. Upload the "
+                "index that belongs to its weights.",
+            )
         try:
             parts = set(json.loads(index.read_bytes())["weight_map"].values())
         except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:

@@ -10,7 +10,15 @@ depends_on = None
 
 
 def upgrade() -> None:
+    running = sa.text("ended_at IS NULL")
+    op.drop_index("attempt_lease", table_name="attempt")
+    op.create_index(
+        "attempt_lease", "attempt", ["lease_until"], sqlite_where=running, postgresql_where=running
+    )
     op.add_column("worker", sa.Column("harnesses", sa.JSON(), nullable=True))
+    with op.batch_alter_table("speed") as speed:
+        speed.alter_column("requests", type_=sa.BigInteger(), existing_type=sa.Integer(), existing_nullable=False)
+    op.add_column("worker", sa.Column("host", sa.String(), nullable=False, server_default=""))
     op.add_column("evaluation", sa.Column("rerun_id", sa.Integer(), nullable=True))
     op.add_column("evaluation", sa.Column("rerun_of", sa.Integer(), nullable=True))
     op.create_index("ix_evaluation_rerun_id", "evaluation", ["rerun_id"])
@@ -45,6 +53,7 @@ def upgrade() -> None:
         sa.Column("coverage_goal", sa.Float(), nullable=True),
         sa.Column("first", sa.String(), nullable=False),
         sa.Column("budget_seconds", sa.BigInteger(), nullable=True),
+        sa.Column("spent_seconds", sa.Float(), nullable=False),
         sa.Column("only", sa.JSON(), nullable=True),
         sa.Column("priority", sa.Integer(), nullable=False),
         sa.Column("made_at", sa.DateTime(timezone=True), nullable=False),
@@ -108,10 +117,13 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.drop_index("attempt_lease", table_name="attempt")
+    op.create_index("attempt_lease", "attempt", ["lease_until"])
     for table in ("delivery", "notice", "rerunbenchmark", "rerun", "shownversion", "suiteversion"):
         op.drop_table(table)
     op.drop_index("ix_evaluation_rerun_of", table_name="evaluation")
     op.drop_index("ix_evaluation_rerun_id", table_name="evaluation")
     op.drop_column("evaluation", "rerun_of")
     op.drop_column("evaluation", "rerun_id")
+    op.drop_column("worker", "host")
     op.drop_column("worker", "harnesses")

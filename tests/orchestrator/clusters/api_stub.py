@@ -45,7 +45,7 @@ class Api:
             return 201, self.jobs[name]
         name = path.removeprefix(f"{JOBS}/")
         if method == "DELETE" and name in self.jobs:
-            assert body == {"propagationPolicy": "Background"}
+            assert body == {"propagationPolicy": "Foreground"}
             return 200, self.jobs.pop(name)
         return 404, {"kind": "Status", "message": f"{path} not found", "code": 404}
 

@@ -105,7 +105,7 @@ def test_after_launches_that_came_to_nothing_one_is_tried_at_a_time_after_ever_l
     deaths = Deaths(2, NOW - timedelta(seconds=119), "Slurm says FAILED.")
     waiting = decision(deaths=deaths)
     assert waiting.launch == 0
-    assert "failed to come up 2 times in a row: tried again in 1 s. Slurm says FAILED." in waiting.verdict
+    assert "failed to come up twice in a row: tried again in 1 s. Slurm says FAILED." in waiting.verdict
     old = replace(deaths, last_at=NOW - timedelta(seconds=120))
     assert decision(deaths=old).launch == 1
     tried = decision(IDLE, launch(1, heard_at=None), deaths=old)
@@ -176,3 +176,27 @@ def test_no_launch_ever_exceeds_what_is_idle_allowed_and_wanted(
     assert found.verdict
     known = {one.id for one in there}
     assert {one.launch for one in found.endings} <= known
+
+
+def test_silence_that_the_hub_could_not_have_heard_ends_nobody():
+    silent = launch(1, seconds=3600, heard_at=NOW - timedelta(minutes=15))
+    unheard = launch(2, seconds=900, heard_at=None)
+    assert ended(decision(IDLE, silent, unheard)) == {1, 2}
+    for minutes, expected in ((1, set()), (11, {1, 2})):
+        listening = NOW - timedelta(minutes=minutes)
+        assert ended(decision(IDLE, silent, unheard, listening_since=listening)) == expected
+
+
+def test_a_paused_cluster_still_gives_way_to_others():
+    view = replace(IDLE, idle=0, room=0, others=Waiting(1, 1, NOW - timedelta(minutes=2)))
+    found = decision(view, launch(1), paused=True)
+    assert (ended(found), found.launch, found.verdict) == ({1}, 0, "An operator paused it: not launching.")
+
+
+def test_workers_that_are_leaving_already_count_for_what_others_want():
+    view = replace(IDLE, idle=0, room=0, others=Waiting(1, 2, NOW - timedelta(minutes=2)))
+    there = [launch(number) for number in range(1, 5)]
+    victims = ended(decision(view, *there))
+    assert len(victims) == 2
+    leaving = [replace(one, ending=int(one.id, 16) in victims) for one in there]
+    assert ended(decision(view, *leaving)) == set()

@@ -1,7 +1,8 @@
 """The Kubernetes launcher against a small API server, its manifests against Kubernetes' own schema. No live cluster."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ VERSIONS = ("1.28", "1.33", "1.37")
 """A schema that an older, a usual and the newest cluster have."""
 
 LAUNCH_ONE = Launch("0123456789", "a100-0123456789")
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PRODUCT = {"nvidia.com/gpu.product": "A100"}
 
 
@@ -166,7 +168,7 @@ def test_a_job_is_what_kubernetes_takes(tmp_path: Path, version: str):
         volumes=({"name": "shared", "persistentVolumeClaim": {"claimName": "evalyard"}},),
         mounts=({"name": "shared", "mountPath": "/srv"},),
     )
-    manifest = job_manifest(with_all, LAUNCH_ONE, token="ours", environment={"EVALYARD_ENGINE": "vllm"})
+    manifest = job_manifest(with_all, LAUNCH_ONE, token="ours", environment={"EVALYARD_ENGINE": "vllm"}, now=NOW)
     kubernetes_validate.validate(manifest, version, strict=True)
 
 
@@ -178,7 +180,7 @@ def test_a_shipped_manifest_is_what_kubernetes_takes(path: Path, version: str):
 
 
 def test_the_validation_finds_a_mistake(tmp_path: Path):
-    manifest = job_manifest(settings(tmp_path), LAUNCH_ONE, token="ours", environment={})
+    manifest = job_manifest(settings(tmp_path), LAUNCH_ONE, token="ours", environment={}, now=NOW)
     manifest["spec"]["template"]["spec"]["containers"][0]["resource"] = {}
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(manifest, VERSIONS[-1], strict=True)
@@ -196,7 +198,7 @@ def test_the_shipped_clusters_file_and_manifests_fit_each_other():
 
 
 def test_a_pod_ends_in_time_is_never_restarted_and_sees_no_credentials_of_the_cluster(tmp_path: Path):
-    manifest = job_manifest(settings(tmp_path), LAUNCH_ONE, token="ours", environment={})
+    manifest = job_manifest(settings(tmp_path), LAUNCH_ONE, token="ours", environment={}, now=NOW)
     spec = manifest["spec"]["template"]["spec"]
     assert (manifest["spec"]["backoffLimit"], spec["restartPolicy"]) == (0, "Never")
     assert spec["terminationGracePeriodSeconds"] == GRACE_SECONDS > 20
@@ -234,3 +236,19 @@ def test_a_pod_asks_for_its_containers_together_or_for_its_largest_first_step():
     assert asked({"spec": spec}, "g") == 3
     assert asked({"spec": spec | {"initContainers": [container(5)]}}, "g") == 5
     assert asked({"spec": spec | {"initContainers": [container(1, restartPolicy="Always")]}}, "g") == 4
+
+
+def test_a_launched_worker_is_told_its_host_and_its_end_and_kept_from_sick_hosts(tmp_path: Path):
+    avoiding = replace(LAUNCH_ONE, avoid=("node-3", "node-7"))
+    manifest = job_manifest(settings(tmp_path), avoiding, token="ours", environment={}, now=NOW)
+    kubernetes_validate.validate(manifest, VERSIONS[-1], strict=True)
+    spec = manifest["spec"]["template"]["spec"]
+    told = {one["name"]: one for one in spec["containers"][0]["env"]}
+    limit = timedelta(seconds=manifest["spec"]["activeDeadlineSeconds"])
+    assert told["EVALYARD_WORKER_UNTIL"]["value"] == (NOW + limit).isoformat()
+    assert told["EVALYARD_WORKER_HOST"]["valueFrom"]["fieldRef"]["fieldPath"] == "spec.nodeName"
+    (terms,) = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert [one["operator"] for one in terms["matchFields"]] == ["NotIn", "NotIn"]
+    assert [one["values"] for one in terms["matchFields"]] == [["node-3"], ["node-7"]]
+    plain = job_manifest(settings(tmp_path), LAUNCH_ONE, token="ours", environment={}, now=NOW)
+    assert "affinity" not in plain["spec"]["template"]["spec"]

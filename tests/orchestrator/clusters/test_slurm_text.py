@@ -188,6 +188,15 @@ def test_a_job_of_others_that_wants_such_gpus_counts(fields: dict[str, str], gpu
         {"tres_per_job": "gres:gpu:1", "Reason": "BeginTime"},
         {"tres_per_job": "gres:gpu:1", "Reason": "QOSMaxJobsPerUserLimit"},
         {"tres_per_job": "gres:gpu:1", "Reason": "AssocGrpGRES"},
+        {"tres_per_job": "gres:gpu:1", "Reason": "MaxGRESPerAccount"},
+        {"tres_per_job": "gres:gpu:1", "Reason": "MaxJobsPerAccount"},
+        {"tres_per_job": "gres:gpu:1", "Reason": "JobHoldMaxRequeue"},
+        {"tres_per_job": "gres:gpu:1", "Reason": "BadConstraints"},
+        {"tres_per_job": "gres:gpu:1", "Reason": "PartitionNodeLimit"},
+        {"tres_per_job": "gres:gpu:1", "Reason": "AccountNotAllowed"},
+        {"tres_per_job": "gres:gpu:1", "Reason": "launch failed requeued held"},
+        {"tres_per_job": "gres:gpu:1", "Reason": "Licenses"},
+        {"tres_per_job": "gres:gpu:1", "Reason": "Reservation"},
     ],
 )
 def test_a_job_that_wants_other_things_or_could_not_start_does_not_count(fields: dict[str, str]):

@@ -11,7 +11,7 @@ from orchestrator.scheduling.places import QueuedJob, WorkerView
 from orchestrator.scheduling.reasons import Held, reason, reasons
 from orchestrator.scheduling.scheduler import NO_SPEEDS, plan
 from orchestrator.wire import EngineFamily, Stage
-from tests.orchestrator.scheduling.test_scheduler import (
+from tests.orchestrator.scheduling.builders import (
     BUSY,
     NOW,
     POLICY,

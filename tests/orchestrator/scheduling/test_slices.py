@@ -8,6 +8,7 @@ from hypothesis import settings
 from sqlmodel import col, select
 
 from orchestrator import db
+from orchestrator.claims import Claim
 from orchestrator.lifecycle import EvaluationState
 from orchestrator.roster import load_queued, load_workers, waiting_reasons
 from orchestrator.scheduling.places import QueuedJob, WorkerView
@@ -15,7 +16,7 @@ from orchestrator.scheduling.scheduler import NO_SPEEDS, plan_round
 from orchestrator.scheduling.slices import Split, split, splits
 from orchestrator.tables import Job
 from orchestrator.wire import FailureKind, InferWork, Order, Progress, Stage
-from tests.orchestrator.scheduling.test_scheduler import (
+from tests.orchestrator.scheduling.builders import (
     BUSY,
     NOW,
     POLICY,
@@ -275,8 +276,6 @@ def test_the_progress_of_slices_adds_up_to_the_whole(yard: Yard) -> None:
 
 @pytest.mark.parametrize("devices", [1, 2])
 def test_a_worker_never_holds_more_devices_than_it_may_use(yard: Yard, devices: int) -> None:
-    from orchestrator import claims
-
     for _ in range(3):
         yard.submit()
     many(yard, 10)
@@ -286,8 +285,6 @@ def test_a_worker_never_holds_more_devices_than_it_may_use(yard: Yard, devices: 
         (view,) = [one for one in load_workers(session, now=yard.now) if one.kind == "engine"]
     claimed = []
     for number, one in enumerate(queued):
-        with db.session(yard.engine) as session:
-            wanted = claims.Claim(one.id, f"attempt-{number}", view.name, view.boot, devices)
-            identity: dict[str, object] = {"engine": "scripted"}
-            claimed.append(claims.claim(session, wanted, identity=identity, lease=timedelta(seconds=60), now=yard.now))
+        wanted = Claim(one.id, f"attempt-{number}", view.name, view.boot, devices)
+        claimed.append(yard.claim(wanted, identity={"engine": "scripted"}))
     assert claimed == [True, devices == 1, False]

@@ -13,7 +13,7 @@ from orchestrator.wire import Stage
 from tests.orchestrator.yard import Yard
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-PAGE = Path(__file__).parents[2] / "docs" / "scheduling.md"
+PAGE = Path(__file__).parents[3] / "docs" / "scheduling.md"
 
 
 def test_the_page_states_the_formula_of_the_code() -> None:

@@ -81,7 +81,7 @@ def test_without_room_beside_what_is_used_nothing_is_deleted_and_the_next_try_ma
 
 def test_a_model_larger_than_the_whole_budget_is_refused_before_it_is_fetched(tmp_path: Path, hub: HubStub):
     host = Host(tmp_path, limit=MODEL_BYTES // 2)
-    with pytest.raises(ModelUnavailable, match=r"org/a takes 1\.0 MB.* no more than 0\.5 MB") as error:
+    with pytest.raises(ModelUnavailable, match=r"org/a takes 1 MB.* no more than 0\.5 MB") as error:
         host.fetch("org/a")
     assert error.value.kind is FailureKind.TOO_LARGE
     assert hub.fetched == []
@@ -190,7 +190,7 @@ def test_files_beside_the_weights_that_would_fill_the_disk_are_refused(tmp_path:
     (tmp_path / "repositories" / "org" / "a" / "vocab.txt").write_text("a")
     hub.sizes["org/a/vocab.txt"] = 400 * 10**9
     for weights in (True, False):
-        with pytest.raises(ModelUnavailable, match=r"take 400\.0 GB, most of it vocab\.txt") as error:
+        with pytest.raises(ModelUnavailable, match=r"take 400 GB, most of it vocab\.txt") as error:
             Host(tmp_path, limit=None).fetch("org/a", weights=weights)
         assert error.value.kind is FailureKind.TOO_LARGE
     assert hub.fetched == []
