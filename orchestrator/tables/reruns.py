@@ -53,6 +53,8 @@ class Rerun(SQLModel, table=True):
     """Whose turn is first: `rank`, `votes`, `age` or `size`."""
     budget_seconds: int | None = Field(default=None, sa_type=BigInteger)
     """Device time after which no further inference of the plan begins."""
+    spent_seconds: float = 0.0
+    """Device time that its inference has held, as last looked."""
     only: list[str] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True), nullable=True))
     """Benchmarks to do; None for all."""
     priority: int = 0

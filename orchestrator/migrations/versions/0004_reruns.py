@@ -12,9 +12,7 @@ depends_on = None
 def upgrade() -> None:
     running = sa.text("ended_at IS NULL")
     op.drop_index("attempt_lease", table_name="attempt")
-    op.create_index(
-        "attempt_lease", "attempt", ["lease_until"], sqlite_where=running, postgresql_where=running
-    )
+    op.create_index("attempt_lease", "attempt", ["lease_until"], sqlite_where=running, postgresql_where=running)
     op.add_column("worker", sa.Column("harnesses", sa.JSON(), nullable=True))
     with op.batch_alter_table("speed") as speed:
         speed.alter_column("requests", type_=sa.BigInteger(), existing_type=sa.Integer(), existing_nullable=False)
