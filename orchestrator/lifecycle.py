@@ -7,6 +7,7 @@ Job          queued ──→ dispatched ──→ running ──→ completed
              may have to make again what it lacked: completed ──→ queued | blocked
 
 Evaluation   queued → preparing → running → scoring → finished | failed | cancelled      derived from its jobs
+             planned → queued      one that a plan to re-run has made only to compare its sheets, until it is started
 """
 
 from collections.abc import Iterable
@@ -38,7 +39,7 @@ class JobState(StrEnum):
 FINAL = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED})
 
 ARROWS: dict[JobState, frozenset[JobState]] = {
-    JobState.BLOCKED: frozenset({JobState.QUEUED, JobState.FAILED, JobState.CANCELLED}),
+    JobState.BLOCKED: frozenset({JobState.QUEUED, JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED}),
     JobState.QUEUED: frozenset({JobState.DISPATCHED, JobState.FAILED, JobState.CANCELLED}),
     JobState.DISPATCHED: frozenset(
         {JobState.RUNNING, JobState.COMPLETED, JobState.QUEUED, JobState.FAILED, JobState.CANCELLED}
@@ -48,12 +49,14 @@ ARROWS: dict[JobState, frozenset[JobState]] = {
     JobState.FAILED: frozenset({JobState.QUEUED, JobState.BLOCKED}),
     JobState.CANCELLED: frozenset(),
 }
-"""Every move there is. `completed` may follow `dispatched` directly when the `started` update was lost; it is left only
+"""Every move there is. `completed` may follow `dispatched` directly when the `started` update was lost, and `blocked`
+where a re-run carries an unchanged score over; it is left only
 when a person retries: by an infer job that has more to answer than when it ran, and by a prepare job whose sheet cannot
 be used."""
 
 
 class EvaluationState(StrEnum):
+    PLANNED = "planned"  # of a re-run whose plan is not started: only its sheets are made
     QUEUED = "queued"
     PREPARING = "preparing"
     RUNNING = "running"

@@ -76,6 +76,8 @@ class SuiteBenchmark(Frozen):
     raw_task: str | None = None
     """Group whose own number is shown as `raw`; otherwise the plain mean of the parts."""
     description: str = ""
+    confidential: bool = False
+    """Whether its samples are hidden: for datasets that must not become known. The scores are shown."""
 
     def as_wire(self) -> Benchmark:
         return Benchmark(
@@ -87,7 +89,7 @@ class Suite(Frozen):
     """A versioned list of benchmarks. A change that moves a score is a new version."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=60)
-    version: str = Field(min_length=1, max_length=20)
+    version: str = Field(min_length=1, max_length=60)
     title: str
     description: str = ""
     harness: str
@@ -115,7 +117,7 @@ class Suite(Frozen):
             if benchmark.name == name:
                 return benchmark
         names = [benchmark.name for benchmark in self.benchmarks]
-        raise NotFound(f"Suite '{self.name}' has no benchmark '{name}'.{_meant(name, names)} It has {_listed(names)}.")
+        raise NotFound(f"Suite '{self.name}' has no benchmark '{name}'.{meant(name, names)} It has {_listed(names)}.")
 
 
 def load_suites(extra: Path | None = None) -> dict[str, Suite]:
@@ -173,7 +175,7 @@ def find_suite(suites: Mapping[str, Suite], name: str) -> Suite:
     """
     if name in suites:
         return suites[name]
-    raise UnknownSuite(f"There is no suite '{name}'.{_meant(name, suites)} Suites here: {_listed(sorted(suites))}.")
+    raise UnknownSuite(f"There is no suite '{name}'.{meant(name, suites)} Suites here: {_listed(sorted(suites))}.")
 
 
 _MODELS: dict[str, type[BaseModel]] = {"benchmarks": SuiteBenchmark, "parts": Part}
@@ -197,7 +199,7 @@ def _sentence(detail: ErrorDetails) -> str:
     if detail["type"] == "extra_forbidden":
         names = [str(step) for step in path if isinstance(step, str)]
         known = list((_MODELS[names[-1]] if names else Suite).model_fields)
-        return f"The key '{last}' is not known{place}.{_meant(str(last), known)} Known keys: {_listed(known)}."
+        return f"The key '{last}' is not known{place}.{meant(str(last), known)} Known keys: {_listed(known)}."
     if detail["type"] == "missing":
         return f"The key '{last}' is missing{place}."
     message = detail["msg"].removeprefix("Value error, ")
@@ -215,7 +217,8 @@ def _place(path: Sequence[int | str]) -> str:
     return f" in {', '.join(words)}" if words else ""
 
 
-def _meant(name: str, known: Iterable[str]) -> str:
+def meant(name: str, known: Iterable[str]) -> str:
+    """` Did you mean 'ARC'?`, or nothing where no known name is like this one."""
     near = get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" Did you mean '{near[0]}'?" if near else ""
 

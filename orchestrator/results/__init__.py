@@ -2,7 +2,7 @@
 
 from orchestrator.results.costs import add_up, attempts_of, spent_by, spent_of
 from orchestrator.results.provenance import finite
-from orchestrator.results.scores import Unscorable, add_cost, commit, suite_of
+from orchestrator.results.scores import Unscorable, add_cost, commit, suite_of, write_average
 
 __all__ = [
     "Unscorable",
@@ -14,4 +14,5 @@ __all__ = [
     "spent_by",
     "spent_of",
     "suite_of",
+    "write_average",
 ]

@@ -1,17 +1,19 @@
 """Suites as records, how many evaluations each has, and which of them a board shows by itself."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from sqlalchemy import func
 from sqlmodel import Session, col, select
 
 from orchestrator.lifecycle import EvaluationState
+from orchestrator.reruns.coverage import covered_by
+from orchestrator.suite_versions import count_finished, find_version, versions_of
 from orchestrator.suites import Suite, SuiteBenchmark
 from orchestrator.tables import Evaluation
-from submissions.records import SuiteBenchmarkRecord, SuiteRecord
+from submissions.records import SuiteBenchmarkRecord, SuiteRecord, SuiteVersionRecord
 
 
-def suite_record(suite: Suite) -> SuiteRecord:
+def suite_record(suite: Suite, *, versions: Sequence[SuiteVersionRecord] = ()) -> SuiteRecord:
     return SuiteRecord(
         name=suite.name,
         version=suite.version,
@@ -30,24 +32,46 @@ def suite_record(suite: Suite) -> SuiteRecord:
             for benchmark in suite.benchmarks
         ],
         known_problems=list(suite.known_problems),
+        versions=list(versions),
     )
+
+
+def version_records(session: Session, suite: Suite) -> list[SuiteVersionRecord]:
+    """Every version of the suite with the evaluations that have an average under it, the latest first."""
+    versions = versions_of(session, suite)
+    counts = count_finished(session, suite.name)
+    covered = covered_by(session, suite.name, versions.shown)
+    names = dict.fromkeys([*(row.version for row in reversed(versions.known)), versions.shown])
+    records = {row.version: row.record for row in versions.known}
+    return [
+        SuiteVersionRecord(
+            version=name,
+            harness=str(records.get(name, {}).get("harness", suite.harness)),
+            is_shown=name == versions.shown,
+            evaluations=counts.get(name, 0),
+            covered=None if name == versions.shown else covered.get(name, 0),
+        )
+        for name in names
+    ]
 
 
 def counting_benchmark(
     session: Session, evaluation_id: int, benchmark: str, *, suites: Mapping[str, Suite]
 ) -> SuiteBenchmark | None:
-    """What an evaluation's suite says of a benchmark; None once the suite is another version or gone."""
+    """What an evaluation's suite says of a benchmark, in its own version; None where that was never recorded."""
     evaluation = session.get(Evaluation, evaluation_id)
-    suite = suites.get(evaluation.suite) if evaluation else None
-    if evaluation is None or suite is None or suite.version != evaluation.suite_version:
+    if evaluation is None:
+        return None
+    suite = find_version(session, suites, evaluation.suite, evaluation.suite_version)
+    if suite is None:
         return None
     return next((found for found in suite.benchmarks if found.name == benchmark), None)
 
 
 def count_by_suite(session: Session, *states: EvaluationState) -> dict[str, int]:
-    """Evaluations in these states for each suite; without any, the finished ones."""
+    """Evaluations in these states for each suite, one for each submission; without any, the finished ones."""
     counted = session.exec(
-        select(Evaluation.suite, func.count())
+        select(Evaluation.suite, func.count(func.distinct(Evaluation.submission_id)))
         .where(col(Evaluation.state).in_(states or [EvaluationState.FINISHED]))
         .group_by(col(Evaluation.suite))
     )

@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 from sqlmodel import select
 
 from orchestrator import db
+from orchestrator.keys import evaluation_key
 from orchestrator.lifecycle import EvaluationState, JobState
 from orchestrator.settings import HubSettings
 from orchestrator.suites import load_suites
@@ -20,7 +21,7 @@ from orchestrator.tables import Evaluation, Job, Submission
 from orchestrator.wire import EngineFamily, FailureKind, Precision, Stage
 from submissions.context import Hub
 from submissions.faults import HubAway, SubmissionRefused
-from submissions.intake import Intake, evaluation_key, examine, record, submit
+from submissions.intake import Intake, examine, record, submit
 from submissions.request import SubmissionRequest
 from tests.hub_stub import HubStub, sha_of
 from tests.submissions.factories import NOON, add_worker, make_hub, rows
