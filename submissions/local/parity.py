@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,6 +15,7 @@ from orchestrator.settings import read_settings
 from orchestrator.suites import Suite
 from orchestrator.wire import EngineFamily, Precision
 from submissions.cli.output import answer_json, on_interrupt
+from submissions.intake import Accepted
 from submissions.local import parity_report
 from submissions.local import plan as plans
 from submissions.local import report as reports
@@ -24,11 +25,14 @@ from submissions.local.options import JsonOption, SettingsOption
 from workers import sheets
 from workers.local import pipeline
 from workers.local.output import write_output
+from workers.models.folders import whole_folder
 from workers.reference import launch
+from workers.reference.adapters import adapter_arguments
 from workers.reference.answers import read_samples
 from workers.reference.back_ends import FAMILIES
 from workers.reference.parity import BenchmarkParity, compare
 from workers.reference.records import BackEnd, ReferenceBenchmark, ReferenceDone, ReferenceWork
+from workers.stage import StageFailure
 
 commands = typer.Typer()
 
@@ -98,11 +102,7 @@ def parity(
     given = read_engine_settings(engine_settings, settings.engine)
     chosen = plans.choose_suite(settings, asked)
     accepted = plans.check(settings, chosen, asked)
-    if accepted.precision not in COMPARABLE:
-        raise Refused(
-            f"Precision {accepted.precision} cannot be compared: lm-eval's back ends quantise in their own ways. "
-            "Choose bfloat16, float16 or float32."
-        )
+    _refuse_incomparable(accepted, settings.engine, against)
     plans.find_device_type(FAMILIES[against.back_end])  # that its package is here, before the long run
     if output:
         output.mkdir(parents=True, exist_ok=True)
@@ -114,10 +114,11 @@ def parity(
         context_limit=asked.context_limit,
         engine_settings=given,
     )
+    model_args = _adapter_arguments(plan, against)
     again = "What is computed is kept, but lm-eval's own run: run the same command again."
     with on_interrupt(again), reports.in_sentences(plan.model), reports.Meter(quiet=as_json) as meter:
         run = pipeline.evaluate(plan, meter)
-        work = reference_work(plan, run, against)
+        work = reference_work(plan, run, against, model_args)
         references = launch.run_fresh(work, plan.folder / "reference", meter) if work.benchmarks else {}
     compared = [_compare(plan, chosen, outcome, references.get(outcome.benchmark)) for outcome in run.benchmarks]
     seconds = time.monotonic() - started
@@ -142,14 +143,40 @@ def parity(
         raise typer.Exit(1)
 
 
-def reference_work(plan: pipeline.Plan, run: pipeline.RunOutcome, against: Against) -> ReferenceWork:
+def _refuse_incomparable(accepted: Accepted, engine: EngineFamily, against: Against) -> None:
+    """Quantised weights are the same to both sides only where vLLM reads them as they are stored."""
+    if accepted.precision in COMPARABLE:
+        return
+    stored_so = (accepted.base or accepted.model).quantization_method
+    if not stored_so or engine is not EngineFamily.VLLM or against is not Against.LM_EVAL_VLLM:
+        raise Refused(
+            f"Precision {accepted.precision} cannot be compared here: weights that are quantised on loading, and "
+            "quantised weights in transformers, are quantised by each program in its own way. Choose bfloat16, float16 "
+            "or float32, or stored quantised weights with --engine vllm against lm-eval-vllm."
+        )
+
+
+def _adapter_arguments(plan: pipeline.Plan, against: Against) -> dict[str, Any]:
+    """How lm-eval is given an adapter; a refusal comes before anything is computed."""
+    if plan.model.weight_type != "adapter":
+        return {}
+    try:
+        return adapter_arguments(plan.model, plan.model_folder, against.back_end, on_cpu=plan.device_type == "cpu")
+    except StageFailure as error:
+        raise Refused(error.sentence) from error
+
+
+def reference_work(
+    plan: pipeline.Plan, run: pipeline.RunOutcome, against: Against, model_args: dict[str, Any]
+) -> ReferenceWork:
     """What lm-eval is asked: the benchmarks that were scored, with the same settings."""
     scored = {outcome.benchmark for outcome in run.benchmarks if outcome.done is not None}
     return ReferenceWork(
         back_end=against.back_end,
         model_name=plan.model.name,
-        model_folder=str(plan.model_folder),
-        dtype=plan.model.precision.value,
+        model_folder=str(whole_folder(plan.model, plan.model_folder)),
+        model_args=model_args,
+        dtype=_dtype(plan),
         benchmarks=tuple(
             ReferenceBenchmark(
                 **benchmark.model_dump(),
@@ -165,6 +192,14 @@ def reference_work(plan: pipeline.Plan, run: pipeline.RunOutcome, against: Again
         task_folders=plan.task_folders,
         stock_tasks=None,
     )
+
+
+def _dtype(plan: pipeline.Plan) -> str:
+    """What is computed in: of quantised weights the identity says it."""
+    if plan.model.precision in COMPARABLE:
+        return plan.model.precision.value
+    sheet = next((plan.folder / "sheets").glob("*/sheet.json"), None)
+    return str(sheets.read_info(sheet.parent).identity["dtype"]) if sheet else "auto"
 
 
 def _compare(

@@ -8,6 +8,7 @@ import pytest
 
 from submissions.cli import main
 from submissions.local.plan import read_notes
+from tests.adapters import build_adapter
 from tests.tiny import build_tiny_model
 from workers import segments
 from workers.sheets import SheetInfo, write_info
@@ -74,6 +75,21 @@ def test_the_vllm_engine_is_in_parity_and_wrong_responses_are_not(
     said = capsys.readouterr()
     assert "Not in parity with lm-eval-vllm: 1 of 1 benchmarks." in said.out
     assert "24 of 24 log-likelihoods are 0.001 or more apart" in said.err
+
+
+@pytest.mark.slow
+@pytest.mark.vllm
+def test_an_adapter_is_in_parity_with_lm_eval_s_vllm_on_its_base(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adapter = build_adapter(tmp_path / "adapter", model, rank=20)
+    command = ("parity", adapter, "--weight-type", "adapter", "--base-model", model, "--suite", "pair", "--limit", 6)
+    code = run(*command, "--engine", "vllm", "--precision", "float32", "--json")
+    record = json.loads(capsys.readouterr().out)
+    assert (code, record["in_parity"], record["against"]) == (0, True, "lm-eval-vllm")
+    found = record["benchmarks"][0]
+    assert found["parity"]["largest_difference"] < 1e-3
+    assert found["reference"]["model_args"]["lora_local_path"] == str(adapter)
 
 
 def _spoil(responses: Path) -> None:
