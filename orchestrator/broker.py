@@ -137,7 +137,10 @@ def send_heartbeat(app: Celery, heartbeat: wire.Heartbeat) -> None:
 
 
 def read(kind: type[MessageT], payload: Any) -> MessageT:
-    """The message in a task's argument.
+    """The message in a task's argument. Fields that are not known here are passed over.
+
+    A newer release adds fields with defaults, and raises `wire.VERSION` where one changes its meaning: so a hub and
+    workers of neighbouring releases understand each other, whichever was upgraded first.
 
     Raises:
         UnreadableMessage: another version, or not such a message.
@@ -152,7 +155,7 @@ def read(kind: type[MessageT], payload: Any) -> MessageT:
             attempt=attempt,
         )
     try:
-        return kind.model_validate(payload)
+        return kind.model_validate(payload, extra="ignore")
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -102,6 +102,6 @@ class Supervisor:
             self.devices.end_idle(wanted)
 
     def refuse(self, attempt: str, sentence: str) -> None:
-        """Report an order that cannot be run at all."""
+        """Give back an order that cannot be read here: at no cost to its job, which another worker may understand."""
         log.error("order refused: %s", sentence)
-        self._reports.say(self._reports.update(attempt, "failed", failure=FailureKind.ENGINE, sentence=sentence))
+        self._reports.say(self._reports.update(attempt, "released", failure=FailureKind.ENGINE, sentence=sentence))

@@ -100,6 +100,30 @@ def test_a_message_of_another_version_is_refused_with_the_attempt_it_was_about()
     assert error.value.attempt == "a1"
 
 
+def test_a_message_of_a_newer_release_is_read_without_the_fields_that_it_added():
+    order = ORDER.model_dump(mode="json") | {"hurry": True}
+    order["work"] |= {"colour": "blue"}
+    order["work"]["model"] |= {"taste": 1}
+    assert broker.read(Order, order) == ORDER
+
+
+def test_a_message_of_an_older_release_lacks_what_was_added_since_and_is_read():
+    """As the first release wrote it."""
+    order = {
+        "version": 1, "attempt": "a1", "job": 1, "evaluation": 1, "lease_seconds": 60.0, "output": "responses/x/a1",
+        "work": {
+            "stage": "infer", "identity": {}, "engine": "scripted", "sheets": {}, "attempt": "",
+            "model": {"name": "org/model", "revision": "0" * 40, "precision": "float32"},
+        },
+    }  # fmt: skip
+    assert broker.read(Order, order) == ORDER
+    beat = {
+        "version": 1, "worker": "w", "boot": "b", "kind": "engine", "at": "2026-01-02T00:00:00Z", "slots": 1,
+        "running": {"a1": {"phase": "answering", "done": 1, "total": 2, "benchmarks_done": []}},
+    }  # fmt: skip
+    assert broker.read(Heartbeat, beat).running["a1"].done == 1
+
+
 @pytest.mark.parametrize("payload", [None, "text", [], {}, {"version": 1}, {"version": 1, "attempt": 3}])
 def test_what_is_no_message_is_refused_with_a_sentence(payload):
     with pytest.raises(broker.UnreadableMessage):
