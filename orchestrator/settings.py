@@ -15,6 +15,7 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orchestrator.errors import SettingsError
+from orchestrator.reruns.policy import Policy as RerunPolicy
 from orchestrator.wire import EngineFamily
 
 PREFIX = "EVALYARD_"
@@ -60,6 +61,9 @@ class HubSettings(BaseSettings):
     notifications: Path | None = None
     """Notifications file: who is told what by mail or webhook (docs/notifications.md); `notifications.toml` in the data
     folder by default, if it is there."""
+    rerun_policy: RerunPolicy = RerunPolicy.OFF
+    """What the hub does when a newer harness is installed or a suite file has a new version: `off`, `plan` (make a plan
+    and ask an operator), or `start` (start it, too, where no engine is needed)."""
     gpu_share: float = Field(default=1.0, gt=0, le=1)
     """Largest part of all workers' GPUs that may be in use at a time: 0.5 leaves half of them."""
     hub_token: SecretStr | None = None

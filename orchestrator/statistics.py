@@ -71,7 +71,7 @@ def confidence_interval(estimate: Estimate, count: int, level: float = LEVEL) ->
 def student_quantile(degrees: int, level: float = LEVEL) -> float:
     """The t that Student's distribution with so many degrees of freedom stays within, on both sides, with `level`."""
     if degrees > MANY:
-        # Abramowitz and Stegun 1964, 26.7.5, its first two terms; the third is below 1e-5 here.
+        # Abramowitz and Stegun 1964, 26.7.5, its first two terms: within 2e-5 here.
         z = statistics.NormalDist().inv_cdf(0.5 + level / 2)
         return z + (z**3 + z) / (4 * degrees)
     low, high = 0.0, 1.0

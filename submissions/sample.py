@@ -72,7 +72,7 @@ class Sample:
 
 def present(record: Mapping[str, Any], counted: Sequence[Counted] = ()) -> Sample:
     """A record of lm-eval as people read it, judged by the counted numbers; whatever is missing is left empty."""
-    arguments = _arguments(record.get("arguments"))
+    arguments = arguments_of(record.get("arguments"))
     responses = [_unwrap(found) for found in _as_list(record.get("resps"))]
     likelihoods = [_loglikelihood(found) for found in responses]
     is_choice = bool(responses) and None not in likelihoods
@@ -153,8 +153,8 @@ def _length(text: str, chosen_by: str) -> int:
     return max(1, len(choice.encode()) if chosen_by == "byte" else len(choice)) if chosen_by else 1
 
 
-def _arguments(value: Any) -> list[list[Any]]:
-    """lm-eval writes them as lists, or as `{"gen_args_0": {"arg_0": …}}`."""
+def arguments_of(value: Any) -> list[list[Any]]:
+    """What each request of a document was given; lm-eval writes lists, or `{"gen_args_0": {"arg_0": …}}`."""
     outer = list(value.values()) if isinstance(value, dict) else _as_list(value)
     return [list(inner.values()) if isinstance(inner, dict) else _as_list(inner) for inner in outer]
 

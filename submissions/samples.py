@@ -93,13 +93,7 @@ def read_page(
     Raises:
         NotFound: there is no such task or filter among the results, or no samples at all.
     """
-    files = {
-        name.removeprefix(PREFIX).removesuffix(SUFFIX): found
-        for found in store.list(key)
-        if (name := found.rsplit("/", 1)[-1]).startswith(PREFIX) and name.endswith(SUFFIX)
-    }
-    if not files:
-        raise NotFound("No samples were kept with these results.")
+    files = sample_files(store, key)
     task = wanted.task or next(iter(files))
     if task not in files:
         raise NotFound(f"There are no samples of a task of that name. There are: {', '.join(list(files)[:20])}.")
@@ -114,7 +108,7 @@ def read_page(
         filter = counted_filter(counted, filters) or filters[0]
     own = [(number, entry) for number, entry in enumerate(entries) if filter is None or entry.filter == filter]
     fitting = [number for number, entry in own if wanted.right is None or entry.is_right is wanted.right]
-    records = _read(path, fitting[offset : offset + limit])
+    records = [record for _, record in read_records(path, fitting[offset : offset + limit])]
     end = offset + len(records)
     return Page(
         tasks=list(files),
@@ -129,30 +123,51 @@ def read_page(
     )
 
 
+def sample_files(store: ArtifactStore, key: str) -> dict[str, str]:
+    """Key of each task's samples file among these results.
+
+    Raises:
+        NotFound: no samples were kept.
+    """
+    files = {
+        name.removeprefix(PREFIX).removesuffix(SUFFIX): found
+        for found in store.list(key)
+        if (name := found.rsplit("/", 1)[-1]).startswith(PREFIX) and name.endswith(SUFFIX)
+    }
+    if not files:
+        raise NotFound("No samples were kept with these results.")
+    return files
+
+
 @lru_cache(maxsize=32)
 def _entries(path: Path, modified_ns: int, counted: tuple[Counted, ...]) -> tuple[Entry, ...]:
     """Every record's filter and verdict, read once: a sealed file does not change."""
     return tuple(
-        Entry(str(record.get("filter", "")), is_right(record, counted)) for record in map(json.loads, _lines(path))
+        Entry(str(record.get("filter", "")), is_right(record, counted)) for record in map(json.loads, read_lines(path))
     )
 
 
-def _read(path: Path, numbers: list[int]) -> list[dict[str, Any]]:
-    """The records of these numbers, in ascending order; fewer when they are large."""
+def read_records(path: Path, numbers: list[int]) -> list[tuple[int, dict[str, Any]]]:
+    """The records of these numbers, each with its number, in ascending order; fewer when they are large."""
     wanted = set(numbers)
-    records: list[dict[str, Any]] = []
+    records: list[tuple[int, dict[str, Any]]] = []
     size = 0
-    for number, line in enumerate(itertools.islice(_lines(path), max(numbers, default=-1) + 1)):
+    for number, line in enumerate(itertools.islice(read_lines(path), max(numbers, default=-1) + 1)):
         if number not in wanted:
             continue
         size += len(line)
         if records and size > PAGE_BYTES:
             break
-        records.append(json.loads(line))
+        records.append((number, json.loads(line)))
     return records
 
 
-def _lines(path: Path) -> Iterator[bytes]:
+def read_lines(path: Path) -> Iterator[bytes]:
+    """Every record of a samples file as it is written.
+
+    Raises:
+        Refused: one is too large to be shown.
+    """
     with path.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as stream:
         reader = io.BufferedReader(stream, buffer_size=1 << 20)
         while line := reader.readline(LINE_BYTES):

@@ -17,7 +17,7 @@ from starlette.staticfiles import StaticFiles
 
 from orchestrator.errors import EvalyardError
 from orchestrator.settings import HubSettings, read_settings
-from submissions import api, clusters, operating, pages
+from submissions import api, clusters, comparing, operating, pages
 from submissions.context import Hub, open_hub
 from submissions.guard import Guard
 from submissions.pages.rendering import render
@@ -41,6 +41,7 @@ def make_site(hub: Hub) -> FastAPI:
     app.include_router(api.router)
     app.include_router(operating.router)
     app.include_router(clusters.router)
+    app.include_router(comparing.router)
     app.include_router(pages.router)
     app.mount("/static", StaticFiles(directory=str(files("submissions") / "static")), name="static")
     for kind in (*HANDLED, HTTPException, Exception):

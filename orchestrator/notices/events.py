@@ -11,6 +11,7 @@ EVALUATION_FINISHED = "evaluation_finished"
 EVALUATION_FAILED = "evaluation_failed"
 RERUN_EVALUATION_FINISHED = "rerun_evaluation_finished"
 RERUN_EVALUATION_FAILED = "rerun_evaluation_failed"
+RERUN_NOTICED = "rerun_noticed"
 RERUN_READY = "rerun_ready"
 RERUN_STARTED = "rerun_started"
 RERUN_FINISHED = "rerun_finished"
@@ -21,6 +22,7 @@ EVENTS = {
     EVALUATION_FAILED: "an evaluation failed",
     RERUN_EVALUATION_FINISHED: "an evaluation that belongs to a re-run has its scores",
     RERUN_EVALUATION_FAILED: "an evaluation that belongs to a re-run failed",
+    RERUN_NOTICED: "something changed that scores depend on, and a plan is being made",
     RERUN_READY: "a re-run is planned",
     RERUN_STARTED: "a re-run was started by the policy",
     RERUN_FINISHED: "a re-run has ended",
@@ -100,4 +102,5 @@ def _words(facts: Facts) -> tuple[str, str, str]:
         return f"{named} was started", facts.sentence, path
     if facts.event == RERUN_FINISHED:
         return f"{named} has ended", facts.sentence, f"{path}/report"
-    return "Evalyard asks an operator", facts.sentence, path
+    subject = "Evalyard asks an operator" if facts.event == RERUN_ASKS else "Something changed that scores depend on"
+    return subject, facts.sentence, path

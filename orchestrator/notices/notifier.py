@@ -46,8 +46,6 @@ class Notifier:
                 return 0
         with db.session(self.engine) as session:
             outbox.spread(session, self.told.targets, now=now)
-        if not self.told.targets:
-            return 0
         by_target: dict[str, list[outbox.Held]] = defaultdict(list)
         with db.session(self.engine) as session:
             holder, everything = outbox.hold(session, self.told.targets, now=now)
@@ -61,7 +59,7 @@ class Notifier:
                     log.warning("notices_not_sent target=%s notices=%s sentence=%s", target.name, len(own), trouble)
                 with db.session(self.engine) as session:
                     for held in own:
-                        outbox.settle(session, holder, held, trouble=trouble, now=datetime.now(UTC))
+                        outbox.settle(session, holder, held, trouble=trouble, now=now)
                 sent += not trouble
         return sent
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
+from sqlmodel.sql.expression import SelectOfScalar
 
 from orchestrator.lifecycle import EvaluationState
 from orchestrator.notices import events
@@ -55,8 +56,13 @@ def note(
     insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
     values = {"key": key, "event": event, "evaluation_id": evaluation, "rerun_id": rerun, "facts": facts, "at": now}
     session.flush()
-    done = session.connection().execute(insert(Notice).values(**values).on_conflict_do_nothing())
-    return done.rowcount > 0
+    made = insert(Notice).values(**values).on_conflict_do_nothing().returning(col(Notice.id))
+    return session.connection().execute(made).first() is not None
+
+
+def keys_of(keys: Sequence[str]) -> SelectOfScalar[str]:
+    """The query of which of these keys were noted."""
+    return select(Notice.key).where(col(Notice.key).in_(keys))
 
 
 def note_end(session: Session, evaluation: Evaluation, state: EvaluationState, *, now: datetime) -> None:
@@ -166,7 +172,7 @@ def settle(session: Session, holder: str, held: Held, *, trouble: str, now: date
 
 def pause(tries: int) -> timedelta:
     """Before the next try: twice as long each time."""
-    return min(FIRST_PAUSE * 2 ** min(tries - 1, 20), LONGEST_PAUSE)
+    return min(FIRST_PAUSE * (1 << min(tries - 1, 20)), LONGEST_PAUSE)
 
 
 def _is_due(now: datetime) -> ColumnElement[bool]:

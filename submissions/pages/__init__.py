@@ -5,8 +5,8 @@ They show the API's own records and add nothing to them. Everything that came fr
 
 from fastapi import APIRouter
 
-from submissions.pages import board, evaluation, form, lists, samples
+from submissions.pages import board, diff, evaluation, form, lists, rerun_report, samples
 
 router = APIRouter()
-for part in (board, form, evaluation, samples, lists):
+for part in (board, form, evaluation, samples, diff, rerun_report, lists):
     router.include_router(part.router)

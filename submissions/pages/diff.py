@@ -1,0 +1,102 @@
+"""The page with two evaluations of one benchmark, sample by sample."""
+
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Query
+from starlette.responses import HTMLResponse, Response
+
+from orchestrator.reruns.report_forms import signed
+from submissions import sample
+from submissions.comparing import read_sides
+from submissions.context import AHub
+from submissions.diff import Asked, Side, read_diff
+from submissions.pages.rendering import render
+from submissions.pairing import difference
+
+PAIRS_PER_PAGE = 5
+
+TABS = {
+    "judged": "Judged otherwise",
+    "better": "Better in B",
+    "worse": "Worse in B",
+    "answered": "Answered otherwise",
+    "asked": "Asked otherwise",
+    "all": "All",
+}
+
+router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+
+
+@router.get("/diff")
+def show_diff(
+    hub: AHub,
+    a: Annotated[int, Query(ge=1, le=2**62)],
+    b: Annotated[int, Query(ge=1, le=2**62)],
+    benchmark: Annotated[str, Query(max_length=200)],
+    task: Annotated[str, Query(max_length=300)] = "",
+    filter: Annotated[str, Query(max_length=300)] = "",
+    kind: Annotated[str, Query(max_length=20)] = "",
+    offset: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
+) -> Response:
+    sides = read_sides(hub, a, b, benchmark=benchmark)
+    page = read_diff(
+        hub.store,
+        *sides,
+        scratch=hub.scratch,
+        asked=Asked(task or None, filter or None, kind or None),
+        offset=offset,
+        limit=PAIRS_PER_PAGE,
+    )
+    here = {"a": a, "b": b, "benchmark": benchmark, "task": page.task, "filter": page.filter, "kind": page.kind}
+
+    def link(**changes: Any) -> str:
+        """These pairs with some of the choices changed, from the first one on; None removes one."""
+        return "/diff?" + urlencode({name: value for name, value in (here | changes).items() if value is not None})
+
+    pairs = [
+        (pair, sample.present(first, page.counted[0]), sample.present(second, page.counted[1]))
+        for pair, first, second in page.pairs
+    ]
+    return render(
+        "diff.html",
+        a=sides[0].evaluation,
+        b=sides[1].evaluation,
+        benchmark=benchmark,
+        page=page,
+        found=page.comparison,
+        pairs=pairs,
+        prompts=[difference(one.prompt, other.prompt) for _, one, other in pairs],
+        tabs=TABS,
+        differs=_differs(*sides),
+        signed=signed,
+        offset=offset,
+        previous=max(0, offset - PAIRS_PER_PAGE) if offset else None,
+        link=link,
+    )
+
+
+def _differs(a: Side, b: Side) -> list[tuple[str, str, str]]:
+    """What is not the same in the two evaluations themselves: a name, and what each has."""
+    facts = {
+        "Model": (a.evaluation.model, b.evaluation.model),
+        "Revision": (a.evaluation.revision, b.evaluation.revision),
+        "Precision": (a.evaluation.precision.value, b.evaluation.precision.value),
+        "Chat template": (_yes(a.evaluation.chat_template), _yes(b.evaluation.chat_template)),
+        "Suite": (_suite(a), _suite(b)),
+        "Engine": (a.evaluation.engine.value, b.evaluation.engine.value),
+        "Documents of each task": (_limit(a.evaluation.limit), _limit(b.evaluation.limit)),
+    }
+    return [(name, first, second) for name, (first, second) in facts.items() if first != second]
+
+
+def _suite(side: Side) -> str:
+    return f"{side.evaluation.suite}, version {side.evaluation.suite_version}"
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _limit(value: int | None) -> str:
+    return "all" if value is None else f"at most {value}"
