@@ -73,7 +73,7 @@ class _Sources:
             return ["partial", self.plain(value.func), self.plain(value.args), self.plain(value.keywords)]
         if inspect.isclass(value) or callable(value):
             return ["function", self._name(value)]
-        if is_dataclass(value):
+        if is_dataclass(value) and not isinstance(value, type):
             return self.plain(asdict(value))
         if isinstance(value, Mapping):
             return {str(key): self.plain(item) for key, item in value.items()}
