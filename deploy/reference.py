@@ -24,6 +24,10 @@ OTHER_VARIABLES = {
         "Address of the hub that the commands speak to. By default the one that a running `evalyard up` left in its "
         "data folder, else `http://127.0.0.1:8765`."
     ),
+    "EVALYARD_TOKEN": (
+        "Token that the commands give to the hub, where it has accounts; never an argument, which others would see. By "
+        "default the one that `evalyard login` kept."
+    ),
     "EVALYARD_CACHE": (
         "Folder for what harness stages keep between runs (lm-eval's task index, a sentence splitter); may be deleted "
         "at any time. By default the user's cache folder."

@@ -29,3 +29,10 @@ class Visibility(StrEnum):
     PUBLIC = "public"
     TEAM = "team"
     PRIVATE = "private"
+
+
+def seen_by(visibility: Visibility, *, person: int | None, team: str | None) -> str:
+    """Who may see a submission, as part of its evaluations' keys; empty for everybody."""
+    if visibility is Visibility.PUBLIC:
+        return ""
+    return f"team {team}" if visibility is Visibility.TEAM else f"person {person}"

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import platformdirs
 from pydantic import Field, SecretStr, ValidationError, model_validator
@@ -19,7 +20,9 @@ from orchestrator.reruns.policy import Policy as RerunPolicy
 from orchestrator.wire import EngineFamily
 
 PREFIX = "EVALYARD_"
-OF_OTHERS = frozenset({"EVALYARD_URL", "EVALYARD_CACHE", "EVALYARD_SUPERVISED", "EVALYARD_MEMORY_BYTES"})
+OF_OTHERS = frozenset(
+    {"EVALYARD_URL", "EVALYARD_TOKEN", "EVALYARD_CACHE", "EVALYARD_SUPERVISED", "EVALYARD_MEMORY_BYTES"}
+)
 """Variables of the command line and of stage programs: known here so that they do not stop the hub."""
 OTHERS_PREFIXES = ("EVALYARD_WORKER_", "EVALYARD_TEST_")
 
@@ -48,7 +51,7 @@ class HubSettings(BaseSettings):
     harnesses: Path | None = None
     """Folder of harness environments (`evalyard harness`); `harnesses` in the platform's user data folder by default."""
     host: str = "127.0.0.1"
-    """Address of the web server: loopback only, until there are accounts."""
+    """Address of the web server; another than a loopback address needs accounts (docs/accounts.md)."""
     port: int = Field(default=8765, ge=0, le=65535)
     """Port of the web server; 0 takes a free one."""
     lease_seconds: float = Field(default=60.0, gt=0)
@@ -68,6 +71,29 @@ class HubSettings(BaseSettings):
     """Largest part of all workers' GPUs that may be in use at a time: 0.5 leaves half of them."""
     hub_token: SecretStr | None = None
     """Read token for gated weights, never stored and in no message; `evalyard up` hands it to its workers."""
+
+    login_issuer: str = ""
+    """Address of the OpenID Connect provider that people sign in with, such as `https://huggingface.co`. Without it
+    there are no accounts: the site is for one person, on this machine."""
+    login_client_id: str = ""
+    """Name of this site at the provider."""
+    login_client_secret: SecretStr | None = None
+    """Its secret there; a public client has none."""
+    login_teams: str = ""
+    """Claim of the provider that lists a person's teams; `orgs` at Hugging Face, elsewhere `groups`, by default."""
+    login_members: str = ""
+    """Teams, separated by commas, whose members alone may sign in; whoever the provider knows may, by default."""
+    admins: str = ""
+    """Who is an admin from their sign-in on: subjects or verified e-mail addresses, separated by commas."""
+    public_url: str = ""
+    """Address that browsers reach the site by, such as `https://evals.example.org`; needed with accounts."""
+    secret_key: SecretStr | None = None
+    """At least 32 characters, for the digests of tokens and sessions; a file in the data folder, made at the first
+    start, by default. Give it where several web processes share a database."""
+    submissions_per_day: int = Field(default=50, ge=0)
+    """New evaluations that a person may ask for within 24 hours; 0 for any number. Only with accounts."""
+    team_submissions_per_day: int = Field(default=0, ge=0)
+    """New evaluations that the members of one team may ask for within 24 hours, all together; 0 for any number."""
 
     official_providers: str = ""
     """Organisations whose models the board can be narrowed to, separated by commas, as in `meta-llama/Llama-3.1-8B`."""
@@ -101,11 +127,7 @@ class HubSettings(BaseSettings):
                 f"A lease of {self.lease_seconds:g} s is too short for a tick of {self.tick_seconds:g} s: set "
                 "EVALYARD_LEASE_SECONDS to at least three times EVALYARD_TICK_SECONDS."
             )
-        if not _is_loopback(self.host):
-            raise ValueError(
-                f"EVALYARD_HOST={self.host} would open the site to the network, and it has no accounts yet. "
-                "Use 127.0.0.1 and a reverse proxy with authentication in front."
-            )
+        self._check_accounts()
         for name in ("suites", "datasets", "models"):
             folder: Path | None = getattr(self, name)
             if folder is not None and not folder.is_dir():
@@ -116,6 +138,43 @@ class HubSettings(BaseSettings):
             raise ValueError(f"EVALYARD_NOTIFICATIONS: there is no file {self.notifications}. Write it or unset it.")
         return self
 
+    def _check_accounts(self) -> None:
+        if not self.has_accounts:
+            given = [name for name in ("login_client_id", "login_client_secret", "public_url") if getattr(self, name)]
+            if given:
+                raise ValueError(
+                    f"{PREFIX}{given[0].upper()} is for accounts, and EVALYARD_LOGIN_ISSUER, which makes them, is not "
+                    "set. docs/accounts.md says what goes together."
+                )
+            if not is_loopback(self.host):
+                raise ValueError(
+                    f"EVALYARD_HOST={self.host} would open the site to the network, and it has no accounts. "
+                    "Use 127.0.0.1, or set up accounts: docs/accounts.md."
+                )
+            return
+        for name in ("login_client_id", "public_url"):
+            if not getattr(self, name):
+                raise ValueError(f"Accounts need {PREFIX}{name.upper()} too: docs/accounts.md says what to put there.")
+        for name in ("login_issuer", "public_url"):
+            parts = urlsplit(getattr(self, name))
+            is_plain = parts.scheme == "http" and is_loopback(parts.hostname or "")
+            if not (parts.scheme == "https" or is_plain) or not parts.hostname or parts.query or parts.fragment:
+                raise ValueError(f"{PREFIX}{name.upper()} must be an https:// address; http:// is for loopback alone.")
+        if urlsplit(self.public_url).path.strip("/"):
+            raise ValueError("EVALYARD_PUBLIC_URL has a path; the site needs a host name of its own.")
+        if self.secret_key is not None and len(self.secret_key.get_secret_value()) < 32:
+            raise ValueError("EVALYARD_SECRET_KEY is shorter than 32 characters. Take e.g. `openssl rand -hex 32`.")
+
+    @property
+    def has_accounts(self) -> bool:
+        """Whether people sign in; without accounts the site is one person's, on this machine."""
+        return bool(self.login_issuer)
+
+    @property
+    def official(self) -> frozenset[str]:
+        """The official providers, in lower case."""
+        return frozenset(name.strip().casefold() for name in self.official_providers.split(",") if name.strip())
+
     @property
     def clusters_file(self) -> Path | None:
         """The clusters file that counts, if there is one."""
@@ -123,11 +182,6 @@ class HubSettings(BaseSettings):
             return self.clusters
         usual = self.data / "clusters.toml"
         return usual if usual.is_file() else None
-
-    @property
-    def official(self) -> frozenset[str]:
-        """The official providers, in lower case."""
-        return frozenset(name.strip().casefold() for name in self.official_providers.split(",") if name.strip())
 
     @property
     def notifications_file(self) -> Path | None:
@@ -184,7 +238,8 @@ def _sentence(detail: Any) -> str:
     return f"{variable}: {detail['msg'][0].lower()}{detail['msg'][1:]}."
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host's name or address can only mean this machine."""
     if host == "localhost":
         return True
     try:

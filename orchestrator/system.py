@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +18,7 @@ from types import FrameType
 from typing import IO
 
 import httpx
+from pydantic import SecretStr
 from sqlalchemy import Engine
 from sqlmodel import col, select
 
@@ -28,6 +29,7 @@ from orchestrator.notices.targets import read_hub_targets
 from orchestrator.program import FIRST_SUBMISSION, program_for
 from orchestrator.services import Service, Services, log_tail
 from orchestrator.settings import PREFIX, HubSettings
+from orchestrator.suite_versions import record_suites
 from orchestrator.suites import load_suites
 from orchestrator.tables import Worker
 
@@ -63,19 +65,20 @@ class Running:
 def up(
     settings: HubSettings,
     *,
+    kinds: Collection[str] = tuple(WORKERS),
     say: Callable[[str], None],
     when_up: Callable[[Running], None] = lambda running: None,
 ) -> int:
     """Run everything until Ctrl-C or SIGTERM; returns the exit code. Call it from the main thread.
 
-    `say` takes lines for people; `when_up` is called once everything answers.
+    `kinds`: of the workers that are started; `say` takes lines for people; `when_up` is called once everything answers.
 
     Raises:
         CannotStart, SuiteError, SettingsError, DatabaseUnusable, ServiceGivenUp: with what to do next; nothing is left
             running.
     """
     began = time.monotonic()
-    load_suites(settings.suites)  # a mistake in a team's file is said before anything is made or started
+    suites = load_suites(settings.suites)  # a mistake in a team's file is said before anything is made or started
     read_hub_clusters(settings)
     read_hub_targets(settings)
     stops = _Stops()
@@ -83,13 +86,15 @@ def up(
         settings = settings.model_copy(update={"port": _check_port(settings.host, settings.port)})
         engine = db.make_engine(settings.database_url)
         db.migrate(engine)
+        with db.session(engine) as session:
+            record_suites(session, suites.values(), now=datetime.now(UTC))
         with stops.caught():
             services = Services(say=say)
             address = settings.data / "url"
             try:
-                settings = _start(settings, services, say=say)
-                url = f"http://{settings.host}:{settings.port}"
-                if _wait_until_up(url, engine, services, stops, settings.data / "logs", say=say):
+                settings = _start(settings, services, kinds=kinds, say=say)
+                url = f"http://{_reached_at(settings.host)}:{settings.port}"
+                if _wait_until_up(url, engine, services, stops, settings.data / "logs", kinds=kinds, say=say):
                     address.write_text(url + "\n", encoding="utf-8")
                     for line in welcome(url, settings.data):
                         say(line)
@@ -121,7 +126,9 @@ def welcome(url: str, data: Path) -> tuple[str, ...]:
     )
 
 
-def _start(settings: HubSettings, services: Services, *, say: Callable[[str], None]) -> HubSettings:
+def _start(
+    settings: HubSettings, services: Services, *, kinds: Collection[str], say: Callable[[str], None]
+) -> HubSettings:
     """Start every process; returns the settings with the broker's address."""
     logs = settings.data / "logs"
     base = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
@@ -136,10 +143,11 @@ def _start(settings: HubSettings, services: Services, *, say: Callable[[str], No
             raise CannotStart(f"The embedded broker does not start. Its log says:\n{log_tail(logs / 'broker.log')}")
         settings = settings.model_copy(update={"broker_url": embedded.url})
     hub = base | hub_environment(settings)
-    say("Starting control, the web site and two workers.")
+    say(f"Starting control, the web site and {'two workers' if len(kinds) > 1 else 'a worker'}.")
     for name, module in (("control", "orchestrator.control"), ("web", "submissions.site")):
         services.start(Service(name, (sys.executable, "-m", module), hub, logs / f"{name}.log", rank=1))
-    for kind, name in WORKERS.items():
+    for kind in kinds:
+        name = WORKERS[kind]
         slots = harness_slots() if kind == "harness" else 1
         command = (sys.executable, "-m", "workers.app", kind, "--name", name, "--slots", str(slots))
         environment = base | worker_environment(settings)
@@ -167,19 +175,26 @@ def _own(group: str) -> dict[str, str]:
 
 def _as_text(settings: HubSettings, name: str) -> str:
     value = getattr(settings, name)
-    if name == "hub_token":
-        return value.get_secret_value() if value else ""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
     return "" if value is None else str(value)
 
 
 def _wait_until_up(
-    url: str, engine: Engine, services: Services, stops: "_Stops", logs: Path, *, say: Callable[[str], None]
+    url: str,
+    engine: Engine,
+    services: Services,
+    stops: "_Stops",
+    logs: Path,
+    *,
+    kinds: Collection[str],
+    say: Callable[[str], None],
 ) -> bool:
     """Wait until the site answers and every worker was heard of; False when asked to stop before."""
     started = datetime.now(UTC)
     began = said = time.monotonic()
     deadline = began + START_SECONDS
-    waiting = {"web", *WORKERS.values()}
+    waiting = {"web", *(WORKERS[kind] for kind in kinds)}
     while waiting and not stops.count:
         services.look()
         if "web" in waiting and _answers(url):
@@ -197,6 +212,13 @@ def _wait_until_up(
             say(f"Still waiting for {', '.join(sorted(waiting))} ({said - began:.0f} s).")
         stops.wait(0.1 if waiting else 0.0)
     return not stops.count
+
+
+def _reached_at(host: str) -> str:
+    """The host's name in an address of this machine."""
+    if host in ("0.0.0.0", "::"):  # noqa: S104  # compared, not listened on
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
 
 
 def _answers(url: str) -> bool:

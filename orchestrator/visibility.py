@@ -25,10 +25,19 @@ class Audience:
     person: int | None = None
     teams: frozenset[str] = frozenset()
 
+    def sees(self, visibility: Visibility, *, team: str | None, person: int | None) -> bool:
+        """`visible` for a submission that is at hand: what is kept in memory is narrowed by it."""
+        if self.everything or visibility is Visibility.PUBLIC:
+            return True
+        if self.person is not None and person == self.person:
+            return True
+        return visibility is Visibility.TEAM and team in self.teams
+
 
 EVERYTHING = Audience(everything=True)
 PUBLIC = Audience()
 UNRESTRICTED = "evalyard_unrestricted"
+AUDIENCE = "evalyard_audience"
 
 
 def restrict(session: Session, audience: Audience) -> None:
@@ -38,6 +47,7 @@ def restrict(session: Session, audience: Audience) -> None:
     joined, aliased or in a subquery, and `session.get`. Statements on bare tables or in text are not covered: write
     none that names a model.
     """
+    session.info[AUDIENCE] = audience
     if audience.everything:
         return
     options = [with_loader_criteria(kind, rule, include_aliases=True) for kind, rule in _rules(audience)]
@@ -47,6 +57,13 @@ def restrict(session: Session, audience: Audience) -> None:
             state.statement = state.statement.options(*options)
 
     event.listen(session, "do_orm_execute", narrow)
+
+
+def audience_of(session: Session) -> Audience:
+    """Whom the session was narrowed to; one that never was sees everything."""
+    found = session.info.get(AUDIENCE, EVERYTHING)
+    assert isinstance(found, Audience)
+    return found
 
 
 @contextmanager

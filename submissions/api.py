@@ -5,24 +5,21 @@ Every answer is read from the database as it is now. The pages show the same rec
 
 import time
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Header, Path, Query, Response
 from pydantic import BaseModel, BeforeValidator, Field
 from sqlalchemy import text
-from starlette.responses import JSONResponse, PlainTextResponse
 
 from orchestrator import jobs
-from orchestrator.board import View, apply_view, read_board
-from orchestrator.board.export import as_csv, as_records
 from orchestrator.lifecycle import EvaluationState
 from orchestrator.scheduling.turns import MOST_BOOST
+from orchestrator.suite_versions import find_version, pick_suite, shown_suites
 from orchestrator.suites import find_suite
-from orchestrator.wire import Precision
 from submissions import samples
-from submissions.context import AHub, Hub, Id
-from submissions.intake import Intake, examine, record, workers_have_gpu
+from submissions.context import AHub, Id
 from submissions.reading import details, evaluations, queues, suites
+from submissions.receipts import KEY_CHARACTERS
 from submissions.records import (
     EvaluationDetail,
     EvaluationRecord,
@@ -34,7 +31,8 @@ from submissions.records import (
     SuiteRecord,
 )
 from submissions.reproduce import write_reproduction
-from submissions.request import ModelType, SubmissionRequest
+from submissions.request import SubmissionRequest
+from submissions.submitting import submit_to
 
 VERSION = "v1"
 FOUND: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "There is no such thing."}}
@@ -44,6 +42,7 @@ MOVED: dict[int | str, dict[str, Any]] = FOUND | {
 REFUSED: dict[int | str, dict[str, Any]] = {
     200: {"model": SubmissionAnswer, "description": "An equal evaluation is there already."},
     422: {"model": Problem, "description": "The submission has faults; all of them are listed."},
+    429: {"model": Problem, "description": "You asked too often, or for too much today."},
     503: {"model": Problem, "description": "The Hub does not answer; nothing was submitted."},
 }
 
@@ -71,25 +70,23 @@ class Answer(BaseModel):
 
 
 @router.post("/evaluations", status_code=201, responses=REFUSED, summary="Submit a model")
-def submit(request: SubmissionRequest, hub: AHub, response: Response) -> SubmissionAnswer:
-    """Check the model, pin its revision and queue its evaluation; or name the equal one that is there already."""
-    answer = submit_to(hub, request)
-    response.headers["location"] = f"/api/{VERSION}/evaluations/{answer.evaluation.id}"
-    if answer.existing:
+def submit(
+    request: SubmissionRequest,
+    hub: AHub,
+    response: Response,
+    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=KEY_CHARACTERS)] = None,
+) -> SubmissionAnswer:
+    """Check the model, pin its revision and queue its evaluation; or name the equal one that is there already.
+
+    With an `Idempotency-Key` the same request within a day gets the same answer, and nothing is done twice.
+    """
+    submitted = submit_to(hub, request, key=idempotency_key)
+    response.headers["location"] = f"/api/{VERSION}/evaluations/{submitted.answer.evaluation.id}"
+    if submitted.replayed:
+        response.headers["idempotency-replayed"] = "true"
+    if submitted.answer.existing:
         response.status_code = 200
-    return answer
-
-
-def submit_to(hub: Hub, request: SubmissionRequest) -> SubmissionAnswer:
-    """Examine without a transaction (it talks to the Hub), then record in one."""
-    with hub.reading() as session:
-        has_gpu = workers_have_gpu(session, hub.settings.engine)
-    accepted = examine(hub.settings, hub.suites, request=request, has_gpu=has_gpu)
-    with hub.writing() as session:
-        taken = record(session, accepted)
-        assert taken.evaluation.id is not None
-        row = evaluations.read_evaluation(session, taken.evaluation.id)
-    return SubmissionAnswer(existing=taken.existing, message=_submitted(taken, row), evaluation=row)
+    return submitted.answer
 
 
 @router.get("/evaluations", summary="List evaluations, the latest first")
@@ -156,7 +153,8 @@ def boost(
 def reproduce(evaluation_id: Id, hub: AHub) -> ReproductionRecord:
     with hub.reading() as session:
         detail = details.read_detail(session, evaluation_id, suites=hub.suites)
-    return write_reproduction(detail, hub.suites.get(detail.suite))
+        suite = find_version(session, hub.suites, detail.suite, detail.suite_version)
+    return write_reproduction(detail, suite)
 
 
 @router.get(
@@ -207,46 +205,24 @@ def read_queue(hub: AHub) -> QueueRecord:
         return queues.read_queue(session, policy=hub.policy)
 
 
-@router.get("/board", responses=FOUND, summary="The board of a suite, as JSON or CSV")
-def read_standings(
-    hub: AHub,
-    suite: Annotated[str | None, Query(max_length=100)] = None,
-    format: Literal["json", "csv"] = "json",
-    sort: Annotated[str, Query(max_length=100)] = "rank",
-    descending: bool = False,
-    search: Annotated[str, Query(max_length=200)] = "",
-    type: Annotated[list[ModelType], EMPTY_IS_ALL, Query()] = [],  # noqa: B006  # FastAPI copies it
-    precision: Annotated[list[Precision], EMPTY_IS_ALL, Query()] = [],  # noqa: B006
-    smallest: Annotated[Annotated[float, Field(ge=0, allow_inf_nan=False)] | None, EMPTY_IS_NONE] = None,
-    largest: Annotated[Annotated[float, Field(ge=0, allow_inf_nan=False)] | None, EMPTY_IS_NONE] = None,
-) -> Response:
-    """Exactly what the page shows; sizes are in billions of parameters."""
-    view = View(
-        sort=sort,
-        descending=descending,
-        search=search,
-        types=frozenset(kind.value for kind in type),
-        precisions=frozenset(kind.value for kind in precision),
-        smallest=smallest,
-        largest=largest,
-    )
-    with hub.reading() as session:
-        name = suite or suites.suite_to_show(session, hub.suites)
-        board = apply_view(read_board(session, find_suite(hub.suites, name)), view)
-    if format == "csv":
-        disposition = f'attachment; filename="board-{board.suite.name}.csv"'
-        return PlainTextResponse(as_csv(board), media_type="text/csv", headers={"content-disposition": disposition})
-    return JSONResponse(as_records(board))
-
-
 @router.get("/suites", summary="The suites that models can be evaluated under")
 def list_suites(hub: AHub) -> list[SuiteRecord]:
-    return [suites.suite_record(hub.suites[name]) for name in sorted(hub.suites)]
+    with hub.reading() as session:
+        shown = shown_suites(session, hub.suites)
+    return [suites.suite_record(shown[name]) for name in sorted(shown)]
 
 
 @router.get("/suites/{name}", responses=FOUND, summary="One suite: benchmarks, shots, known problems")
-def read_suite(name: Annotated[str, Path(max_length=100)], hub: AHub) -> SuiteRecord:
-    return suites.suite_record(find_suite(hub.suites, name))
+def read_suite(
+    name: Annotated[str, Path(max_length=100)],
+    hub: AHub,
+    version: Annotated[str | None, EMPTY_IS_NONE, Query(max_length=100)] = None,
+) -> SuiteRecord:
+    """The version that the board shows, unless another is named."""
+    with hub.reading() as session:
+        chosen = pick_suite(session, find_suite(hub.suites, name), version)
+        versions = suites.version_records(session, chosen)
+    return suites.suite_record(chosen, versions=versions)
 
 
 @router.get("/health", summary="Whether the hub can do its work")
@@ -257,16 +233,3 @@ def read_health(hub: AHub) -> Health:
         taken = (time.perf_counter() - started) * 1000
         up = sum(worker.is_up for worker in queues.read_workers(session, datetime.now(UTC)))
     return Health(ok=True, database_milliseconds=round(taken, 2), workers_up=up)
-
-
-def _submitted(taken: Intake, row: EvaluationRecord) -> str:
-    if not taken.existing:
-        ahead = f" ({row.ahead} ahead)" if row.ahead else ""
-        return f"Queued evaluation {row.id}{ahead}."
-    state = row.state.value
-    if row.state is EvaluationState.FAILED:
-        return (
-            f"Evaluation {row.id} is the same and failed: {row.sentence} "
-            f"Once the cause is gone: evalyard retry {row.id}."
-        )
-    return f"Evaluation {row.id} is the same and {'is ' if not row.state.is_final else 'has '}{state}."

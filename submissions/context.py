@@ -1,8 +1,9 @@
 """What a request needs of the hub: settings, suites, database and artifact store, opened once at start."""
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -11,12 +12,17 @@ from fastapi import Path as PathParameter
 from sqlalchemy import Engine
 from sqlmodel import Session
 
-from orchestrator import broker, db
+from orchestrator import broker, db, visibility
 from orchestrator.artifacts import ArtifactStore
+from orchestrator.board import Boards
+from orchestrator.errors import WrongState
 from orchestrator.scheduling.places import Policy, scheduling_policy
 from orchestrator.settings import HubSettings
+from orchestrator.suite_versions import record_suites
 from orchestrator.suites import Suite, load_suites
 from orchestrator.wire import Mode
+from submissions.people.accounts import Accounts, open_accounts
+from submissions.people.viewer import LOCAL, Viewer, present
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,12 @@ class Hub:
     suites: Mapping[str, Suite]
     engine: Engine
     store: ArtifactStore
+    boards: Boards
+    """The boards of this process, kept in memory."""
+    accounts: Accounts | None = None
+    """None where there are none: then one person uses the site, on this machine."""
+    viewer: Viewer = LOCAL
+    """Who asks. Each request has its own; what is not a request's is the hub's own business."""
 
     @property
     def policy(self) -> Policy:
@@ -38,11 +50,29 @@ class Hub:
         """Where artifacts of a remote store are kept while they are read."""
         return self.settings.data / "cache"
 
-    def reading(self) -> AbstractContextManager[Session]:
-        return db.session(self.engine, read_only=True)
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A session that shows what the viewer may see, and nothing else."""
+        with db.session(self.engine, read_only=True) as opened:
+            visibility.restrict(opened, self.viewer.audience)
+            yield opened
 
     def writing(self) -> AbstractContextManager[Session]:
+        """A session that sees everything, as changes have consequences for others: check first what may be changed."""
         return db.session(self.engine)
+
+    def need_accounts(self) -> Accounts:
+        """The accounts of this site.
+
+        Raises:
+            WrongState: it has none.
+        """
+        if self.accounts is None:
+            raise WrongState(
+                "This site has no accounts: one person uses it, on this machine, and needs no token. "
+                "docs/accounts.md says how to set up accounts."
+            )
+        return self.accounts
 
     def request_stops(self, attempts: list[str], reason: str) -> None:
         """Ask workers to stop attempts whose jobs were taken from them; harmless when the broker is away."""
@@ -67,18 +97,24 @@ def open_hub(settings: HubSettings) -> Hub:
     """
     engine = db.make_engine(settings.database_url)
     db.migrate(engine)
+    suites = load_suites(settings.suites)
+    with db.session(engine) as session:
+        record_suites(session, suites.values(), now=datetime.now(UTC))
     return Hub(
         settings=settings,
-        suites=load_suites(settings.suites),
+        suites=suites,
         engine=engine,
         store=ArtifactStore(settings.artifacts_url, read_only=True),
+        boards=Boards(official=settings.official),
+        accounts=open_accounts(settings),
     )
 
 
-def get_hub(request: Request) -> Hub:
+async def get_hub(request: Request) -> Hub:
+    """The hub as whoever makes this request may see it."""
     hub = request.app.state.hub
     assert isinstance(hub, Hub)
-    return hub
+    return replace(hub, viewer=present())
 
 
 AHub = Annotated[Hub, Depends(get_hub)]

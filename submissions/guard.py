@@ -1,6 +1,6 @@
 """What every request must satisfy before it reaches a page or the API, and the headers that every answer carries.
 
-There are no accounts yet, so the site answers only those who come to this machine's own loopback address: a foreign
+The site answers to its own names only: this machine's loopback address and, with accounts, its public one. So a foreign
 page may neither read it by another name (DNS rebinding) nor post to it (forged requests). No body is read here.
 """
 
@@ -27,12 +27,16 @@ SECURITY_HEADERS = {
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
 
+STRICT_TRANSPORT = {"strict-transport-security": "max-age=31536000"}
+
 
 class Guard:
     """ASGI middleware: refuses foreign hosts, foreign origins and large bodies."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, public_url: str = "") -> None:
         self.app = app
+        self.public_url = origin_of(public_url) if public_url else ""
+        self.headers = SECURITY_HEADERS | (STRICT_TRANSPORT if self.public_url.startswith("https://") else {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -42,12 +46,13 @@ class Guard:
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in SECURITY_HEADERS.items():
+                for name, value in self.headers.items():
                     headers.setdefault(name, value)
                 headers.setdefault("cache-control", "no-cache")
             await send(message)
 
-        refusal = refuse(scope["method"], Headers(scope=scope), scheme=scope.get("scheme", "http"))
+        headers, scheme = Headers(scope=scope), scope.get("scheme", "http")
+        refusal = refuse(scope["method"], headers, scheme=scheme, public_url=self.public_url)
         if "\0" in scope["path"] or b"%00" in scope["query_string"]:
             refusal = 400, "The address holds a zero character, which no name has and no database takes."
         if refusal is not None:
@@ -61,15 +66,19 @@ class Guard:
         await self.app(scope, replay, send_guarded)
 
 
-def refuse(method: str, headers: Headers, *, scheme: str) -> tuple[int, str] | None:
+def refuse(method: str, headers: Headers, *, scheme: str, public_url: str = "") -> tuple[int, str] | None:
     """Status and sentence for a request that must not be answered; None for one that may. Pure."""
     host = headers.get("host", "")
-    if _hostname(host) not in LOOPBACK_NAMES:
+    is_public = bool(public_url) and _hostname(host) == urlsplit(public_url).hostname
+    if not is_public and _hostname(host) not in LOOPBACK_NAMES:
+        if public_url:
+            return 421, f"This site is at {public_url} and answers to no other name."
         return 421, "This site answers on this machine's loopback address only, e.g. http://127.0.0.1:8765."
     if method in SAFE_METHODS:
         return None
     origin = headers.get("origin")
-    if origin is not None and origin != f"{scheme}://{host}":
+    # Before a proxy that ends TLS, what arrives here says http.
+    if origin is not None and origin != (public_url if is_public else f"{scheme}://{host}"):
         return 403, "This request was made by a page of another site, so it was refused. Use this site's own form."
     if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
         return 403, "This request was made by a page of another site, so it was refused. Use this site's own form."
@@ -105,6 +114,14 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
         return await receive()
 
     return replay
+
+
+def origin_of(url: str) -> str:
+    """The origin of an address as browsers write it: no path, no port that goes without saying."""
+    parts = urlsplit(url.lower())
+    usual = {"http": 80, "https": 443}.get(parts.scheme)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port not in (None, usual) else "")
 
 
 def _hostname(host: str) -> str:

@@ -3,7 +3,6 @@
 Examining talks to the Hub and touches no database; recording touches the database alone. A refusal leaves no trace.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,17 +13,20 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
 from orchestrator import footprint, jobs
+from orchestrator.keys import evaluation_key
 from orchestrator.lifecycle import EvaluationState
+from orchestrator.people import seen_by
 from orchestrator.settings import HubSettings
 from orchestrator.suites import Suite, UnknownSuite, find_suite
 from orchestrator.tables import Evaluation, Submission, Worker
-from orchestrator.wire import EngineFamily, Precision, canonical_json
+from orchestrator.wire import EngineFamily, Precision
 from submissions.adapters import largest_rank, objection
 from submissions.case import Case
 from submissions.checks import find_faults
 from submissions.facts import ModelFacts, read_facts
 from submissions.faults import Fault, SubmissionRefused
 from submissions.opening import HUB_NAME, open_model
+from submissions.people.ownership import LOCAL_OWNER, Owner
 from submissions.precision import resolve_precision
 from submissions.request import ModelType, SubmissionRequest
 
@@ -43,6 +45,7 @@ class Accepted:
     limit: int | None
     engine: EngineFamily
     asked_name: str
+    owner: Owner = LOCAL_OWNER
 
     @property
     def key(self) -> str:
@@ -56,6 +59,7 @@ class Accepted:
             suite_version=self.suite.version,
             limit=self.limit,
             engine=self.engine,
+            seen_by=seen_by(self.owner.visibility, person=self.owner.person, team=self.owner.team),
         )
 
 
@@ -64,37 +68,6 @@ class Intake(NamedTuple):
     submission: Submission
     existing: bool
     """Whether an equal evaluation was there already; nothing new was queued then."""
-
-
-def evaluation_key(
-    *,
-    revision: str,
-    precision: Precision,
-    weight_type: str,
-    base_revision: str | None,
-    chat_template: bool,
-    suite: str,
-    suite_version: str,
-    limit: int | None,
-    engine: EngineFamily,
-) -> str:
-    """Digest of everything that makes two evaluations the same.
-
-    The model's name is not part of it: a commit or a folder's digest says which weights are meant, so a renamed
-    repository is the same model and a new commit is another one.
-    """
-    identity = {
-        "revision": revision,
-        "precision": precision.value,
-        "weight_type": weight_type,
-        "base_revision": base_revision,
-        "chat_template": chat_template,
-        "suite": suite,
-        "suite_version": suite_version,
-        "limit": limit,
-        "engine": engine.value,
-    }
-    return hashlib.sha256(canonical_json(identity)).hexdigest()[:40]
 
 
 def submit(
@@ -177,7 +150,7 @@ def examine(
     )
 
 
-def record(session: Session, accepted: Accepted, *, now: datetime | None = None, submitter: str = "local") -> Intake:
+def record(session: Session, accepted: Accepted, *, now: datetime | None = None) -> Intake:
     """Write submission, evaluation and jobs; or find the equal evaluation that is there already.
 
     The unique key decides between two that come at the same moment.
@@ -191,7 +164,7 @@ def record(session: Session, accepted: Accepted, *, now: datetime | None = None,
     )
     try:
         with session.begin_nested():
-            submission = _as_submission(accepted, now=now, submitter=submitter)
+            submission = _as_submission(accepted, now=now)
             session.add(submission)
             session.flush()
             assert submission.id is not None
@@ -249,7 +222,7 @@ def _read_base(
     return _read(settings, named, revision, field="base_model", faults=faults)
 
 
-def _as_submission(accepted: Accepted, *, now: datetime, submitter: str) -> Submission:
+def _as_submission(accepted: Accepted, *, now: datetime) -> Submission:
     model, base = accepted.model, accepted.base
     whole = base or model
     counts = [facts.parameters for facts in (model, base) if facts is not None]
@@ -287,7 +260,10 @@ def _as_submission(accepted: Accepted, *, now: datetime, submitter: str) -> Subm
         architecture=";".join(whole.architectures) or None,
         parameters=sum(known) if len(known) == len(counts) else None,
         licence=model.licence,
-        submitter=submitter,
+        submitter=accepted.owner.name,
+        person_id=accepted.owner.person,
+        visibility=accepted.owner.visibility,
+        team=accepted.owner.team,
         submitted_at=now,
         facts=facts,
     )

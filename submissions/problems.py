@@ -1,7 +1,7 @@
 """Errors as the API tells them: problem+json (RFC 9457) with a sentence, and never a traceback."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
 from fastapi.exceptions import RequestValidationError
@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse
 from orchestrator.artifacts import ArtifactError, ArtifactMissing
 from orchestrator.errors import DatabaseUnusable, EvalyardError, NotFound, Refused, WrongState
 from submissions.faults import Fault, HubAway, SubmissionRefused
+from submissions.people.refusals import NotAllowed, NotSignedIn, ProviderAway, SignInRefused, TooMany
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +23,11 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (WrongState, 409),
     (Refused, 422),
     (DatabaseUnusable, 503),
+    (NotSignedIn, 401),
+    (NotAllowed, 403),
+    (SignInRefused, 403),
+    (TooMany, 429),
+    (ProviderAway, 503),
     (EvalyardError, 400),
     (ArtifactMissing, 404),
     (ArtifactError, 503),
@@ -48,14 +54,21 @@ class ProblemResponse(JSONResponse):
     media_type = "application/problem+json"
 
 
-def problem(status: int, detail: str, faults: Sequence[Fault] = ()) -> ProblemResponse:
+def problem(
+    status: int, detail: str, faults: Sequence[Fault] = (), *, headers: Mapping[str, str] | None = None
+) -> ProblemResponse:
     """An error answer."""
     content = {"type": "about:blank", "title": _title(status), "status": status, "detail": detail}
     if faults:
         listed = [{"field": fault.field, "sentence": fault.sentence, "kind": fault.kind} for fault in faults]
         content |= {"faults": listed}
-    headers = {"retry-after": "60"} if status == 503 else None
-    return ProblemResponse(content, status_code=status, headers=headers)
+    told = {"retry-after": "60"} if status == 503 else {"www-authenticate": "Bearer"} if status == 401 else {}
+    return ProblemResponse(content, status_code=status, headers=told | dict(headers or {}))
+
+
+def headers_of(error: Exception) -> dict[str, str]:
+    """What an error's answer says in its headers."""
+    return {"retry-after": str(error.retry_after)} if isinstance(error, TooMany) else {}
 
 
 def describe(error: Exception) -> tuple[int, str, tuple[Fault, ...]]:

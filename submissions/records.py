@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from orchestrator.lifecycle import EvaluationState, JobState
+from orchestrator.people import Visibility
 from orchestrator.wire import EngineFamily, FailureKind, Gpu, Mode, Precision, Spent, Stage
 from submissions import words
 
@@ -38,6 +39,13 @@ class EvaluationRecord(BaseModel):
     architecture: str | None
     parameters: int | None
     licence: str | None
+    submitter: str = "local"
+    """Who asked for it."""
+    person: int | None = None
+    """Their number here; null without accounts."""
+    visibility: Visibility = Visibility.PUBLIC
+    """Who may see it, beside whoever asked for it and the operators."""
+    team: str | None = None
     suite: str
     suite_version: str
     engine: EngineFamily
@@ -47,6 +55,8 @@ class EvaluationRecord(BaseModel):
     is_waiting: bool = False
     """Whether no worker holds what it needs next, whatever its state."""
     progress: Progress
+    votes: int = 0
+    """For its revision; each counts as an hour of waiting, up to 48."""
     ahead: int | None = None
     """Unfinished evaluations that were submitted earlier; None once this one has ended."""
     waiting_because: str = ""
@@ -180,18 +190,36 @@ class EventRecord(BaseModel):
     details: dict[str, Any]
 
 
+class PastCell(BaseModel):
+    value: float
+    stderr: float | None
+    carried_from: int | None
+    """The evaluation whose score it is, where it was carried over unchanged."""
+
+
+class PastScores(BaseModel):
+    """The same submission under one suite version."""
+
+    evaluation: int
+    suite_version: str
+    average: float | None
+    ended_at: datetime | None
+    benchmarks: dict[str, PastCell]
+
+
 class EvaluationDetail(EvaluationRecord):
     """An evaluation with everything that is known of it."""
 
     base_revision: str | None
     base_folder: str | None
     folder: str | None
-    submitter: str
     benchmarks: list[BenchmarkRecord]
     jobs: list[JobRecord]
     cost: CostRecord
     events: list[EventRecord]
     facts: dict[str, Any]
+    history: list[PastScores] = []
+    """The same submission under every version of the suite, the latest first; empty where there is but one."""
 
 
 class SubmissionAnswer(BaseModel):
@@ -264,6 +292,17 @@ class SuiteBenchmarkRecord(BaseModel):
     normalised: bool
 
 
+class SuiteVersionRecord(BaseModel):
+    version: str
+    harness: str
+    is_shown: bool
+    """Whether the board shows it unless another one is named."""
+    evaluations: int
+    """Evaluations that have an average under it."""
+    covered: int | None
+    """Of the shown version's: how many have an average under this one too; None of the shown version itself."""
+
+
 class SuiteRecord(BaseModel):
     name: str
     version: str
@@ -273,6 +312,8 @@ class SuiteRecord(BaseModel):
     chat_template: bool
     benchmarks: list[SuiteBenchmarkRecord]
     known_problems: list[str]
+    versions: list[SuiteVersionRecord] = []
+    """Where one suite is asked for: every version of it, the latest first."""
 
 
 class SamplePage(BaseModel):

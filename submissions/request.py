@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from orchestrator.people import Visibility
 from orchestrator.wire import Precision
 
 DEFAULT_SUITE = "open-llm-v2"
@@ -57,6 +58,10 @@ class SubmissionRequest(BaseModel):
     """Whether prompts go through the model's chat template; the suite's default when left out."""
     suite: str = Field(default=DEFAULT_SUITE, max_length=100)
     """Name of the suite to evaluate under; GET /api/v1/suites lists them."""
+    visibility: Visibility = Visibility.PUBLIC
+    """Who may see it: everybody, a team of yours, or you alone; operators see all. Only where there are accounts."""
+    team: str | None = Field(default=None, max_length=100)
+    """Which team, where you are in several."""
     limit: int | None = Field(default=None, ge=1, le=1_000_000)
     """Documents for each lm-eval task. An evaluation with a limit is a trial: it is never ranked."""
 

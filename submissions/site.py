@@ -7,21 +7,27 @@ import logging
 import sys
 from contextlib import suppress
 from importlib.resources import files
+from urllib.parse import urlencode
 
 import uvicorn
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from orchestrator.errors import EvalyardError
 from orchestrator.settings import HubSettings, read_settings
-from submissions import api, clusters, comparing, operating, pages
+from submissions import api, boards, clusters, comparing, flagging, operating, pages, reruns, voting
 from submissions.context import Hub, open_hub
 from submissions.guard import Guard
+from submissions.logs import begin_log
 from submissions.pages.rendering import render
-from submissions.problems import HANDLED, describe, problem
+from submissions.people import operations
+from submissions.people.identify import Identify
+from submissions.people.permits import enforce
+from submissions.people.refusals import NotSignedIn
+from submissions.problems import HANDLED, describe, headers_of, problem
 
 log = logging.getLogger(__name__)
 DESCRIPTION = "Submit models, follow their evaluation and read the board. Errors are problem+json with a sentence."
@@ -36,26 +42,43 @@ def make_site(hub: Hub) -> FastAPI:
         openapi_url=f"/api/{api.VERSION}/openapi.json",
         docs_url=None,  # FastAPI's own page loads scripts from elsewhere
         redoc_url=None,
+        dependencies=[Depends(enforce)],
     )
     app.state.hub = hub
     app.include_router(api.router)
+    app.include_router(boards.router)
+    app.include_router(flagging.router)
     app.include_router(operating.router)
     app.include_router(clusters.router)
+    app.include_router(operations.router)
+    app.include_router(voting.router)
     app.include_router(comparing.router)
+    app.include_router(reruns.router)
     app.include_router(pages.router)
     app.mount("/static", StaticFiles(directory=str(files("submissions") / "static")), name="static")
     for kind in (*HANDLED, HTTPException, Exception):
         app.add_exception_handler(kind, _answer_error)
-    app.add_middleware(Guard)
+    app.add_middleware(Identify, hub=hub)
+    app.add_middleware(Guard, public_url=hub.settings.public_url)
     return app
 
 
 def _answer_error(request: Request, error: Exception) -> Response:
     """A problem for the API, a page with the same sentence for everyone else."""
     status, sentence, faults = describe(error)
+    headers = headers_of(error)
     if request.url.path.startswith("/api/"):
-        return problem(status, sentence, faults)
-    return render("error.html", status=status, code=status, sentence=sentence)
+        return problem(status, sentence, faults, headers=headers)
+    if isinstance(error, NotSignedIn) and request.method == "GET":
+        return RedirectResponse("/signin?" + urlencode({"next": _here(request)}), status_code=303)
+    answer = render("error.html", status=status, code=status, sentence=sentence)
+    answer.headers.update(headers)
+    return answer
+
+
+def _here(request: Request) -> str:
+    query = request.url.query
+    return request.url.path + (f"?{query}" if query else "")
 
 
 def serve(settings: HubSettings) -> None:
@@ -70,6 +93,7 @@ def serve(settings: HubSettings) -> None:
         host=settings.host,
         port=settings.port,
         log_level="warning",
+        log_config=None,  # ours leaves secrets out
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=30,
@@ -77,7 +101,7 @@ def serve(settings: HubSettings) -> None:
 
 
 def main() -> int:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    begin_log()
     try:
         settings = read_settings()
         print(f"Evalyard's site: http://{settings.host}:{settings.port}", file=sys.stderr, flush=True)

@@ -31,7 +31,12 @@ def turn(
     """When an evaluation's jobs count as having come. `parameters`: weights that one token meets, None if unknown."""
     later = min(max(unfinished, 0), MOST_UNFINISHED) * UNFINISHED
     later += min(parameters or 0, MOST_STEPS * SIZE_STEP) / SIZE_STEP * SIZE
-    return boosted(made_at + later - min(max(votes, 0), MOST_VOTES) * VOTE, before=0, after=boost)
+    return boosted(made_at + later - worth(votes), before=0, after=boost)
+
+
+def worth(votes: int) -> timedelta:
+    """How much earlier these votes make a turn."""
+    return min(max(votes, 0), MOST_VOTES) * VOTE
 
 
 def boosted(turn_at: datetime, *, before: int, after: int) -> datetime:

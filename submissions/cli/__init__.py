@@ -11,7 +11,7 @@ import typer
 
 from orchestrator.artifacts import ArtifactError
 from orchestrator.errors import EvalyardError
-from submissions.cli import actions, clusters, look, submit, system, workers
+from submissions.cli import actions, clusters, flags, look, people, reruns, submit, system, workers
 from submissions.cli.output import complain
 
 HELP = """Host your own Open LLM Leaderboard on GPUs that are otherwise idle.
@@ -26,7 +26,18 @@ Answers go to standard output, everything else to standard error. Exit code 0: d
 The server is found by EVALYARD_URL, or where `evalyard up` says it is.
 """
 
-GROUPS = (system.commands, submit.commands, look.commands, actions.commands, workers.commands, clusters.commands)
+GROUPS = (
+    system.commands,
+    submit.commands,
+    look.commands,
+    actions.commands,
+    flags.commands,
+    workers.commands,
+    people.commands,
+    clusters.commands,
+)
+SUBGROUPS = (reruns.commands,)
+"""Commands of two words, e.g. `evalyard rerun plan`."""
 
 
 def make_app(*, everything: bool = True) -> typer.Typer:
@@ -43,15 +54,19 @@ def make_app(*, everything: bool = True) -> typer.Typer:
     app.callback()(_take_options)
     for group in GROUPS:
         app.registered_commands += group.registered_commands
+    for group in SUBGROUPS:
+        app.add_typer(group)
     if everything:
-        app.registered_commands += _local_commands().registered_commands
+        local = _local_commands()
+        app.registered_commands += local.registered_commands
+        app.registered_groups += local.registered_groups
     return app
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; a person's mistake ends in a sentence and an exit code, never in a traceback."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    own = {name for group in GROUPS for name in _names(group)}
+    own = {name for group in GROUPS for name in _names(group)} | {group.info.name for group in SUBGROUPS}
     first = next((word for word in given if not word.startswith("-")), "")
     try:
         make_app(everything=first not in own)(args=given, prog_name="evalyard")

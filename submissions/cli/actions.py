@@ -37,6 +37,21 @@ def cancel(evaluation: Id, as_json: AsJson = False) -> None:
 
 
 @commands.command()
+def vote(
+    evaluation: Id,
+    take_back: Annotated[bool, typer.Option("--take-back", help="Take your vote back.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Vote for an evaluation's revision: each person's vote counts as an hour of waiting, up to 48."""
+    path = f"/evaluations/{evaluation}/vote"
+    answered = Client().delete(path) if take_back else Client().put(path)
+    if as_json:
+        answer_json(answered)
+    else:
+        answer(answered["message"])
+
+
+@commands.command()
 def boost(
     evaluation: Id,
     days: Annotated[

@@ -9,6 +9,7 @@ import httpx
 
 from orchestrator.errors import EvalyardError
 from orchestrator.program import DEFAULT_URL, default_data, program
+from submissions.cli.credentials import find_token
 
 SUBMIT_SECONDS = 900.0
 """A folder with large weights is read whole for its digest before the answer comes."""
@@ -42,10 +43,12 @@ def hub_url() -> str:
 class Client:
     """The API of one hub."""
 
-    def __init__(self, url: str | None = None) -> None:
+    def __init__(self, url: str | None = None, *, token: str | None = None) -> None:
+        """`token`: another one than the environment's or the kept one; empty for none."""
         self.url = url or hub_url()
         if urlsplit(self.url).scheme not in ("http", "https"):
             raise ServerAway(f"EVALYARD_URL is '{self.url}', which is no address. Write it as {DEFAULT_URL}.")
+        self._token = find_token(self.url) if token is None else token
 
     def get(self, path: str, **query: Any) -> Any:
         """The JSON at this path."""
@@ -57,6 +60,12 @@ class Client:
     def post(self, path: str, content: dict[str, Any] | None = None) -> Any:
         return self._send("POST", path, json=content if content is not None else {}, timeout=SUBMIT_SECONDS).json()
 
+    def put(self, path: str) -> Any:
+        return self._send("PUT", path).json()
+
+    def delete(self, path: str) -> Any:
+        return self._send("DELETE", path).json()
+
     def page(self, path: str) -> str:
         """Address of a page for people."""
         return f"{self.url}{path}"
@@ -64,9 +73,10 @@ class Client:
     def _send(self, method: str, path: str, *, timeout: float = 60.0, **arguments: Any) -> httpx.Response:
         # A proxy of the environment is never meant for this machine's own address.
         is_local = urlsplit(self.url).hostname in ("127.0.0.1", "localhost", "::1")
+        headers = {"authorization": f"Bearer {self._token}"} if self._token else {}
         try:
             with httpx.Client(trust_env=not is_local, timeout=timeout) as client:
-                answer = client.request(method, f"{self.url}/api/v1{path}", **arguments)
+                answer = client.request(method, f"{self.url}/api/v1{path}", headers=headers, **arguments)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ServerAway(
                 f"No Evalyard answers at {self.url} ({type(error).__name__}). Start it: {program()} up. "

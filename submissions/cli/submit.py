@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from orchestrator.narrator import telling
+from orchestrator.people import Visibility
 from orchestrator.program import program
 from submissions.cli.client import ApiRefused, Client
 from submissions.cli.follow import exit_code, follow, outcome_sentence
@@ -19,6 +20,7 @@ from submissions.request import PRECISIONS as PRECISIONS
 commands = typer.Typer()
 
 TYPES = tuple(kind.value for kind in ModelType)
+VISIBILITIES = tuple(one.value for one in Visibility)
 WEIGHT_TYPES = ("original", "adapter")
 WEIGHT_TYPE_HELP = "Whole weights, or a LoRA adapter that is applied to its base model."
 BASE_MODEL_HELP = "Of an adapter: a Hub id or a local folder; as its config names it when left out."
@@ -65,6 +67,15 @@ def submit(
         typer.Option("--chat-template/--no-chat-template", help="Apply the model's chat template; else as the suite."),
     ] = None,
     suite: Annotated[str, typer.Option(help="What to evaluate: see `evalyard suites`.")] = DEFAULT_SUITE,
+    visibility: Annotated[
+        str,
+        typer.Option(
+            metavar="|".join(VISIBILITIES),
+            help="Who may see it, where there are accounts.",
+            callback=one_of(VISIBILITIES),
+        ),
+    ] = "public",
+    team: Annotated[str | None, typer.Option(help="Which team may see it, if you are in several.")] = None,
     limit: Annotated[
         int | None,
         typer.Option(metavar="N", parser=documents, help="Documents for each task: a trial, never ranked."),
@@ -93,6 +104,8 @@ def submit(
         "chat_template": chat_template,
         "suite": suite,
         "limit": limit,
+        "visibility": visibility if visibility != "public" else None,
+        "team": team,
     }
     try:
         with telling("Waiting for the hub, which reads the model's files", chat, quiet_start=True):

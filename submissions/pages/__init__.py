@@ -5,8 +5,20 @@ They show the API's own records and add nothing to them. Everything that came fr
 
 from fastapi import APIRouter
 
-from submissions.pages import board, diff, evaluation, form, lists, rerun_report, samples
+from submissions.pages import (
+    account,
+    board,
+    diff,
+    evaluation,
+    form,
+    lists,
+    model,
+    pictures,
+    rerun_report,
+    reruns,
+    samples,
+)
 
 router = APIRouter()
-for part in (board, form, evaluation, samples, diff, rerun_report, lists):
+for part in (account, board, pictures, model, form, evaluation, samples, diff, rerun_report, reruns, lists):
     router.include_router(part.router)

@@ -5,7 +5,10 @@ from urllib.parse import urlencode
 from fastapi import APIRouter
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from submissions import api
+from orchestrator import votes
+from orchestrator.flags import flags_by_model
+from orchestrator.suite_versions import find_version
+from submissions import api, voting
 from submissions.context import AHub, Id
 from submissions.pages.rendering import render
 from submissions.reading import details
@@ -19,6 +22,9 @@ router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 def show_evaluation(evaluation_id: Id, hub: AHub, existing: str = "", said: str = "") -> Response:
     with hub.reading() as session:
         detail = details.read_detail(session, evaluation_id, suites=hub.suites, policy=hub.policy)
+        voted = hub.viewer.person is not None and votes.has_voted(session, detail.revision, hub.viewer.person)
+        flags = flags_by_model(session, [detail.model]).get(detail.model, [])
+        suite = find_version(session, hub.suites, detail.suite, detail.suite_version)
     notices = {
         "existing": "An equal evaluation was there already: this is it. Nothing new was queued.",
         "retried": "What failed is queued again.",
@@ -27,10 +33,12 @@ def show_evaluation(evaluation_id: Id, hub: AHub, existing: str = "", said: str 
     return render(
         "evaluation.html",
         evaluation=detail,
-        reproduction=write_reproduction(detail, hub.suites.get(detail.suite)),
+        voted=voted,
+        reproduction=write_reproduction(detail, suite),
         jobs={job.id: job for job in detail.jobs},
         notice=notices.get("existing" if existing else said, ""),
-        suite=hub.suites.get(detail.suite),
+        suite=suite,
+        flags=[flag for flag in flags if flag.revision in (None, detail.revision)],
         again="/submit?" + urlencode(_asked_again(detail)),
     )
 
@@ -45,6 +53,17 @@ def retry(evaluation_id: Id, hub: AHub) -> Response:
 def cancel(evaluation_id: Id, hub: AHub) -> Response:
     api.cancel(evaluation_id, hub)
     return RedirectResponse(f"/evaluations/{evaluation_id}?said=cancelled", status_code=303)
+
+
+@router.post("/evaluations/{evaluation_id}/vote")
+def change_vote(evaluation_id: Id, hub: AHub) -> Response:
+    """Vote, or take the vote back."""
+    with hub.reading() as session:
+        _, submission = evaluations.find(session, evaluation_id)
+        person = hub.viewer.person
+        voted = person is not None and votes.has_voted(session, submission.revision, person)
+    (voting.take_back if voted else voting.vote)(evaluation_id, hub)
+    return RedirectResponse(f"/evaluations/{evaluation_id}", status_code=303)
 
 
 def _asked_again(detail: EvaluationDetail) -> dict[str, str]:

@@ -10,13 +10,13 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from orchestrator.errors import Refused
 from orchestrator.suites import Suite
 from orchestrator.wire import Precision
-from submissions import api
 from submissions.context import AHub, Hub
 from submissions.faults import Fault, HubAway, SubmissionRefused
 from submissions.pages.rendering import render
 from submissions.problems import fault_of
 from submissions.reading import queues
 from submissions.request import ModelType, SubmissionRequest
+from submissions.submitting import submit_to
 
 MOST_FIELDS = 30
 
@@ -47,7 +47,7 @@ def _submit(hub: Hub, given: dict[str, str]) -> Response:
     if "chat_template" in values and values["chat_template"] not in ("yes", "no"):
         del values["chat_template"]
     try:
-        answer = api.submit_to(hub, SubmissionRequest.model_validate(values))
+        answer = submit_to(hub, SubmissionRequest.model_validate(values)).answer
     except ValidationError as error:
         faults = [_form_fault(fault_of(detail)) for detail in error.errors(include_url=False)]
         return _form(hub, given, faults=faults, status=422)

@@ -9,8 +9,11 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse
 
+from orchestrator.people import Role, Scope
 from orchestrator.program import FIRST_SUBMISSION, program
 from submissions import words
+from submissions.people.viewer import present
+from submissions.records import EvaluationRecord
 
 
 def _environment() -> Environment:
@@ -33,8 +36,27 @@ def _environment() -> Environment:
         "path": lambda part: quote(str(part), safe=""),
         "pretty": lambda value: json.dumps(value, indent=2, ensure_ascii=False, default=str),
     }
-    environment.globals |= {"program": program, "first_submission": FIRST_SUBMISSION}
+    environment.globals |= {
+        "may_change": may_change,
+        "may_operate": may_operate,
+        "program": program,
+        "first_submission": FIRST_SUBMISSION,
+        "viewer": present,
+    }
     return environment
+
+
+def may_change(evaluation: EvaluationRecord) -> bool:
+    """Whether whoever looks at a page may cancel and retry this; the routes themselves make sure of it."""
+    viewer = present()
+    return viewer.may(Role.OPERATOR, Scope.OPERATE) or (
+        viewer.person is not None and evaluation.person == viewer.person
+    )
+
+
+def may_operate() -> bool:
+    """Whether whoever looks at a page is an operator; the routes themselves make sure of it."""
+    return present().may(Role.OPERATOR, Scope.OPERATE)
 
 
 TEMPLATES = _environment()

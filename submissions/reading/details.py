@@ -10,11 +10,13 @@ from orchestrator.errors import next_step
 from orchestrator.lifecycle import JobState
 from orchestrator.roster import DEFAULT_POLICY
 from orchestrator.scheduling.places import Policy
+from orchestrator.suite_versions import find_version
 from orchestrator.suites import Suite
 from orchestrator.tables import Attempt, Event, Job, Score
 from orchestrator.wire import Stage
 from submissions import words
 from submissions.reading.evaluations import as_records, find, is_folder
+from submissions.reading.history import read_history
 from submissions.reading.waiting import waiting_because
 from submissions.records import (
     AttemptRecord,
@@ -45,7 +47,7 @@ def read_detail(
     events = session.exec(
         select(Event).where(Event.evaluation_id == evaluation_id).order_by(col(Event.id).desc()).limit(MOST_EVENTS)
     ).all()
-    suite = suites.get(evaluation.suite)
+    suite = find_version(session, suites, evaluation.suite, evaluation.suite_version)
     attempts = results.attempts_of(session, jobs)
     infers = [job for job in jobs if job.stage is Stage.INFER]
     record.waiting_because = waiting_because(session, record, policy=policy)
@@ -54,7 +56,6 @@ def read_detail(
         base_revision=submission.base_revision,
         base_folder=submission.base_folder,
         folder=submission.folder,
-        submitter=submission.submitter,
         benchmarks=_benchmarks(jobs, scores, suite=suite, is_folder=is_folder(submission)),
         jobs=[_job_record(job, attempts[job.id or 0]) for job in jobs],
         cost=_cost(infers, attempts),
@@ -63,6 +64,7 @@ def read_detail(
             for event in reversed(events)
         ],
         facts=submission.facts,
+        history=read_history(session, evaluation),
     )
 
 
@@ -70,6 +72,7 @@ def _benchmarks(
     jobs: Sequence[Job], scores: Sequence[Score], *, suite: Suite | None, is_folder: bool
 ) -> list[BenchmarkRecord]:
     described = {benchmark.name: benchmark.description for benchmark in suite.benchmarks} if suite else {}
+    hidden = {benchmark.name for benchmark in suite.benchmarks if benchmark.confidential} if suite else set()
     order = {name: position for position, name in enumerate(described)}
     by_benchmark: dict[str, dict[Stage, Job]] = defaultdict(dict)
     for job in jobs:
@@ -109,7 +112,7 @@ def _benchmarks(
                     if score.benchmark == name and score.task
                 ],
                 provenance=(value.provenance if value else {}) or (raw.provenance if raw else {}),
-                has_samples=last.stage is Stage.SCORE and bool(last.result.get("results")),
+                has_samples=last.stage is Stage.SCORE and bool(last.result.get("results")) and name not in hidden,
             )
         )
     return records

@@ -11,11 +11,15 @@ from orchestrator.lifecycle import EvaluationState
 from orchestrator.roster import DEFAULT_POLICY
 from orchestrator.scheduling.places import Policy
 from orchestrator.tables import Evaluation, Job, Submission
+from orchestrator.visibility import unrestricted
+from orchestrator.votes import count_votes_by_revision
 from submissions.reading.progress import next_jobs, progress_of
 from submissions.reading.waiting import with_reasons
 from submissions.records import EvaluationRecord
 
 FINAL_STATES = [state for state in EvaluationState if state.is_final]
+NOT_IN_LINE = [*FINAL_STATES, EvaluationState.PLANNED]
+"""Nothing of these waits for a worker."""
 
 
 def list_evaluations(
@@ -73,9 +77,11 @@ def as_records(session: Session, pairs: Sequence[tuple[Evaluation, Submission]])
     earlier: list[int] = []
     if unfinished:
         query = select(Evaluation.id).where(
-            col(Evaluation.state).not_in(FINAL_STATES), col(Evaluation.id) < max(filter(None, unfinished))
+            col(Evaluation.state).not_in(NOT_IN_LINE), col(Evaluation.id) < max(filter(None, unfinished))
         )
-        earlier = [found for found in session.exec(query) if found is not None]
+        with unrestricted(session):  # others' are ahead, too, whoever may see them
+            earlier = [found for found in session.exec(query) if found is not None]
+    wished = count_votes_by_revision(session, {one.revision for row, one in pairs if not row.state.is_final})
     records = []
     for evaluation, submission in pairs:
         assert evaluation.id is not None
@@ -93,6 +99,11 @@ def as_records(session: Session, pairs: Sequence[tuple[Evaluation, Submission]])
                 architecture=submission.architecture,
                 parameters=submission.parameters,
                 licence=submission.licence,
+                submitter=submission.submitter,
+                person=submission.person_id,
+                visibility=submission.visibility,
+                votes=wished.get(submission.revision, 0),
+                team=submission.team,
                 suite=evaluation.suite,
                 suite_version=evaluation.suite_version,
                 engine=evaluation.engine,

@@ -11,9 +11,10 @@ from orchestrator.lifecycle import EvaluationState, JobState
 from orchestrator.roster import DEFAULT_POLICY, why_closed
 from orchestrator.scheduling.places import Policy
 from orchestrator.tables import Attempt, Evaluation, Job, Submission, Worker
+from orchestrator.visibility import unrestricted
 from orchestrator.wire import Gpu, Mode
 from submissions import words
-from submissions.reading.evaluations import FINAL_STATES, as_records
+from submissions.reading.evaluations import NOT_IN_LINE, as_records
 from submissions.reading.waiting import with_reasons
 from submissions.records import QueueRecord, WorkerRecord
 
@@ -28,7 +29,7 @@ def read_queue(
     now = now or datetime.now(UTC)
     joined = select(Evaluation, Submission).join(Submission, col(Submission.id) == col(Evaluation.submission_id))
     open_pairs = session.exec(
-        joined.where(col(Evaluation.state).not_in(FINAL_STATES)).order_by(col(Evaluation.id)).limit(most)
+        joined.where(col(Evaluation.state).not_in(NOT_IN_LINE)).order_by(col(Evaluation.id)).limit(most)
     ).all()
     failed_pairs = session.exec(
         joined.where(Evaluation.state == EvaluationState.FAILED).order_by(col(Evaluation.ended_at).desc()).limit(10)
@@ -45,12 +46,14 @@ def read_queue(
 def read_workers(session: Session, now: datetime) -> list[WorkerRecord]:
     """Every worker that has reported, with what it does now."""
     doing: dict[str, list[str]] = defaultdict(list)
-    held = session.exec(
+    held = (
         select(Attempt.worker, Job)
         .join(Job, col(Job.id) == col(Attempt.job_id))
         .where(col(Attempt.ended_at).is_(None), col(Job.state).in_([JobState.DISPATCHED, JobState.RUNNING]))
     )
-    for worker, job in held:
+    with unrestricted(session):  # by their numbers alone
+        busy = session.exec(held).all()
+    for worker, job in busy:
         what = f"{job.stage.value} {job.benchmark}".strip()
         part = f", slice {job.slice_index + 1} of {job.slice_count}" if job.slice_count > 1 else ""
         far = f" ({words.percent(job.requests_done / job.requests_total)})" if job.requests_total else ""

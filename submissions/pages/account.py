@@ -1,0 +1,123 @@
+"""Signing in and out, and the page of one's own account with its tokens."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+from urllib.parse import parse_qsl
+
+from fastapi import APIRouter, Path, Query, Request
+from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from orchestrator import db
+from orchestrator.errors import Refused
+from orchestrator.people import Scope
+from submissions.context import AHub, Hub
+from submissions.pages.rendering import render
+from submissions.people import operations, persons, sessions, signing_in, tokens
+from submissions.people.operations import MadeToken, TokenRequest
+from submissions.problems import fault_of
+
+router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+NOT_KEPT = {"cache-control": "no-store"}
+
+
+@router.get("/signin")
+def sign_in(hub: AHub, next: Annotated[str, Query(max_length=1000)] = "/") -> Response:
+    """Off to the provider; who is signed in already goes on."""
+    if hub.viewer.role is not None:
+        return RedirectResponse(signing_in.own_path(next), status_code=303)
+    begun = signing_in.begin(hub, next, datetime.now(UTC))
+    answer = RedirectResponse(begun.address, status_code=303, headers=NOT_KEPT)
+    signing_in.sign_in_cookie(hub.settings).set(answer, begun.secret, lasts=signing_in.LASTS)
+    return answer
+
+
+@router.get("/signin/back")
+def come_back(
+    request: Request,
+    hub: AHub,
+    state: Annotated[str, Query(max_length=500)] = "",
+    code: Annotated[str, Query(max_length=4000)] = "",
+) -> Response:
+    """From the provider, with a code or without."""
+    accounts = hub.need_accounts()
+    header = request.headers.get("cookie")
+    cookie = signing_in.sign_in_cookie(hub.settings)
+    signed_in = signing_in.finish(
+        hub,
+        state=state,
+        code=code,
+        secret=cookie.read(header),
+        old_session=accounts.cookie.read(header),
+        now=datetime.now(UTC),
+    )
+    answer = RedirectResponse(signed_in.next, status_code=303, headers=NOT_KEPT)
+    accounts.cookie.set(answer, signed_in.secret, lasts=sessions.LASTS)
+    cookie.clear(answer)
+    return answer
+
+
+@router.post("/signout")
+def sign_out(request: Request, hub: AHub) -> Response:
+    """End this browser's session here; the provider's own is not touched."""
+    accounts = hub.need_accounts()
+    with db.session(hub.engine) as session:
+        sessions.end(session, accounts.digester, accounts.cookie.read(request.headers.get("cookie")))
+    answer = RedirectResponse("/", status_code=303, headers=NOT_KEPT | {"clear-site-data": '"cache"'})
+    accounts.cookie.clear(answer)
+    return answer
+
+
+@router.get("/account")
+def show_account(hub: AHub) -> Response:
+    return _page(hub)
+
+
+@router.post("/account/tokens")
+async def make_token(request: Request, hub: AHub) -> Response:
+    """Make a token and show it, this once."""
+    body = (await request.body()).decode("utf-8", errors="replace")
+    try:
+        given = parse_qsl(body, max_num_fields=10)
+    except ValueError as error:
+        raise Refused("The form has more fields than the one at /account. Use that one.") from error
+    values = dict(given)
+    asked = {
+        "name": values.get("name", ""),
+        "scopes": [value for name, value in given if name == "scope"],
+        "days": values.get("days") or None,
+    }
+    try:
+        wanted = TokenRequest.model_validate(asked)
+    except ValidationError as error:
+        faults = [fault_of(detail).sentence for detail in error.errors(include_url=False)]
+        return await run_in_threadpool(_page, hub, faults=faults, status=422)
+    made = await run_in_threadpool(operations.create_token, wanted, hub)
+    return await run_in_threadpool(_page, hub, made=made)
+
+
+@router.post("/account/tokens/{token_id}/revoke")
+def revoke_token(token_id: Annotated[int, Path(ge=1, le=2**31 - 1)], hub: AHub) -> Response:
+    operations.revoke_token(token_id, hub)
+    return RedirectResponse("/account", status_code=303)
+
+
+def _page(hub: Hub, *, made: MadeToken | None = None, faults: list[str] | None = None, status: int = 200) -> Response:
+    viewer, person, own = hub.viewer, None, []
+    if viewer.person is not None:
+        with hub.reading() as session:
+            own = operations.as_records(tokens.list_tokens(session, viewer.person, datetime.now(UTC)))
+            person = persons.find(session, viewer.person)
+    answer = render(
+        "account.html",
+        status=status,
+        person=person,
+        tokens=own,
+        made=made,
+        faults=faults or [],
+        scopes=list(Scope),
+        teams=sorted(viewer.teams),
+    )
+    answer.headers.update(NOT_KEPT)
+    return answer

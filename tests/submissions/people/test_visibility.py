@@ -1,0 +1,160 @@
+"""Who sees what: another person's walk over every page, export and operation finds nothing of a private model."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from itertools import product
+
+import pytest
+from sqlmodel import Session, select
+from starlette.testclient import TestClient
+
+from orchestrator.lifecycle import EvaluationState
+from orchestrator.people import Visibility
+from orchestrator.tables import Evaluation, Submission
+from orchestrator.visibility import PUBLIC, Audience, restrict
+from orchestrator.wire import FailureKind
+from submissions.context import Hub
+from submissions.people.permits import ROUTES
+from tests.submissions.factories import DEMO, add_evaluation, add_worker, choice_sample, keep_samples
+from tests.submissions.people.browser import Browser
+from tests.submissions.people.conftest import SignIn
+
+SECRET = "Zanzibar"
+QUERIES = {
+    "/": ["", "?suite=demo&sort=average", "?suite=demo&q=acme", "?suite=demo&show=raw"],
+    "/api/v1/board": ["?suite=demo", "?suite=demo&format=csv", "?suite=demo&search=acme"],
+    "/api/v1/evaluations": ["", "?limit=1", "?before=3", "?state=failed", "?suite=demo"],
+    "/submit": ["", "?model=acme/x"],
+}
+"""Ways to ask for a page; once and plainly where nothing is said."""
+
+
+def fill(hub: Hub, person: int) -> dict[str, int]:
+    """A hub with a public model and, of this person, hidden ones in every state; the numbers of their evaluations."""
+    hidden = {"person_id": person, "submitter": "ada", "visibility": Visibility.PRIVATE}
+    made = {}
+    with hub.writing() as session:
+        suite = hub.suites["demo"]
+        made["public"] = add_evaluation(session, suite, model="acme/known", values=DEMO).id
+        made["finished"] = add_evaluation(session, suite, model=f"acme/{SECRET}-1", values=DEMO, **hidden).id
+        made["running"] = add_evaluation(
+            session, suite, model=f"acme/{SECRET}-2", state=EvaluationState.RUNNING, requests=(1, 9), **hidden
+        ).id
+        made["failed"] = add_evaluation(
+            session,
+            suite,
+            model=f"acme/{SECRET}-3",
+            state=EvaluationState.FAILED,
+            failure=FailureKind.WEIGHTS,
+            sentence=f"{SECRET} has no weights.",
+            log_tail=f"{SECRET}: no such file",
+            **hidden,
+        ).id
+        team = hidden | {"visibility": Visibility.TEAM, "team": "vision"}
+        made["team"] = add_evaluation(session, suite, model=f"acme/{SECRET}-4", values=DEMO, **team).id
+        warm = session.exec(select(Submission.revision).where(Submission.model == f"acme/{SECRET}-1")).one()
+        now = datetime.now(UTC)
+        add_worker(session, "engine-1", kind="engine", now=now, engine_family="vllm", device_type="cuda", warm=[warm])
+    numbers = {name: number for name, number in made.items() if number is not None}
+    for number in (numbers["finished"], numbers["team"]):
+        keep_samples(hub, number, "Letters", task="letters", records=[choice_sample(1) | {"model": SECRET}])
+    return numbers
+
+
+def addresses(hub: Hub, numbers: dict[str, int]) -> Iterator[str]:
+    """Every address of every GET route: of each evaluation, benchmark and suite."""
+    values = {
+        "{evaluation_id}": [str(number) for number in numbers.values()],
+        "{benchmark}": ["Letters"],
+        "{name}": ["demo"],
+        "{token_id}": ["1"],
+    }
+    for route in ROUTES:
+        method, path = route.split(" ")
+        if method != "GET" or path in ("/signin", "/signin/back"):
+            continue
+        found = [name for name in values if name in path]
+        assert path.count("{") == len(found), f"say here what {path} takes"
+        for chosen in product(*(values[name] for name in found)):
+            filled = path
+            for name, value in zip(found, chosen, strict=True):
+                filled = filled.replace(name, value)
+            for query in QUERIES.get(path, [""]):
+                yield filled + query
+
+
+def seen_by(browser: Browser, hub: Hub, numbers: dict[str, int]) -> set[str]:
+    """Addresses whose answer names the secret."""
+    found = set()
+    for address in addresses(hub, numbers):
+        answer = browser.get(address)
+        assert answer.status_code < 500, (address, answer.text)
+        if SECRET in answer.text or SECRET in str(answer.headers):
+            found.add(address)
+    return found
+
+
+def test_nobody_finds_a_private_model_anywhere(hub: Hub, sign_in: SignIn, site: Callable[[], TestClient]) -> None:
+    ada, eve, mate, root = sign_in("ada"), sign_in("eve"), sign_in("mate", groups=["Vision"]), sign_in("root")
+    numbers = fill(hub, ada.get("/api/v1/account").json()["person"])
+    for other in (eve, Browser(site())):
+        assert seen_by(other, hub, numbers) == set()
+    mine = seen_by(ada, hub, numbers)
+    for name in ("finished", "running", "failed", "team"):
+        assert {f"/evaluations/{numbers[name]}", f"/api/v1/evaluations/{numbers[name]}"} <= mine
+    assert {"/?suite=demo&q=acme", "/api/v1/board?suite=demo&format=csv", "/queue", "/api/v1/queue"} <= mine
+    assert f"/api/v1/evaluations/{numbers['finished']}/samples/Letters" in mine
+    assert f"/evaluations/{numbers['team']}" in seen_by(mate, hub, numbers)
+    assert not {f"/evaluations/{numbers[name]}" for name in ("finished", "running", "failed")} & seen_by(
+        mate, hub, numbers
+    )
+    assert mine <= seen_by(root, hub, numbers)
+
+
+def test_what_one_may_not_see_is_as_if_it_were_not_there(hub: Hub, sign_in: SignIn) -> None:
+    ada, eve = sign_in("ada"), sign_in("eve")
+    number = fill(hub, ada.get("/api/v1/account").json()["person"])["finished"]
+    nowhere = eve.get("/api/v1/evaluations/9999")
+    hidden = eve.get(f"/api/v1/evaluations/{number}")
+    assert (hidden.status_code, hidden.text.replace(str(number), "9999")) == (404, nowhere.text)
+    for path in ("cancel", "retry", "boost"):
+        assert eve.post(f"/api/v1/evaluations/{number}/{path}").status_code in (403, 404)
+    assert eve.post(f"/api/v1/evaluations/{number}/cancel").status_code == 404
+
+
+def test_one_rule_narrows_every_kind_of_query(hub: Hub) -> None:
+    numbers = fill(hub, 7)
+    with hub.reading() as session:
+        everything = _counts(session)
+    for audience, seen in (
+        (PUBLIC, {numbers["public"]}),
+        (Audience(person=7), set(numbers.values())),
+        (Audience(person=8, teams=frozenset({"vision"})), {numbers["public"], numbers["team"]}),
+        (Audience(person=8, teams=frozenset({"audio"})), {numbers["public"]}),
+    ):
+        with hub.reading() as session:
+            restrict(session, audience)
+            assert set(session.exec(select(Evaluation.id)).all()) == seen
+            assert {number for number in numbers.values() if session.get(Evaluation, number)} == seen
+            if seen == set(numbers.values()):
+                assert _counts(session) == everything
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"visibility": "team"}, "Name the team: audio, vision."),
+        ({"visibility": "team", "team": "nlp"}, "You are not in a team of that name."),
+        ({"team": "vision"}, "A team goes with visibility 'team' only."),
+    ],
+)
+def test_a_team_must_be_ones_own(sign_in: SignIn, asked: dict[str, str], words: str) -> None:
+    ada = sign_in("ada", groups=["Vision", "Audio"])
+    answer = ada.post("/api/v1/evaluations", json={"model": "a/b", "suite": "demo"} | asked)
+    assert (answer.status_code, answer.json()["faults"][0]["sentence"][: len(words)]) == (422, words)
+
+
+def _counts(session: Session) -> list[int]:
+    from orchestrator.tables import Event, Job, Score
+
+    return [len(session.exec(select(kind)).all()) for kind in (Submission, Evaluation, Job, Score, Event)]  # type: ignore[call-overload]
