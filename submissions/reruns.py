@@ -76,6 +76,7 @@ def plan(request: RerunRequest, hub: AHub) -> RerunAnswer:
             suite=request.suite,
             harness=request.harness or None,
             choices=request.chosen(),
+            by=hub.viewer.name,
             now=datetime.now(UTC),
         )
         record = rerun_record(session, made)
@@ -130,14 +131,17 @@ def abandon(rerun_id: Id, hub: AHub) -> RerunAnswer:
 def switch(rerun_id: Id, hub: AHub) -> SwitchAnswer:
     """At once and whole: every reader sees the old version or the new one. `back` undoes it."""
     with hub.writing() as session:
-        found = switching.switch_to_plan(session, hub.suites, plans.read(session, rerun_id), now=datetime.now(UTC))
+        rerun = plans.read(session, rerun_id)
+        found = switching.switch_to_plan(session, hub.suites, rerun, by=hub.viewer.name, now=datetime.now(UTC))
     return _switched(found)
 
 
 @router.post("/suites/{name}/show", responses=MOVED, summary="Let the board show another version of a suite")
 def show(name: SuiteName, hub: AHub, version: Annotated[str, Query(max_length=100)]) -> SwitchAnswer:
     with hub.writing() as session:
-        found = switching.switch(session, hub.suites, suite=name, version=version, now=datetime.now(UTC))
+        found = switching.switch(
+            session, hub.suites, suite=name, version=version, by=hub.viewer.name, now=datetime.now(UTC)
+        )
     return _switched(found)
 
 
@@ -145,7 +149,7 @@ def show(name: SuiteName, hub: AHub, version: Annotated[str, Query(max_length=10
 def back(name: SuiteName, hub: AHub) -> SwitchAnswer:
     """Exactly: nothing of the earlier version was changed meanwhile."""
     with hub.writing() as session:
-        found = switching.back(session, hub.suites, suite=name, now=datetime.now(UTC))
+        found = switching.back(session, hub.suites, suite=name, by=hub.viewer.name, now=datetime.now(UTC))
     return _switched(found)
 
 

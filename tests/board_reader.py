@@ -31,7 +31,8 @@ class BoardReader:
 
     def __enter__(self) -> "BoardReader":
         self._stopping = threading.Event()
-        self._site = TestClient(make_site(open_hub(self.settings)), raise_server_exceptions=False)
+        site = make_site(open_hub(self.settings))
+        self._site = TestClient(site, base_url="http://127.0.0.1:8765", raise_server_exceptions=False)
         self._thread = threading.Thread(target=self._read_on, daemon=True)
         self._thread.start()
         return self

@@ -50,6 +50,7 @@ class Runner:
     stopping: threading.Event = field(default_factory=threading.Event)
     looked_at: dict[int, datetime] = field(default_factory=dict)
     """When it last looked which classes of sheets a plan has."""
+    chose_none_at: dict[int, datetime] = field(default_factory=dict)
 
     def run(self, *, pause_seconds: float = PAUSE_SECONDS) -> None:
         """Look again and again until told to stop; whatever goes wrong is logged, and the next look starts afresh."""
@@ -111,11 +112,14 @@ class Runner:
         with db.session(self.engine, read_only=True) as session:
             plan = session.exec(select(Rerun).where(Rerun.id == rerun)).one()
             room = self.at_once - _under_way(session, plan)
-            if room <= 0:
+            if room <= 0 or (is_spent(plan) and self._chose_none_lately(rerun, now=now)):
                 return 0
             findings = read_findings(session, plan)
             waiting = left(session, plan)
             chosen = choose(session, plan, waiting, findings=findings, most=min(room, BATCH * 5))
+            if not chosen:
+                self.chose_none_at[rerun] = now
+                return 0
             versions = Versions(
                 planning.suite_at(session, plan, plan.from_version), planning.suite_at(session, plan, plan.to_version)
             )
@@ -123,6 +127,11 @@ class Runner:
         for begin in range(0, len(chosen), BATCH):
             made += self._fill(rerun, chosen[begin : begin + BATCH], findings, versions, now=now)
         return made
+
+    def _chose_none_lately(self, rerun: int, *, now: datetime) -> bool:
+        """Past its budget a plan is searched for what needs no device: all of it, which need not be done each time."""
+        at = self.chose_none_at.get(rerun)
+        return at is not None and timedelta(0) <= now - at < CLASSES_EVERY
 
     def _fill(
         self, rerun: int, chosen: list[tuple[int, int]], findings: Findings, versions: Versions, *, now: datetime

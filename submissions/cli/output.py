@@ -19,6 +19,7 @@ STYLES = {
     "failed": "red",
     "cancelled": "dim",
     "queued": "dim",
+    "planned": "dim",
     "waiting": "dim",
     "running": "yellow",
     "preparing": "yellow",

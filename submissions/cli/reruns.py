@@ -228,7 +228,7 @@ def _follow(client: Client, plan: int) -> dict[str, Any]:
             record: dict[str, Any] = client.get(f"/reruns/{plan}")
             if record["state"] != "planning":
                 return record
-            line = f"{record['summary']} {record['next_step']}".strip()
+            line = f"{record['summary']} {record['sentence']}".strip()
             if line != told:
                 chat(line)
                 told = line

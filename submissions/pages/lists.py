@@ -3,10 +3,11 @@
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import HTMLResponse, Response
 
 from orchestrator.clusters.verdicts import cluster_verdicts
+from orchestrator.suite_versions import pick_suite, shown_suites
 from orchestrator.suites import find_suite
 from submissions import api
 from submissions.bodies import body_fields
@@ -30,12 +31,18 @@ def show_queue(hub: AHub) -> Response:
 def show_suites(hub: AHub) -> Response:
     with hub.reading() as session:
         counts = suites.count_by_suite(session)
-    return render("suites.html", suites=[hub.suites[name] for name in sorted(hub.suites)], counts=counts)
+        shown = shown_suites(session, hub.suites)
+    return render("suites.html", suites=[shown[name] for name in sorted(shown)], counts=counts)
 
 
 @router.get("/suites/{name}")
-def show_suite(name: Annotated[str, Path(max_length=100)], hub: AHub) -> Response:
-    return render("suite.html", suite=find_suite(hub.suites, name))
+def show_suite(
+    name: Annotated[str, Path(max_length=100)], hub: AHub, version: Annotated[str, Query(max_length=100)] = ""
+) -> Response:
+    with hub.reading() as session:
+        suite = pick_suite(session, find_suite(hub.suites, name), version)
+        versions = suites.version_records(session, suite)
+    return render("suite.html", suite=suite, versions=versions)
 
 
 @router.get(f"/api/{api.VERSION}/docs")

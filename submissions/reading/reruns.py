@@ -10,6 +10,7 @@ from sqlmodel import Session, col, select
 
 from orchestrator.lifecycle import EvaluationState, JobState, RerunState
 from orchestrator.reruns.coverage import read_progress
+from orchestrator.roster import waiting_reasons
 from orchestrator.suite_versions import find_version, versions_of
 from orchestrator.tables import Evaluation, Job, Rerun, RerunBenchmark, Submission, SuiteVersion
 from submissions import words
@@ -69,7 +70,7 @@ class RerunRecord(BaseModel):
     sentence: str
     """Why it waits, was paused or ended."""
     next_step: str
-    """What an operator does next."""
+    """The command that an operator gives next; empty where there is none."""
     is_shown: bool
     """Whether the board shows its version now."""
     coverage_goal: float | None
@@ -96,7 +97,8 @@ class RerunDetail(RerunRecord):
 def rerun_record(session: Session, rerun: Rerun, *, now: datetime | None = None) -> RerunRecord:
     """One plan with how far it is."""
     assert rerun.id is not None
-    progress = read_progress(session, rerun, now=now or datetime.now(UTC))
+    now = now or datetime.now(UTC)
+    progress = read_progress(session, rerun, now=now)
     rows = session.exec(
         select(RerunBenchmark.verdict, RerunBenchmark.facts).where(RerunBenchmark.rerun_id == rerun.id)
     ).all()
@@ -143,7 +145,9 @@ def rerun_record(session: Session, rerun: Rerun, *, now: datetime | None = None)
         summary="",
     )
     record.summary = _summary(record)
-    record.next_step = _next_step(session, rerun, record)
+    record.next_step = _next_step(record)
+    if rerun.state is RerunState.PLANNING:
+        record.sentence = _waits_for(session, rerun, now=now)
     return record
 
 
@@ -215,30 +219,29 @@ def _summary(record: RerunRecord) -> str:
     return f"{', '.join(parts)}; devices were held for {words.duration(progress.device_seconds)}."
 
 
-def _next_step(session: Session, rerun: Rerun, record: RerunRecord) -> str:
-    match rerun.state:
-        case RerunState.PLANNING:
-            return _waits_for(session, rerun)
+def _next_step(record: RerunRecord) -> str:
+    match record.state:
         case RerunState.READY:
-            return f"evalyard rerun start {rerun.id}"
+            return f"evalyard rerun start {record.id}"
         case RerunState.PAUSED:
-            return f"evalyard rerun resume {rerun.id}"
+            return f"evalyard rerun resume {record.id}"
         case RerunState.RUNNING | RerunState.FINISHED if not record.is_shown:
-            return f"evalyard rerun switch {rerun.id}"
+            return f"evalyard rerun switch {record.id}"
         case RerunState.FINISHED:
-            return f"evalyard rerun report {rerun.id}"
+            return f"evalyard rerun report {record.id}"
     return ""
 
 
-def _waits_for(session: Session, rerun: Rerun) -> str:
-    """What keeps a plan from comparing: sheets that no worker makes."""
-    waiting = session.exec(
-        select(Job.state)
+def _waits_for(session: Session, rerun: Rerun, *, now: datetime) -> str:
+    """What keeps a plan from comparing, as the scheduler sees it; empty while its sheets are made."""
+    rows = session.exec(
+        select(Job.id, Job.state)
         .join(Evaluation, col(Evaluation.id) == Job.evaluation_id)
-        .where(Evaluation.rerun_id == rerun.id, Evaluation.state == EvaluationState.PLANNED, Job.benchmark != "")
+        .where(Evaluation.rerun_id == rerun.id, Evaluation.state == EvaluationState.PLANNED)
     ).all()
-    queued = sum(1 for state in waiting if state is JobState.QUEUED)
-    held = sum(1 for state in waiting if state.is_held)
-    if queued and not held:
-        return f"evalyard queue says why {words.count(queued, 'sheet')} to compare wait{'s' if queued == 1 else ''}"
-    return ""
+    waiting = [job for job, state in rows if state is JobState.QUEUED]
+    if not waiting or any(state.is_held for _, state in rows):
+        return ""
+    reasons = waiting_reasons(session, now)
+    because = next((reasons[job] for job in waiting if job in reasons), "")
+    return f"{words.count(len(waiting), 'sheet')} to compare: {because}" if because else ""

@@ -1,5 +1,6 @@
 """A re-run by real processes, from its plan to the switch and back: what did not change reaches no engine."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,15 +15,28 @@ from orchestrator.tables import Evaluation, Job, Rerun, RerunBenchmark, Score
 from orchestrator.wire import Stage
 from tests.board_reader import BoardReader
 from tests.fleet import SUITE, Fleet
-from tests.services import wait_until
+from tests.services import processes_with, valkey, wait_until
 
 CHANGED = SUITE.replace('version = "1"', 'version = "2"').replace(
     'tasks = ["demo_sums"]', 'tasks = ["demo_sums"]\nnum_fewshot = 1'
 )
 
 
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    """With an engine that answers at once: what is looked at here is what reaches it."""
+    with valkey(tmp_path / "valkey") as broker:
+        url = f"sqlite:///{tmp_path / 'evalyard.db'}"
+        made = Fleet(tmp_path / "data", url, broker, engine_settings={"delay_seconds": 0.0, "batch": 32})
+        made.start("control", "harness", "engine")
+        try:
+            yield made
+        finally:
+            made.stop()
+    assert processes_with(str(tmp_path)) == {}
+
+
 @pytest.mark.flow
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_re_run_from_its_plan_to_the_switch_and_back(fleet: Fleet, models: dict[str, Path]) -> None:
     old = [fleet.submit(models[name]) for name in ("one", "two")]
     wait_until(lambda: all(fleet.evaluation(one).average is not None for one in old), "both are evaluated", seconds=180)
