@@ -284,6 +284,9 @@ def test_the_description_names_every_operation(client: TestClient) -> None:
         "get /clusters",
         "post /clusters/{name}/{action}",
         "post /workers/{name}/{action}",
+        "get /diff",
+        "get /reruns/{rerun_id}/report",
+        "get /changes",
     }
 
 
