@@ -6,13 +6,14 @@ job was no longer where the arrow begins, or that the attempt is not its current
 What follows from a move for the rest of the evaluation is for `orchestrator.jobs`.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Update, update
-from sqlalchemy.orm.attributes import InstrumentedAttribute, set_committed_value
+from sqlalchemy import ColumnElement, Update, bindparam, inspect, update
+from sqlalchemy.orm.attributes import set_committed_value
 from sqlmodel import Session, col
 
 from orchestrator.budgets import Tally
@@ -30,12 +31,23 @@ JOB_FAILED = "job_failed"
 JOB_CANCELLED = "job_cancelled"
 JOB_RETRIED = "job_retried"
 
+_JOBS = inspect(Job).local_table
+_ATTEMPTS = inspect(Attempt).local_table
+# Of tables and not of classes: an UPDATE of a class is put together anew each time, at many times the cost.
+
 HELD = tuple(state for state in JobState if state.is_held)
 WAITING = (JobState.BLOCKED, JobState.QUEUED)
 LOG_TAIL_CHARACTERS = 16_000
 SENTENCE_CHARACTERS = 2_000
 MOST_RESTARTS = 20
 """Sentences kept of an attempt's restarts, the last ones."""
+
+
+_END_ATTEMPT = (
+    update(_ATTEMPTS)
+    .where(_ATTEMPTS.c.id == bindparam("the_id"), _ATTEMPTS.c.outcome == "")
+    .values({name: bindparam(name) for name in ("ended_at", "outcome", "failure", "sentence", "log_tail")})
+)
 
 
 def queue(
@@ -107,7 +119,7 @@ def start(session: Session, job: Job, attempt: str, *, now: datetime) -> bool:
     """dispatched → running."""
     if not _move(session, job, (JobState.DISPATCHED,), {"state": JobState.RUNNING}, attempt=attempt):
         return False
-    _change(session, update(Attempt).where(_open(attempt)).values(started_at=now))
+    _change(session, update(_ATTEMPTS).where(_open(attempt)).values(started_at=now))
     return _record(session, JOB_STARTED, now, job=job, attempt=attempt)
 
 
@@ -118,17 +130,15 @@ def touch(session: Session, job: Job, attempt: str, *, progress: Progress, boot:
         values["benchmarks_done"] = [clean(name) for name in progress.benchmarks_done]
     if progress.total:
         values |= {"requests_done": progress.done, "requests_total": progress.total}
-    where = update(Job).where(col(Job.id) == job.id, col(Job.attempt_id) == attempt, col(Job.state).in_(HELD))
-    if not _change(session, where.values(**values)):
+    if not _change_job(session, _job_update(tuple(values), HELD, "one"), job, values, attempt=attempt):
         return False
-    _keep_true(job, values)
     changes = {"lease_until": lease_until, "boot": boot} | _use(progress.spent, progress.restarts)
-    return _change(session, update(Attempt).where(_open(attempt)).values(**changes))
+    return _change(session, update(_ATTEMPTS).where(_open(attempt)).values(**changes))
 
 
 def note_use(session: Session, attempt: str, spent: Spent, *, restarts: Sequence[str]) -> bool:
     """Note what the attempt's engines have used and why one was started again. No arrow; of an open attempt only."""
-    return _change(session, update(Attempt).where(_open(attempt)).values(**_use(spent, restarts)))
+    return _change(session, update(_ATTEMPTS).where(_open(attempt)).values(**_use(spent, restarts)))
 
 
 def shorten_leases(session: Session, *, to: datetime) -> int:
@@ -147,7 +157,7 @@ def complete(session: Session, job: Job, attempt: str, *, result: dict[str, Any]
         "ended_at": now,
         "failure": None,
         "sentence": "",
-        "requests_done": Job.requests_total,
+        "requests_done": job.requests_total,
     }
     if not _move(session, job, HELD, values, attempt=attempt):
         return False
@@ -302,24 +312,38 @@ def _move(
     """
     to: JobState = values["state"]
     assert all(to in ARROWS[source] for source in sources), f"no arrow leads from {sources} to {to}"
-    guard = update(Job).where(col(Job.id) == job.id, col(Job.state).in_(sources))
-    if attempt is not _ANY:
-        guard = guard.where(col(Job.attempt_id).is_(None) if attempt is None else col(Job.attempt_id) == attempt)
-    if not _change(session, guard.values(**values)):
+    statement = _job_update(tuple(values), sources, "any" if attempt is _ANY else "none" if attempt is None else "one")
+    return _change_job(session, statement, job, values, attempt=attempt)
+
+
+def _change_job(session: Session, statement: Update, job: Job, values: dict[str, Any], *, attempt: str | None) -> bool:
+    """Run one of `_job_update`'s statements; the row in memory is then as the UPDATE has left it."""
+    keys: dict[str, Any] = {"the_id": job.id} if attempt is _ANY or attempt is None else {
+        "the_id": job.id, "the_attempt": attempt
+    }  # fmt: skip
+    if session.connection().execute(statement, keys | values).rowcount != 1:
         return False
-    _keep_true(job, values)
+    for name, value in values.items():
+        set_committed_value(job, name, value)
     return True
 
 
-def _keep_true(job: Job, values: dict[str, Any]) -> None:
-    """The row in memory as the UPDATE has left it, without another write."""
-    for name, value in values.items():
-        set_committed_value(job, name, getattr(job, value.key) if isinstance(value, InstrumentedAttribute) else value)
+@functools.cache
+def _job_update(
+    names: tuple[str, ...], sources: tuple[JobState, ...], held_by: Literal["any", "none", "one"]
+) -> Update:
+    """The statement that sets these columns of one job, kept: to put it together takes longer than to run it."""
+    guard = update(_JOBS).where(_JOBS.c.id == bindparam("the_id"), _JOBS.c.state.in_(sources))
+    if held_by == "none":
+        guard = guard.where(_JOBS.c.attempt_id.is_(None))
+    if held_by == "one":
+        guard = guard.where(_JOBS.c.attempt_id == bindparam("the_attempt"))
+    return guard.values({name: bindparam(name) for name in names})
 
 
 def _end_lease(session: Session, attempt: str, *, now: datetime) -> bool:
     """Close the attempt unless a heartbeat has extended its lease in the meantime."""
-    return _change(session, update(Attempt).where(_open(attempt), col(Attempt.lease_until) < now).values(ended_at=now))
+    return _change(session, update(_ATTEMPTS).where(_open(attempt), _ATTEMPTS.c.lease_until < now).values(ended_at=now))
 
 
 def _end_attempt(
@@ -334,11 +358,11 @@ def _end_attempt(
 ) -> None:
     """Close the attempt; its end may have been written already by the guard on its lease."""
     values = {"ended_at": now, "outcome": outcome, "failure": failure, "sentence": sentence, "log_tail": log_tail}
-    _change(session, update(Attempt).where(col(Attempt.id) == attempt, col(Attempt.outcome) == "").values(**values))
+    session.connection().execute(_END_ATTEMPT, {"the_id": attempt} | values)
 
 
 def _open(attempt: str) -> ColumnElement[bool]:
-    return (col(Attempt.id) == attempt) & col(Attempt.ended_at).is_(None)
+    return (_ATTEMPTS.c.id == attempt) & _ATTEMPTS.c.ended_at.is_(None)
 
 
 def _change(session: Session, statement: Update) -> bool:
