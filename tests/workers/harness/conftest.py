@@ -45,6 +45,7 @@ class Harness:
 
     folder: Path
     cache: Path
+    python: str = sys.executable
 
     def environment(self, **more: str) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
@@ -55,7 +56,7 @@ class Harness:
         file = self.folder / f"{out}.json"
         file.write_text(json.dumps(work))
         finished = subprocess.run(
-            [sys.executable, "-m", module, str(file), str(self.folder / out)],
+            [self.python, "-m", module, str(file), str(self.folder / out)],
             capture_output=True,
             text=True,
             cwd=self.folder,
