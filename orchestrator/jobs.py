@@ -20,6 +20,7 @@ from orchestrator.errors import NotFound, WrongState
 from orchestrator.lifecycle import OF_ONE_HOST, EvaluationState, JobState
 from orchestrator.scheduling import turns
 from orchestrator.tables import Attempt, Evaluation, Event, Job, Submission
+from orchestrator.votes import count_votes
 from orchestrator.wire import FailureKind, Stage
 
 MOST_ANSWERED_AGAIN = 2
@@ -94,13 +95,17 @@ def _turn(session: Session, evaluation: Evaluation, *, priority: int) -> datetim
             Evaluation.id != evaluation.id,
             # A re-run is an operator's wish and costs the submitter no place.
             col(Evaluation.rerun_id).is_(None),
-            Submission.submitter == submission.submitter,
+            # People may share a name and change it; without accounts there is nothing but names.
+            Submission.person_id == submission.person_id
+            if submission.person_id is not None
+            else Submission.submitter == submission.submitter,
         )
         .limit(turns.MOST_UNFINISHED)
     )
     unfinished = session.exec(select(func.count()).select_from(others.subquery())).one()
     parameters = submission.facts.get("active_parameters") or submission.parameters
-    return turns.turn(evaluation.created_at, unfinished=unfinished, parameters=parameters, boost=priority)
+    votes = count_votes(session, submission.revision)
+    return turns.turn(evaluation.created_at, unfinished=unfinished, parameters=parameters, boost=priority, votes=votes)
 
 
 def expire(

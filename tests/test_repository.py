@@ -32,6 +32,23 @@ FORBIDDEN = re.compile(
         )
     )
 )
+CREDENTIALS = re.compile(
+    "|".join(
+        (
+            r"-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----",
+            r"\bevy_(?=[A-Za-z0-9_-]*\d)[A-Za-z0-9_-]{43}\b",
+            r"\bhf_(?=[A-Za-z]*[A-Z])[A-Za-z]{34}\b",
+            r"\bgh[pousr]_[A-Za-z0-9]{36}\b",
+            r"\bgithub_pat_[A-Za-z0-9_]{60,}",
+            r"\bglpat-[A-Za-z0-9_-]{20}\b",
+            r"\bxox[abprs]-[A-Za-z0-9-]{20,}",
+            r"\bAKIA[0-9A-Z]{16}\b",
+            r"\bsk-(?:ant-|proj-)?[A-Za-z0-9_-]{40,}",
+            r"\beyJ[A-Za-z0-9_-]{20,}\.eyJ[A-Za-z0-9_-]{20,}\.[A-Za-z0-9_-]{20,}",
+        )
+    )
+)
+"""Private keys, tokens of this site, the Hub, GitHub, GitLab, Slack, AWS, model providers, and signed JSON."""
 TORCH_INDEX = "download.py" + "torch.org"
 """Allowed in the set-up script alone."""
 
@@ -69,6 +86,15 @@ def test_no_machine_path_and_no_registry_host_is_written_down() -> None:
             if FORBIDDEN.search(line) or (TORCH_INDEX in line and path.name != "environment.py"):
                 found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()[:100]}")
     assert not found, "\n".join(found)
+
+
+def test_no_credential_is_written_down() -> None:
+    """By the forms that credentials have; made up ones in tests keep to others."""
+    for path in tracked():
+        if path.suffix in BINARY:
+            continue
+        found = CREDENTIALS.search(path.read_text(encoding="utf-8"))
+        assert found is None, f"{path.relative_to(ROOT)} holds what looks like a credential: {found and found[0][:12]}…"
 
 
 def test_every_link_between_documents_leads_somewhere() -> None:

@@ -18,6 +18,7 @@ from orchestrator.lifecycle import EvaluationState
 from orchestrator.notices import events
 from orchestrator.notices.events import Facts
 from orchestrator.notices.targets import Target
+from orchestrator.people import Visibility
 from orchestrator.tables import Delivery, Evaluation, Notice, Submission
 
 HOLD = timedelta(minutes=2)
@@ -195,13 +196,15 @@ def _facts(notice: Notice, evaluation: Evaluation | None, submission: Submission
             version=str(told.get("version", "")),
             sentence=str(told.get("sentence", "")),
         )
+    # Who reads a channel is not known here: of what not everybody may see, the number leads those who may to its page.
+    is_public = submission.visibility is Visibility.PUBLIC
     return Facts(
         event=notice.event,
         evaluation=evaluation.id,
-        model=submission.model,
+        model=submission.model if is_public else "a model that not everybody may see",
         suite=evaluation.suite,
         version=evaluation.suite_version,
-        average=evaluation.average,
-        sentence=evaluation.sentence,
+        average=evaluation.average if is_public else None,
+        sentence=evaluation.sentence if is_public else "",
         rerun=notice.rerun_id,
     )

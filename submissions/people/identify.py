@@ -38,13 +38,13 @@ class Identify:
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        authorization, cookies = headers.get("authorization"), headers.get("cookie")
+        token, cookies = bearer(headers.get("authorization", "")), headers.get("cookie")
         if self.hub.accounts is None:
             viewer: Viewer | None = LOCAL
-        elif authorization is None and self.hub.accounts.cookie.read(cookies) == "":
+        elif token is None and self.hub.accounts.cookie.read(cookies) == "":
             viewer = NOBODY
         else:
-            viewer = await run_in_threadpool(identify, self.hub, authorization, cookies)
+            viewer = await run_in_threadpool(identify, self.hub, token, cookies)
         if viewer is None:
             await problem(401, NOT_KNOWN)(scope, receive, send)
             return
@@ -56,16 +56,21 @@ class Identify:
         await self.app(scope, receive, send)
 
 
-def identify(hub: "Hub", authorization: str | None, cookies: str | None) -> Viewer | None:
+def bearer(authorization: str) -> str | None:
+    """The token of an `authorization` header; None for another scheme, which is a proxy's own business. Pure."""
+    scheme, _, secret = authorization.partition(" ")
+    return secret.strip() if scheme.lower() == "bearer" else None
+
+
+def identify(hub: "Hub", secret: str | None, cookies: str | None) -> Viewer | None:
     """Who asks; None for a token that is none."""
     accounts = hub.accounts
     assert accounts is not None
     now = datetime.now(UTC)
     token: Token | None = None
     with db.session(hub.engine, read_only=True) as session:
-        if authorization is not None:
-            kind, _, secret = authorization.partition(" ")
-            token = tokens.find(session, accounts.digester, secret.strip(), now) if kind.lower() == "bearer" else None
+        if secret is not None:
+            token = tokens.find(session, accounts.digester, secret, now)
             if token is None:
                 return None
             person: int | None = token.person_id
@@ -78,7 +83,7 @@ def identify(hub: "Hub", authorization: str | None, cookies: str | None) -> View
     if token is not None and token.id is not None and viewer is not None and tokens.is_use_news(token, now):
         with db.session(hub.engine) as session:
             tokens.note_use(session, token.id, now)
-    return viewer if viewer is not None or authorization is not None else NOBODY
+    return viewer if viewer is not None or secret is not None else NOBODY
 
 
 def _viewer(person: Person, token: Token | None, teams: frozenset[str]) -> Viewer:

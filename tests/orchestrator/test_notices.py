@@ -20,7 +20,8 @@ from orchestrator.notices import events, outbox
 from orchestrator.notices.events import Facts, Message, together, write
 from orchestrator.notices.notifier import Notifier, make_service, send_by_apprise
 from orchestrator.notices.targets import Target, Targets, read_targets
-from orchestrator.tables import Delivery, Evaluation, Notice
+from orchestrator.people import Visibility
+from orchestrator.tables import Delivery, Evaluation, Notice, Submission
 from orchestrator.wire import FailureKind
 from tests.orchestrator.yard import Yard
 
@@ -83,6 +84,19 @@ def test_a_failure_is_told_with_its_sentence_and_a_cancelled_evaluation_is_not(y
     ((_, message),) = post.taken
     assert message.subject.startswith("Evaluation 1 failed")
     assert "FooForCausalLM" in message.body
+
+
+def test_of_what_not_everybody_may_see_no_channel_is_told_name_or_score(yard: Yard) -> None:
+    evaluation = finish(yard)
+    with db.session(yard.engine) as session:
+        submission = session.exec(select(Submission)).one()
+        submission.visibility = Visibility.TEAM
+        session.add(submission)
+    post = Post()
+    notifier(yard, post, site="https://evals.example.org").round(yard.now)
+    ((_, message),) = post.taken
+    assert message.subject == f"Evaluation {evaluation} finished: a model that not everybody may see on small 1"
+    assert message.body == f"https://evals.example.org/evaluations/{evaluation}"
 
 
 def test_an_evaluation_that_is_retried_and_ends_again_is_told_again(yard: Yard) -> None:

@@ -5,17 +5,17 @@ from datetime import UTC, datetime
 from itertools import product
 
 import pytest
-from sqlmodel import Session, select
+from sqlmodel import Session, col, select
 from starlette.testclient import TestClient
 
-from orchestrator.lifecycle import EvaluationState
+from orchestrator.lifecycle import EvaluationState, RerunState
 from orchestrator.people import Visibility
-from orchestrator.tables import Evaluation, Submission
+from orchestrator.tables import Evaluation, Event, Job, Rerun, Score, Submission
 from orchestrator.visibility import PUBLIC, Audience, restrict
 from orchestrator.wire import FailureKind
 from submissions.context import Hub
 from submissions.people.permits import ROUTES
-from tests.submissions.factories import DEMO, add_evaluation, add_worker, choice_sample, keep_samples
+from tests.submissions.factories import DEMO, NOON, add_evaluation, add_worker, choice_sample, keep_samples
 from tests.submissions.people.browser import Browser
 from tests.submissions.people.conftest import SignIn
 
@@ -25,6 +25,12 @@ QUERIES = {
     "/api/v1/board": ["?suite=demo", "?suite=demo&format=csv", "?suite=demo&search=acme"],
     "/api/v1/evaluations": ["", "?limit=1", "?before=3", "?state=failed", "?suite=demo"],
     "/submit": ["", "?model=acme/x"],
+    "/pictures/{kind}.{form}": ["?suite=demo", "?suite=demo&pin=1&pin=2"],
+    "/compare": ["?suite=demo&pin=1&pin=2", "?suite=demo&pin=2&pin=5"],
+    "/diff": ["?a=2&b=1&benchmark=Letters", "?a=2&b=5&benchmark=Letters"],
+    "/api/v1/diff": ["?a=2&b=1&benchmark=Letters", "?a=2&b=5&benchmark=Letters"],
+    "/reruns/{rerun_id}/report": ["", "?format=md", "?format=csv"],
+    "/api/v1/reruns/{rerun_id}/report": ["", "?format=md", "?format=csv"],
 }
 """Ways to ask for a page; once and plainly where nothing is said."""
 
@@ -52,6 +58,7 @@ def fill(hub: Hub, person: int) -> dict[str, int]:
         ).id
         team = hidden | {"visibility": Visibility.TEAM, "team": "vision"}
         made["team"] = add_evaluation(session, suite, model=f"acme/{SECRET}-4", values=DEMO, **team).id
+        _rerun(session, made["finished"] or 0)
         warm = session.exec(select(Submission.revision).where(Submission.model == f"acme/{SECRET}-1")).one()
         now = datetime.now(UTC)
         add_worker(session, "engine-1", kind="engine", now=now, engine_family="vllm", device_type="cuda", warm=[warm])
@@ -61,13 +68,33 @@ def fill(hub: Hub, person: int) -> dict[str, int]:
     return numbers
 
 
+def _rerun(session: Session, old: int) -> None:
+    """A finished plan that made the hidden model again under version 2, with other scores."""
+    moment = {"made_at": NOON, "ready_at": NOON, "started_at": NOON, "ended_at": NOON}
+    plan = Rerun(suite="demo", from_version="1", to_version="2", state=RerunState.FINISHED, **moment)
+    session.add(plan)
+    session.flush()
+    first = session.get(Evaluation, old)
+    assert first is not None
+    facts = first.model_dump(exclude={"id"})
+    facts |= {"key": "again", "suite_version": "2", "rerun_id": plan.id, "rerun_of": old, "average": 1.0}
+    again = Evaluation(**facts)
+    session.add(again)
+    session.flush()
+    for score in session.exec(select(Score).where(Score.evaluation_id == old)).all():
+        session.add(Score(**score.model_dump(exclude={"id"}) | {"evaluation_id": again.id, "value": 1.0}))
+
+
 def addresses(hub: Hub, numbers: dict[str, int]) -> Iterator[str]:
     """Every address of every GET route: of each evaluation, benchmark and suite."""
     values = {
         "{evaluation_id}": [str(number) for number in numbers.values()],
         "{benchmark}": ["Letters"],
         "{name}": ["demo"],
-        "{token_id}": ["1"],
+        "{name:path}": ["acme/known"],
+        "{kind}": ["size", "time", "compare"],
+        "{form}": ["svg", "json"],
+        "{rerun_id}": ["1"],
     }
     for route in ROUTES:
         method, path = route.split(" ")
@@ -117,6 +144,11 @@ def test_what_one_may_not_see_is_as_if_it_were_not_there(hub: Hub, sign_in: Sign
     nowhere = eve.get("/api/v1/evaluations/9999")
     hidden = eve.get(f"/api/v1/evaluations/{number}")
     assert (hidden.status_code, hidden.text.replace(str(number), "9999")) == (404, nowhere.text)
+    with hub.reading() as session:
+        model = session.exec(select(Submission.model).where(Submission.model == f"acme/{SECRET}-1")).one()
+    asked, unknown = (eve.get(f"/models/{name}") for name in (model, "acme/nowhere-at-all"))
+    assert asked.status_code == unknown.status_code
+    assert asked.text.replace(model, "acme/nowhere-at-all") == unknown.text
     for path in ("cancel", "retry", "boost"):
         assert eve.post(f"/api/v1/evaluations/{number}/{path}").status_code in (403, 404)
     assert eve.post(f"/api/v1/evaluations/{number}/cancel").status_code == 404
@@ -134,7 +166,7 @@ def test_one_rule_narrows_every_kind_of_query(hub: Hub) -> None:
     ):
         with hub.reading() as session:
             restrict(session, audience)
-            assert set(session.exec(select(Evaluation.id)).all()) == seen
+            assert set(session.exec(select(Evaluation.id).where(col(Evaluation.rerun_id).is_(None))).all()) == seen
             assert {number for number in numbers.values() if session.get(Evaluation, number)} == seen
             if seen == set(numbers.values()):
                 assert _counts(session) == everything
@@ -155,6 +187,4 @@ def test_a_team_must_be_ones_own(sign_in: SignIn, asked: dict[str, str], words: 
 
 
 def _counts(session: Session) -> list[int]:
-    from orchestrator.tables import Event, Job, Score
-
     return [len(session.exec(select(kind)).all()) for kind in (Submission, Evaluation, Job, Score, Event)]  # type: ignore[call-overload]

@@ -9,7 +9,7 @@ from sqlmodel import Session, select
 from orchestrator import db, votes
 from orchestrator.errors import WrongState
 from orchestrator.lifecycle import EvaluationState
-from orchestrator.scheduling.turns import MOST_VOTES, VOTE
+from orchestrator.scheduling.turns import MOST_VOTES, UNFINISHED, VOTE
 from orchestrator.suites import load_suites
 from orchestrator.tables import Event, Job, Person, Vote
 from submissions.context import Hub
@@ -72,6 +72,24 @@ def test_a_vote_is_for_the_revision_whatever_it_is_evaluated_as(engine: Engine) 
         before = turns_of(session, one) | turns_of(session, two)
         votes.cast(session, one, person, now=NOON)
         assert turns_of(session, one) | turns_of(session, two) == {turn - VOTE for turn in before}
+
+
+def test_what_is_submitted_later_counts_the_votes_that_are_there(engine: Engine) -> None:
+    with db.session(engine) as session:
+        (person,) = add_people(session, 1)
+        votes.cast(session, waiting(session, revision="r", submitter="ann"), person, now=NOON)
+        voted = waiting(session, revision="r", chat_template=True, submitter="bob")
+        other = waiting(session, revision="s", submitter="cid")
+        assert turns_of(session, voted) == {turn - VOTE for turn in turns_of(session, other)}
+
+
+def test_a_persons_fair_share_follows_them_through_every_name(engine: Engine) -> None:
+    with db.session(engine) as session:
+        ann, bob = add_people(session, 2)
+        waiting(session, submitter="ann", person_id=ann)
+        renamed = waiting(session, submitter="ANN", person_id=ann)
+        namesake = waiting(session, submitter="ann", person_id=bob)
+        assert turns_of(session, renamed) == {turn + UNFINISHED for turn in turns_of(session, namesake)}
 
 
 def test_what_has_ended_takes_no_vote(engine: Engine) -> None:

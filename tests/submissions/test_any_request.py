@@ -1,0 +1,60 @@
+"""Requests made up from the API's own description: whatever is asked, no answer is a failure of the server."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+from starlette.testclient import TestClient
+
+from submissions.context import Hub
+from submissions.site import make_site
+from tests.hub_stub import HubStub
+from tests.submissions.factories import DEMO, add_evaluation, choice_sample, keep_samples
+
+HOST = "http://127.0.0.1:8765"
+
+
+@pytest.fixture
+def asking(hub: Hub) -> Iterator[TestClient]:
+    """Speaks to a site that has something to show; an error that nobody foresaw is raised here."""
+    with hub.writing() as session:
+        number = add_evaluation(session, hub.suites["demo"], values=DEMO).id
+    assert number is not None
+    keep_samples(hub, number, "Letters", task="letters", records=[choice_sample(1)])
+    with TestClient(make_site(hub), base_url=HOST, follow_redirects=False) as client:
+        yield client
+
+
+@pytest.mark.parametrize("cases", [300, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_no_request_makes_the_server_fail(asking: TestClient, hub: Hub, hf_hub: HubStub, cases: int) -> None:
+    described = schemathesis.openapi.from_dict(asking.app.openapi())  # type: ignore[attr-defined]
+    operations = [found.ok() for found in described.get_all_operations()]
+    strategies = [one.as_strategy(generation_mode=GenerationMode.POSITIVE) for one in operations]
+    # Of those that take nothing there is nothing to get wrong.
+    takers = [one for one in operations if one.body or one.query or one.path_parameters]
+    strategies += [one.as_strategy(generation_mode=GenerationMode.NEGATIVE) for one in takers]
+    asked = set()
+
+    @given(case=st.one_of(strategies))
+    @settings(
+        max_examples=cases,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate, Phase.shrink],
+        suppress_health_check=list(HealthCheck),
+    )
+    def ask(case: Any) -> None:
+        request = case.as_transport_kwargs(base_url=HOST)
+        answer = asking.request(**{name: value for name, value in request.items() if name != "cookies"})
+        asked.add(case.operation.label)
+        assert answer.status_code < 500, answer.text
+        if answer.status_code >= 400:
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert answer.json()["status"] == answer.status_code
+
+    ask()
+    assert len(asked) > len(operations) / 2
