@@ -104,6 +104,8 @@ class SheetInfo(msgspec.Struct, frozen=True):
     """What score needs to call lm-eval with the same settings (shots, seeds, template, limit, tasks)."""
     provenance: dict[str, Any]
     format: int = FORMAT
+    generations: int | None = None
+    """Requests that generate text; None in a sheet of an earlier release."""
 
 
 def loglikelihood_id(context: list[int], continuation: list[int]) -> str:

@@ -21,6 +21,12 @@ class Need:
     requests: int
     longest: int
     """Tokens of the longest request, generated ones included."""
+    generates: bool = True
+    """Whether any of it is text to generate, rather than scored."""
+
+    def holds(self, other: "Need") -> bool:
+        """Whether an engine that was sized for this serves the other as well."""
+        return other.longest <= self.longest and (self.generates or not other.generates)
 
 
 class Engine(Protocol):

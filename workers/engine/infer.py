@@ -41,8 +41,8 @@ class Inference:
         self._stop = Stop()
         self._engine: Engine | None = None
         self._started_for: InferWork | None = None
-        self._longest = 0
-        """Tokens of the longest request that the engine was started for."""
+        self._need = Need(0, 0)
+        """What the engine was started for."""
 
     def stays(self) -> bool:
         """Whether the engine is up and as a new one would be."""
@@ -58,7 +58,7 @@ class Inference:
         started = time.monotonic()
         self._stop.seal_first()
         sheets = {name: Path(folder) for name, folder in work.sheets.items()}
-        if self._engine is not None and not self._answers(work, _longest(sheets)):
+        if self._engine is not None and not self._answers(work, _need(sheets)):
             leave_unheard()
         info = _info(work)
         _refuse_other_device(work, info)
@@ -85,9 +85,9 @@ class Inference:
         if folder is not None:
             refuse_endless(folder, sheets.values())
         if self._engine is None:
-            longest = _longest(sheets)
-            self._engine = _start(work, Need(ledger.open, longest), self._stop)
-            self._started_for, self._longest = work, longest
+            need = _need(sheets, ledger.open)
+            self._engine = _start(work, need, self._stop)
+            self._started_for, self._need = work, need
         engine = self._engine
         emit("phase", phase="answering")
         settings = engine.settings | ({"footprint": work.footprint} if work.footprint else {})
@@ -149,14 +149,14 @@ class Inference:
             restarts=work.restarts,
         )
 
-    def _answers(self, work: InferWork, longest: int) -> bool:
+    def _answers(self, work: InferWork, need: Need) -> bool:
         """Whether the engine that is up is the one that this work would start."""
         before = self._started_for
         return (
             before is not None
             and (work.identity, work.engine, work.settings) == (before.identity, before.engine, before.settings)
             and work.footprint == before.footprint
-            and longest <= self._longest
+            and self._need.holds(need)
         )
 
 
@@ -214,8 +214,13 @@ def _refuse_other_device(work: InferWork, info: EngineInfo) -> None:
         )
 
 
-def _longest(sheets: dict[str, Path]) -> int:
-    return max((read_info(sheet).longest for sheet in sheets.values()), default=0)
+def _need(sheets: dict[str, Path], requests: int = 0) -> Need:
+    infos = [read_info(sheet) for sheet in sheets.values()]
+    return Need(
+        requests,
+        longest=max((info.longest for info in infos), default=0),
+        generates=any(info.generations != 0 for info in infos),
+    )
 
 
 if __name__ == "__main__":

@@ -106,6 +106,10 @@ def derive(
         # A model that computes NaN must fail, not generate the first token of its vocabulary.
         "VLLM_RAISE_ON_LOGIT_NANS": "1",
     }
+    if not need.generates and adapter is None and text_config(config) is config:
+        # Requests are token ids, and only texts are written by it. With a large vocabulary it is half of the start.
+        # What else a model has beside text would be set up with it.
+        arguments["skip_tokenizer_init"] = True
     if "tensor_parallel_size" not in work.settings:
         arguments["tensor_parallel_size"] = tensor_parallel_size(
             work.model,

@@ -197,6 +197,7 @@ def _write(
         identity=model_files.identity(work.model, files),
         plan=plan,
         provenance=_provenance(work, files, lm=lm, tasks=tasks, parts=parts, used=used, truncated=writer.truncated),
+        generations=writer.generations,
     )
     found = _write_facts(work, out, info, lm=lm, writer=writer, tasks=tasks, parts=parts, judged=recorded.judged)
     return info, found

@@ -23,7 +23,7 @@ class RequestWriter:
     """Writes distinct requests to requests.jsonl.zst as they come; the file appears whole or not at all."""
 
     def __init__(self, path: Path) -> None:
-        self.count = self.truncated = self.longest = 0
+        self.count = self.truncated = self.longest = self.generations = 0
         self.lengths: dict[str, int] = {}
         """Tokens of each request, by its hash."""
         self._path = path
@@ -38,6 +38,7 @@ class RequestWriter:
             self._out.write(self._encoder.encode(request) + b"\n")
             self.count += 1
             self.truncated += truncated
+            self.generations += isinstance(request, Generate)
             self.longest = max(self.longest, request.length)
         return request.id
 

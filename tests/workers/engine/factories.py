@@ -53,6 +53,7 @@ def write_sheet(folder: Path, requests: Sequence[Request], *, benchmark: str = "
         identity=IDENTITY,
         plan={},
         provenance={},
+        generations=sum(isinstance(request, Generate) for request in requests),
     )
     write_info(folder, info)
     return folder

@@ -35,6 +35,7 @@ def settings(
     identity: dict[str, Any] | None = None,
     footprint: int = 0,
     adapter: Adapter | None = None,
+    generates: bool = True,
 ) -> VllmSettings:
     work = infer_work(
         {},
@@ -46,7 +47,7 @@ def settings(
     )
     return derive(
         work,
-        Need(100, longest),
+        Need(100, longest, generates=generates),
         config=LLAMA | (config or {}),
         info=info,
         weight_bytes=weight_bytes,
@@ -70,6 +71,20 @@ def test_a_rotary_scaling_that_follows_the_context_length_keeps_the_model_s_own(
     for config in ({"rope_scaling": {"type": kind}}, {"rope_parameters": {"full": {"rope_type": kind}}}):
         assert settings(config=config).arguments["max_model_len"] == 2048
         assert "max_model_len" in refused(config=config, given={"max_model_len": 100}).sentence
+
+
+def test_the_engine_has_no_tokenizer_where_nothing_is_generated_and_the_model_is_of_text_alone() -> None:
+    assert settings(generates=False).arguments["skip_tokenizer_init"] is True
+    assert "skip_tokenizer_init" not in settings().arguments
+    pictures = {"text_config": LLAMA, "vision_config": {}}
+    assert "skip_tokenizer_init" not in settings(config=pictures, generates=False).arguments
+
+
+def test_an_engine_without_a_tokenizer_does_not_stay_for_a_work_that_generates() -> None:
+    scoring, texts = Need(1, 100, generates=False), Need(1, 50, generates=True)
+    assert not scoring.holds(texts)
+    assert texts.holds(Need(9, 50, generates=False))
+    assert not texts.holds(scoring)
 
 
 def test_on_one_device_the_engine_lives_in_this_process_and_not_on_several() -> None:
