@@ -136,7 +136,13 @@ class Attempt(SQLModel, table=True):
             sqlite_where=text("ended_at IS NULL"),
             postgresql_where=text("ended_at IS NULL"),
         ),
-        Index("attempt_lease", "lease_until"),
+        # Of finished attempts every lease lies in the past: an index with them would have the reaper read them all.
+        Index(
+            "attempt_lease",
+            "lease_until",
+            sqlite_where=text("ended_at IS NULL"),
+            postgresql_where=text("ended_at IS NULL"),
+        ),
     )
 
     id: str = Field(primary_key=True)

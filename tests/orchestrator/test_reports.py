@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import inspect
 
 from orchestrator import db
 from orchestrator.reaper import unwind
@@ -32,6 +33,15 @@ def test_a_report_of_an_attempt_that_nobody_made_is_ignored(yard: Yard, event: s
     before = yard.rows()
     assert not yard.report("never-heard-of", event).accepted
     assert yard.rows() == before
+
+
+def test_the_index_that_the_reaper_looks_at_holds_no_finished_attempt(yard: Yard) -> None:
+    with db.session(yard.engine, read_only=True) as session:
+        (index,) = [
+            one for one in inspect(session.connection()).get_indexes("attempt") if one["name"] == "attempt_lease"
+        ]
+    options = index["dialect_options"]
+    assert str(options[f"{yard.engine.dialect.name}_where"]).strip("()") == "ended_at IS NULL"
 
 
 def test_the_same_completion_twice_counts_once(yard: Yard) -> None:
