@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import sqlalchemy
 from sqlmodel import Session, col, func, select
 
 from orchestrator.lifecycle import JobState
@@ -29,31 +30,29 @@ def count_classes(session: Session, rerun: int) -> list[SheetClass]:
 
 
 def _count_classes(session: Session, rerun: Rerun) -> list[SheetClass]:
-    named = sheet_class()
-    rows = session.execute(
-        select(col(Job.benchmark), named, func.count(), func.min(col(Job.evaluation_id)))
+    # As a table of its own: PostgreSQL takes two mentions of one JSON path for two expressions.
+    sheets = (
+        select(col(Job.benchmark), col(Job.evaluation_id), sheet_class().label("of"))
         .join(Evaluation, col(Evaluation.id) == Job.evaluation_id)
         .where(
             is_planned(rerun.suite, rerun.from_version),
             col(Job.stage) == Stage.PREPARE,
             col(Job.state) == JobState.COMPLETED,
         )
-        .group_by(col(Job.benchmark), named)
-    ).all()
-    classes = [SheetClass(benchmark, of, count, first) for benchmark, of, count, first in rows if of]
-    if any(not of for _, of, _, _ in rows):
-        alone = session.execute(
-            select(col(Job.benchmark), col(Job.evaluation_id))
-            .join(Evaluation, col(Evaluation.id) == Job.evaluation_id)
-            .where(
-                is_planned(rerun.suite, rerun.from_version),
-                col(Job.stage) == Stage.PREPARE,
-                col(Job.state) == JobState.COMPLETED,
-                named.is_(None) | (named == ""),
-            )
+        .subquery()
+        .c
+    )
+    named = sqlalchemy.func.coalesce(sheets.of, "") != ""
+    classes = [
+        SheetClass(*row)
+        for row in session.execute(
+            sqlalchemy.select(sheets.benchmark, sheets.of, func.count(), func.min(sheets.evaluation_id))
+            .where(named)
+            .group_by(sheets.benchmark, sheets.of)
         )
-        classes += [SheetClass(benchmark, own_class(evaluation), 1, evaluation) for benchmark, evaluation in alone]
-    return classes
+    ]
+    alone = session.execute(sqlalchemy.select(sheets.benchmark, sheets.evaluation_id).where(~named))
+    return classes + [SheetClass(benchmark, own_class(evaluation), 1, evaluation) for benchmark, evaluation in alone]
 
 
 def _benchmarks(session: Session, rerun: Rerun) -> set[str]:
