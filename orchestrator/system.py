@@ -163,7 +163,7 @@ def hub_environment(settings: HubSettings) -> dict[str, str]:
 
 def worker_environment(settings: HubSettings) -> dict[str, str]:
     """What a worker is told: broker, artifacts, engine and mirrors; never the database."""
-    names = ("broker_url", "artifacts_url", "engine", "datasets", "models", "hub_token")
+    names = ("broker_url", "artifacts_url", "engine", "datasets", "models", "harnesses", "hub_token")
     told = {PREFIX + name.upper(): _as_text(settings, name) for name in names}
     scratch = {f"{PREFIX}WORKER_SCRATCH": str(settings.data / "scratch")}
     return scratch | _own("WORKER_") | _own("CACHE") | told
