@@ -14,7 +14,7 @@ from sqlalchemy.orm import ORMExecuteState, with_loader_criteria
 from sqlmodel import Session, SQLModel, col
 
 from orchestrator.people import Visibility
-from orchestrator.tables import Evaluation, Event, Job, Score, Submission
+from orchestrator.tables import Evaluation, Event, Flag, Job, Score, Submission
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ AUDIENCE = "evalyard_audience"
 def restrict(session: Session, audience: Audience) -> None:
     """Leave out of every query of this session what the audience may not see, for as long as the session lives.
 
-    It covers `Submission`, `Evaluation` and what hangs on them (`Job`, `Score`, `Event`) in every ORM statement,
+    It covers `Submission`, `Evaluation` and what hangs on them (`Job`, `Score`, `Event`, `Flag`) in every ORM statement,
     joined, aliased or in a subquery, and `session.get`. Statements on bare tables or in text are not covered: write
     none that names a model.
     """
@@ -93,6 +93,7 @@ def _rules(audience: Audience) -> list[tuple[type[SQLModel], ColumnElement[bool]
     """The condition on each table's rows; the tables within are bare, so that no rule is applied inside another."""
     submissions, evaluations = inspect(Submission).local_table.c, inspect(Evaluation).local_table.c
     seen = select(submissions.id).where(visible(submissions, audience))
+    named = select(submissions.model).where(visible(submissions, audience))
     theirs = select(evaluations.id).where(evaluations.submission_id.in_(seen))
     hanging: list[tuple[type[SQLModel], ColumnElement[bool]]] = [
         (kind, col(kind.evaluation_id).in_(theirs)) for kind in (Job, Score, Event)
@@ -101,4 +102,5 @@ def _rules(audience: Audience) -> list[tuple[type[SQLModel], ColumnElement[bool]
         (Submission, visible(Submission, audience)),
         (Evaluation, col(Evaluation.submission_id).in_(seen)),
         *hanging,
+        (Flag, col(Flag.model).in_(named)),
     ]

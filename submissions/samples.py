@@ -18,7 +18,7 @@ from sqlmodel import Session, select
 from orchestrator.artifacts import ArtifactStore
 from orchestrator.errors import NotFound, Refused
 from orchestrator.suites import SuiteBenchmark
-from orchestrator.tables import Job
+from orchestrator.tables import Evaluation, Job, SuiteVersion
 from orchestrator.wire import Stage
 from submissions.verdicts import Counted, counted_filter, counted_numbers, is_right
 
@@ -67,8 +67,10 @@ def results_key(session: Session, evaluation_id: int, benchmark: str) -> str:
     """Where the results of a scored benchmark are kept.
 
     Raises:
-        NotFound: the benchmark has not been scored.
+        NotFound: the benchmark has not been scored, or its suite keeps its samples confidential.
     """
+    if is_confidential(session, evaluation_id, benchmark):
+        raise NotFound(f"The samples of '{benchmark}' are not shown: its suite keeps this dataset confidential.")
     job = session.exec(
         select(Job).where(Job.evaluation_id == evaluation_id, Job.benchmark == benchmark, Job.stage == Stage.SCORE)
     ).first()
@@ -76,6 +78,17 @@ def results_key(session: Session, evaluation_id: int, benchmark: str) -> str:
     if not isinstance(key, str):
         raise NotFound(f"Evaluation {evaluation_id} has no samples of a benchmark '{benchmark}', or not yet.")
     return key
+
+
+def is_confidential(session: Session, evaluation_id: int, benchmark: str) -> bool:
+    """Whether the suite, in any version that is known of it, keeps the benchmark's samples to itself."""
+    suite = session.exec(select(Evaluation.suite).where(Evaluation.id == evaluation_id)).first()
+    records = session.exec(select(SuiteVersion.record).where(SuiteVersion.suite == suite)).all()
+    return any(
+        one.get("name") == benchmark and one.get("confidential") is True
+        for record in records
+        for one in record.get("benchmarks", ())
+    )
 
 
 def read_page(

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 import uvicorn
 from fastapi import Depends, FastAPI
 from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
@@ -58,6 +59,7 @@ def make_site(hub: Hub) -> FastAPI:
     app.mount("/static", StaticFiles(directory=str(files("submissions") / "static")), name="static")
     for kind in (*HANDLED, HTTPException, Exception):
         app.add_exception_handler(kind, _answer_error)
+    app.add_middleware(GZipMiddleware, minimum_size=2000, compresslevel=4)
     app.add_middleware(Identify, hub=hub)
     app.add_middleware(Guard, public_url=hub.settings.public_url)
     return app

@@ -1,6 +1,24 @@
-"""The board: which evaluations stand where, and the same rows as JSON and CSV. Reads; never writes."""
+"""The board: which evaluations stand where, kept in memory and asked by one request. Reads; never writes."""
 
-from orchestrator.board.standings import Board, Cell, Standing, rank_rows, read_board
-from orchestrator.board.view import View, apply_view
+from orchestrator.board.columns import Footing, columns_of
+from orchestrator.board.living import Boards
+from orchestrator.board.request import BoardRequest
+from orchestrator.board.standings import Board, Cell, Flagging, Standing, rank_rows, read_board
+from orchestrator.board.table import Table
+from orchestrator.board.view import Shown, arrange
 
-__all__ = ["Board", "Cell", "Standing", "View", "apply_view", "rank_rows", "read_board"]
+__all__ = [
+    "Board",
+    "BoardRequest",
+    "Boards",
+    "Cell",
+    "Flagging",
+    "Footing",
+    "Shown",
+    "Standing",
+    "Table",
+    "arrange",
+    "columns_of",
+    "rank_rows",
+    "read_board",
+]

@@ -1,11 +1,11 @@
 """Standings: one row for each finished evaluation of a suite, ranked by average or listed apart with the reason.
 
-Only whole evaluations of the suite's present version are ranked: versions, trials and gaps are never mixed in.
+A board is of one version of a suite, and holds no evaluation of another; trials and gaps are never ranked.
 """
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -13,9 +13,11 @@ from typing import Any
 import sqlalchemy
 from sqlmodel import Session, col, select
 
+from orchestrator.flags import flags_by_model
 from orchestrator.lifecycle import EvaluationState
+from orchestrator.people import Visibility
 from orchestrator.suites import Suite
-from orchestrator.tables import Evaluation, Score, Submission
+from orchestrator.tables import Evaluation, Flag, Score, Submission
 from orchestrator.wire import EngineFamily
 
 
@@ -28,6 +30,15 @@ class Cell:
     raw: float | None = None
     stderr: float | None = None
     samples: int = 0
+
+
+@dataclass(frozen=True)
+class Flagging:
+    """A warning about a row, as operators wrote it."""
+
+    kind: str
+    reason: str
+    link: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,15 +60,32 @@ class Standing:
     licence: str | None = None
     chat_template: bool = False
     on_hub: bool = True
+    active_parameters: int | None = None
+    """Of a mixture of experts: the weights that one token meets; else all of them."""
     average: float | None = None
     cells: Mapping[str, Cell] = field(default_factory=dict)
     document_limit: int | None = None
     submitted_at: datetime | None = None
     ended_at: datetime | None = None
+    device_seconds: float | None = None
+    """How long devices were held to answer it, times their number; None where it was not told."""
+    tokens_per_second: float | None = None
+    """Prompt and generated tokens that engines computed, per second of engine time."""
+    flags: tuple[Flagging, ...] = ()
+    """What operators warn of, the oldest first."""
+    visibility: Visibility = Visibility.PUBLIC
+    team: str | None = None
+    person: int | None = None
+    """Who submitted it."""
     rank: int | None = None
     """1 is the best; equal averages share a rank. None for a row that is listed apart."""
     apart_because: str = ""
     """Why the row is not ranked; empty for one that is."""
+
+    @property
+    def is_mixture(self) -> bool:
+        """Whether only some of its weights meet each token."""
+        return None not in (self.parameters, self.active_parameters) and self.active_parameters != self.parameters
 
     @property
     def average_stderr(self) -> float | None:
@@ -78,22 +106,55 @@ class Board:
 
 
 def read_board(session: Session, suite: Suite) -> Board:
-    """Every finished evaluation of this suite, as the board shows it."""
-    finished = (col(Evaluation.suite) == suite.name, col(Evaluation.state) == EvaluationState.FINISHED)
+    """Every finished evaluation of this suite under this version of it, as the board shows it."""
+    return rank_rows(suite, read_standings(session, suite))
+
+
+def read_standings(session: Session, suite: Suite, *, only: Collection[int] | None = None) -> list[Standing]:
+    """The finished evaluations of a suite's version, of all or of these ids, in the order of their ids; not ranked."""
+    wanted = [
+        col(Evaluation.suite) == suite.name,
+        col(Evaluation.suite_version) == suite.version,
+        col(Evaluation.state) == EvaluationState.FINISHED,
+    ]
+    if only is not None:
+        wanted.append(col(Evaluation.id).in_(only))
     pairs = session.exec(
         select(Evaluation, Submission)
         .join(Submission, col(Submission.id) == col(Evaluation.submission_id))
-        .where(*finished)
+        .where(*wanted)
         .order_by(col(Evaluation.id))
     ).all()
+    if not pairs:
+        return []
     numbers = (Score.evaluation_id, Score.benchmark, Score.metric, Score.value, Score.stderr, Score.samples)
-    scores = session.execute(  # provenance is large and not needed here
+    scores = session.execute(  # provenance is large and not needed here, but for the cost, which each benchmark repeats
         sqlalchemy.select(*(col(number) for number in numbers))
         .join(Evaluation, col(Evaluation.id) == col(Score.evaluation_id))
-        .where(*finished, col(Score.task) == "")
+        .where(*wanted, col(Score.task) == "")
     ).all()
-    cells = _cells(scores)
-    return rank_rows(suite, (_standing(*pair, cells=cells.get(pair[0].id or 0, {})) for pair in pairs))
+    costs = session.execute(
+        sqlalchemy.select(col(Score.evaluation_id), col(Score.provenance)["infer"]["cost"])
+        .join(Evaluation, col(Evaluation.id) == col(Score.evaluation_id))
+        .where(
+            *wanted,
+            col(Score.task) == "",
+            col(Score.metric) == "value",
+            col(Score.benchmark) == suite.benchmarks[0].name,
+        )
+    ).all()
+    cells, spent = _cells(scores), {evaluation: cost for evaluation, cost in costs if isinstance(cost, dict)}
+    flags = flags_by_model(session, {submission.model for _, submission in pairs} if only is not None else None)
+    return [
+        _standing(
+            evaluation,
+            submission,
+            cells=cells.get(evaluation.id or 0, {}),
+            cost=spent.get(evaluation.id or 0, {}),
+            flags=[flag for flag in flags.get(submission.model, ()) if flag.applies_to(submission, evaluation)],
+        )
+        for evaluation, submission in pairs
+    ]
 
 
 def rank_rows(suite: Suite, rows: Iterable[Standing]) -> Board:
@@ -101,7 +162,7 @@ def rank_rows(suite: Suite, rows: Iterable[Standing]) -> Board:
     ranked: list[Standing] = []
     apart: list[Standing] = []
     for row in rows:
-        because = _apart_because(suite, row)
+        because = apart_because(suite, row)
         if because:
             apart.append(replace(row, rank=None, apart_because=because))
         else:
@@ -115,7 +176,8 @@ def rank_rows(suite: Suite, rows: Iterable[Standing]) -> Board:
     return Board(suite, tuple(placed), tuple(apart))
 
 
-def _apart_because(suite: Suite, row: Standing) -> str:
+def apart_because(suite: Suite, row: Standing) -> str:
+    """Why a row may not be ranked on the board of this suite; empty for one that may."""
     if row.engine == EngineFamily.SCRIPTED:
         return "Its answers are made up by the scripted engine, the test double: no model gave them."
     if row.suite_version != suite.version:
@@ -146,8 +208,17 @@ def _cells(
     }
 
 
-def _standing(evaluation: Evaluation, submission: Submission, *, cells: Mapping[str, Cell]) -> Standing:
+def _standing(
+    evaluation: Evaluation,
+    submission: Submission,
+    *,
+    cells: Mapping[str, Cell],
+    cost: Mapping[str, Any],
+    flags: Iterable[Flag],
+) -> Standing:
     assert evaluation.id is not None
+    active = submission.facts.get("active_parameters")
+    seconds, tokens = _number(cost.get("seconds")), _number(cost.get("tokens_computed"))
     return Standing(
         evaluation=evaluation.id,
         model=submission.model,
@@ -169,4 +240,15 @@ def _standing(evaluation: Evaluation, submission: Submission, *, cells: Mapping[
         document_limit=evaluation.document_limit,
         submitted_at=submission.submitted_at,
         ended_at=evaluation.ended_at,
+        active_parameters=active if isinstance(active, int) else submission.parameters,
+        device_seconds=_number(cost.get("device_seconds")),
+        tokens_per_second=tokens / seconds if tokens and seconds else None,
+        flags=tuple(Flagging(flag.kind.value, flag.reason, flag.link) for flag in flags),
+        visibility=submission.visibility,
+        team=submission.team,
+        person=submission.person_id,
     )
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

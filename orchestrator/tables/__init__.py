@@ -6,6 +6,7 @@ One module for each subject; each table's own docstring says who alone may write
 from orchestrator.tables.clusters import Cluster, Launch
 from orchestrator.tables.columns import UtcDateTime
 from orchestrator.tables.evaluations import Attempt, Evaluation, Event, Job, Submission
+from orchestrator.tables.flags import Flag
 from orchestrator.tables.notices import Delivery, Notice
 from orchestrator.tables.people import Membership, Person, Receipt, SignIn, Token, Vote, WebSession
 from orchestrator.tables.reruns import Rerun, RerunBenchmark, ShownVersion, SuiteVersion
@@ -18,6 +19,7 @@ __all__ = [
     "Delivery",
     "Evaluation",
     "Event",
+    "Flag",
     "Health",
     "Job",
     "Launch",

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from typing import Annotated, Any
+from urllib.parse import parse_qsl, urlsplit
 
 import typer
 
@@ -94,30 +95,40 @@ def queue(as_json: AsJson = False) -> None:
 @commands.command()
 def board(
     suite: SuiteName = None,
-    search: Annotated[str, typer.Option(help="Part of a model's name; several with ;")] = "",
-    sort: Annotated[str, typer.Option(help="rank, average, model, parameters, date or a benchmark.")] = "rank",
+    suite_version: Annotated[
+        str | None, typer.Option("--suite-version", metavar="VERSION", help="Another version than the shown one.")
+    ] = None,
+    search: Annotated[str, typer.Option(help="Part of a name; several with ;, fields as @type:chat.")] = "",
+    sort: Annotated[str, typer.Option(help="rank, average, model, parameters, date or another column.")] = "rank",
     descending: Annotated[bool, typer.Option("--descending", help="The other way round.")] = False,
+    link: Annotated[str, typer.Option(metavar="URL", help="Address of a board's page: show what it shows.")] = "",
     as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Answer with CSV on standard output.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Answer with a Markdown table.")] = False,
 ) -> None:
     """Show the board of a suite: who leads, by how much, and what is not ranked.
 
     \b
     evalyard board --suite open-llm-v2
     evalyard board --csv > board.csv
+    evalyard board --link 'http://127.0.0.1:8765/?suite=open-llm-v2&type=chat&max=7'
     """
-    if as_json and as_csv:
-        raise typer.BadParameter("Choose one of --json and --csv.")
-    from orchestrator.board.view import NUMBER_COLUMNS, TEXT_COLUMNS
-
+    if as_json + as_csv + as_markdown > 1:
+        raise typer.BadParameter("Choose one of --json, --csv and --markdown.")
     client = Client()
-    if sort not in (*NUMBER_COLUMNS, *TEXT_COLUMNS):
-        columns = (*NUMBER_COLUMNS, *TEXT_COLUMNS, *client.get("/board", suite=suite)["benchmarks"])
+    query: dict[str, Any] = {}
+    for name, value in parse_qsl(urlsplit(link).query):
+        query.setdefault(name, []).append(value)
+    given = {"suite": suite, "version": suite_version, "q": search or None, "order": "down" if descending else None}
+    query |= {name: value for name, value in given.items() if value is not None}
+    if sort != "rank":
+        columns = client.get("/board", suite=query.get("suite"), version=query.get("version"), rows=1)["columns"]
         if sort not in columns:
             raise typer.BadParameter(none_of(sort, columns), param_hint="--sort")
-    query = {"suite": suite, "search": search or None, "sort": sort, "descending": descending or None}
-    if as_csv:
-        answer(client.get_text("/board", format="csv", **query).replace("\r\n", "\n"))
+        query["sort"] = sort
+    if as_csv or as_markdown:
+        text = client.get_text("/board", **query, format="csv" if as_csv else "markdown")
+        answer(text.replace("\r\n", "\n").removesuffix("\n") if as_markdown else text.replace("\r\n", "\n"))
         return
     found = client.get("/board", **query)
     if as_json:
@@ -160,6 +171,16 @@ def suites(
         for b in suite["benchmarks"]
     ]
     answer_table(columns, rows)
+    if len(suite["versions"]) > 1:
+        answer("")
+        columns = [("version", "left"), ("harness", "left"), ("with an average", "right"), ("", "left")]
+        answer_table(
+            columns,
+            [
+                (one["version"], one["harness"], str(one["evaluations"]), "shown" if one["is_shown"] else "")
+                for one in suite["versions"]
+            ],
+        )
 
 
 def _answer_rows(rows: list[dict[str, Any]]) -> None:
@@ -259,6 +280,8 @@ def _answer_disturbances(job: dict[str, Any]) -> None:
 def _answer_board(found: dict[str, Any]) -> None:
     names = found["benchmarks"]
     title = f"{found['title']} (version {found['suite_version']})"
+    for note in found["notes"]:
+        chat(note)
     if not found["ranked"]:
         command = f"{program()} submit org/name --suite {found['suite']} --wait"
         answer(f"{title}: nothing is ranked yet. Submit a model: {command}")
@@ -270,7 +293,7 @@ def _answer_board(found: dict[str, Any]) -> None:
             [
                 (
                     str(row["rank"]),
-                    row["model"],
+                    row["model"] + "".join(f" [{flag['kind']}]" for flag in row["flags"]),
                     words.score(row["average"]),
                     words.score(row["average_stderr"]),
                     *(words.score(row["benchmarks"].get(name, {}).get("value")) for name in names),

@@ -11,7 +11,7 @@ from orchestrator.suite_versions import find_version
 from submissions import api, voting
 from submissions.context import AHub, Id
 from submissions.pages.rendering import render
-from submissions.reading import details
+from submissions.reading import details, evaluations
 from submissions.records import EvaluationDetail
 from submissions.reproduce import write_reproduction
 

@@ -12,6 +12,7 @@ from starlette.responses import HTMLResponse
 from orchestrator.people import Role, Scope
 from orchestrator.program import FIRST_SUBMISSION, program
 from submissions import words
+from submissions.pages.cells import score_bar, score_cell
 from submissions.people.viewer import present
 from submissions.records import EvaluationRecord
 
@@ -37,6 +38,8 @@ def _environment() -> Environment:
         "pretty": lambda value: json.dumps(value, indent=2, ensure_ascii=False, default=str),
     }
     environment.globals |= {
+        "score_cell": score_cell,
+        "score_bar": score_bar,
         "may_change": may_change,
         "may_operate": may_operate,
         "program": program,

@@ -1,7 +1,5 @@
 """The board ranks what can be compared, and says of every other row why it is apart."""
 
-import csv
-import io
 import math
 from typing import Any
 
@@ -11,32 +9,15 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine
 
 from orchestrator import db
-from orchestrator.board import Board, Cell, Standing, View, apply_view, rank_rows, read_board
-from orchestrator.board.export import as_csv, as_record
+from orchestrator.board import Board, Cell, rank_rows, read_board
 from orchestrator.lifecycle import EvaluationState
 from orchestrator.suites import load_suites
+from tests.orchestrator.board.rows import WHOLE, row
 from tests.submissions.factories import add_evaluation
 
 SUITES = load_suites()
 DEMO = SUITES["demo"]
 V1 = SUITES["open-llm-v1"]
-WHOLE = {"Letters": 80.0, "Stories": 60.0, "Sums": 40.0}
-
-
-def row(number: int, average: float | None, **facts: Any) -> Standing:
-    cells = {name: Cell(average or 0.0, stderr=1.0) for name in WHOLE}
-    given: dict[str, Any] = {
-        "evaluation": number,
-        "model": f"acme/m{number}",
-        "revision": "0" * 40,
-        "suite": "demo",
-        "suite_version": "1",
-        "precision": "bfloat16",
-        "engine": "vllm",
-        "average": average,
-        "cells": cells,
-    }
-    return Standing(**(given | facts))
 
 
 def order(board: Board) -> list[tuple[int | None, int]]:
@@ -120,57 +101,6 @@ def test_the_averages_error_takes_benchmarks_as_independent() -> None:
     cells = {"Letters": Cell(1.0, stderr=3.0), "Stories": Cell(1.0, stderr=4.0)}
     assert row(1, 50.0, cells=cells).average_stderr == pytest.approx(2.5)
     assert row(1, 50.0, cells=cells | {"Sums": Cell(1.0)}).average_stderr is None
-
-
-BOARD = rank_rows(
-    DEMO,
-    [
-        row(1, 70.0, model="acme/Big", parameters=70_000_000_000, model_type="chat"),
-        row(2, 60.0, model="acme/small", parameters=1_000_000_000, precision="float16"),
-        row(3, 50.0, model="other/unknown-size"),
-    ],
-)
-
-
-@pytest.mark.parametrize(
-    ("view", "shown"),
-    [
-        (View(), [1, 2, 3]),
-        (View(sort="rank", descending=True), [3, 2, 1]),
-        (View(sort="average"), [3, 2, 1]),
-        (View(sort="parameters"), [2, 1, 3]),
-        (View(sort="parameters", descending=True), [1, 2, 3]),
-        (View(sort="model"), [1, 2, 3]),
-        (View(sort="Letters", descending=True), [1, 2, 3]),
-        (View(sort="no such column"), [1, 2, 3]),
-        (View(search="ACME"), [1, 2]),
-        (View(search="big; other"), [1, 3]),
-        (View(search=" ; "), [1, 2, 3]),
-        (View(types=frozenset({"chat"})), [1]),
-        (View(precisions=frozenset({"float16"})), [2]),
-        (View(smallest=1.0), [1, 2]),
-        (View(largest=10.0), [2]),
-        (View(smallest=2.0, largest=3.0), []),
-    ],
-)
-def test_a_view_chooses_and_orders_rows_and_leaves_their_ranks(view: View, shown: list[int]) -> None:
-    board = apply_view(BOARD, view)
-    assert [standing.evaluation for standing in board.ranked] == shown
-    assert all(standing.rank == standing.evaluation for standing in board.ranked)
-
-
-@given(st.text(max_size=30))
-def test_no_text_is_a_formula_in_the_csv(name: str) -> None:
-    text = as_csv(rank_rows(DEMO, [row(1, 50.0, model=name)]))
-    (found,) = csv.DictReader(io.StringIO(text, newline=""))
-    assert found["model"] in (name, "'" + name)
-    assert not found["model"].startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
-
-
-def test_a_record_is_unrounded_and_plain() -> None:
-    record = as_record(BOARD.ranked[0])
-    assert record["average"] == 70.0
-    assert record["benchmarks"]["Letters"] == {"value": 70.0, "raw": None, "stderr": 1.0, "samples": 0}
 
 
 def test_a_board_without_rows_is_empty(engine: Engine) -> None:

@@ -1,0 +1,169 @@
+"""Boards kept in memory and brought up to date by what happened since: a page reads events, and only changed rows.
+
+Every change of an evaluation is an event of the same transaction, so the events say which rows to read again. Numbers
+of events are given before a transaction commits: one that is missing may belong to a transaction under way, and is
+asked for again until it is there, or too old to come.
+"""
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable
+from datetime import datetime
+from typing import Any, NamedTuple, TypeVar, cast
+
+from sqlalchemy import func, or_
+from sqlmodel import Session, col, select
+
+from orchestrator.board.standings import Standing, read_standings
+from orchestrator.board.table import Table
+from orchestrator.suites import Suite
+from orchestrator.tables import Event
+from orchestrator.visibility import EVERYTHING, Audience, audience_of, unrestricted
+
+GAP_SECONDS = 600.0
+"""How long a missing event is waited for; no transaction lives so long."""
+LOOK_BACK = 1000
+"""Events before the newest among which missing ones are looked for when a board is first read."""
+MOST_CHANGES = 2000
+"""Evaluations: with more changes the whole board is read anew."""
+MOST_TABLES = 64
+"""For audiences and moments; each holds no rows of its own, only their order."""
+MOST_MISSING = 5000
+REMEMBERED_SECONDS = 10.0
+
+T = TypeVar("T")
+
+
+class Seen(NamedTuple):
+    """Who reads, of which moment; None is now."""
+
+    audience: Audience = EVERYTHING
+    at: datetime | None = None
+
+    def sees(self, row: Standing) -> bool:
+        if self.at is not None and (row.ended_at is None or row.ended_at > self.at):
+            return False
+        return self.audience.sees(row.visibility, team=row.team, person=row.person)
+
+
+class _Living:
+    """One suite version, whole, and as some see it."""
+
+    def __init__(self, suite: Suite) -> None:
+        self.suite = suite
+        self.lock = threading.Lock()
+        self.last = -1
+        """Number of the newest event that was taken in; -1 before the first reading."""
+        self.missing: dict[int, float] = {}
+        """Numbers of events that were not there, and since when on this process's clock."""
+        self.whole = Table(suite)
+        self.seen: OrderedDict[Seen, Table] = OrderedDict()
+
+
+class Boards:
+    """Every board that was asked for in this process; safe to use from several threads."""
+
+    def __init__(self, *, official: frozenset[str] = frozenset(), clock: Callable[[], float] = time.monotonic) -> None:
+        self._official = official
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._living: dict[tuple[str, str], _Living] = {}
+        self._remembered: OrderedDict[Hashable, tuple[int | None, float, Any]] = OrderedDict()
+
+    def read(self, session: Session, suite: Suite, *, at: datetime | None = None) -> Table:
+        """The board as it is in the session's transaction, or later, for whoever the session is narrowed to."""
+        with self._lock:
+            living = self._living.get((suite.name, suite.version))
+            if living is None or living.suite != suite:
+                living = self._living[suite.name, suite.version] = _Living(suite)
+        seen = Seen(audience_of(session), at)
+        with living.lock, unrestricted(session):
+            if living.last < 0:
+                self._load(session, living)
+            else:
+                self._catch_up(session, living)
+            return self._as_seen(living, seen)
+
+    def remembered(self, session: Session, name: Hashable, make: Callable[[], T]) -> T:
+        """What `make` read when the last event was written, for whom the session is narrowed to.
+
+        For counts of evaluations and jobs, whose every change is an event. Where events commit out of their order, a
+        count may be old until the next one, or for some seconds.
+        """
+        with unrestricted(session):
+            newest = session.exec(select(func.max(Event.id))).one()
+        key, now = (name, audience_of(session)), self._clock()
+        with self._lock:
+            found = self._remembered.get(key)
+        if found is not None and found[0] == newest and now - found[1] < REMEMBERED_SECONDS:
+            return cast(T, found[2])
+        value = make()
+        with self._lock:
+            self._remembered[key] = newest, now, value
+            while len(self._remembered) > MOST_TABLES:
+                self._remembered.popitem(last=False)
+        return value
+
+    def _as_seen(self, living: _Living, seen: Seen) -> Table:
+        if seen == Seen():
+            return living.whole
+        table = living.seen.get(seen)
+        if table is None:
+            rows = [row for row in living.whole.rows if row is not None]
+            mine = [row for row in rows if seen.sees(row)]
+            # Where nothing is hidden, as on most sites, everybody shares one table: but it must still be told apart
+            # from the whole one when something is hidden later.
+            table = living.seen[seen] = self._table(living.suite, mine)
+            while len(living.seen) > MOST_TABLES:
+                living.seen.popitem(last=False)
+        living.seen.move_to_end(seen)
+        return table
+
+    def _load(self, session: Session, living: _Living) -> None:
+        # Events first: what happens between the two readings is then read twice, and nothing is left out.
+        newest = session.exec(select(func.max(Event.id))).one() or 0
+        since = max(0, newest - LOOK_BACK)
+        there = set(session.exec(select(Event.id).where(col(Event.id) > since)).all())
+        self._note_missing(living, there, since, newest)
+        living.whole = self._table(living.suite, read_standings(session, living.suite))
+        living.seen.clear()
+        living.last = newest
+
+    def _catch_up(self, session: Session, living: _Living) -> None:
+        now = self._clock()
+        living.missing = {one: since for one, since in living.missing.items() if now - since < GAP_SECONDS}
+        new = col(Event.id) > living.last
+        if living.missing:
+            new = or_(new, col(Event.id).in_(living.missing))
+        found = session.exec(select(Event.id, Event.evaluation_id).where(new)).all()
+        if not found:
+            return
+        numbers = {number for number, _ in found if number is not None}
+        changed = {evaluation for _, evaluation in found if evaluation is not None}
+        if len(changed) > MOST_CHANGES or len(living.missing) > MOST_MISSING:
+            self._load(session, living)
+            return
+        newest = max(living.last, *numbers)
+        rows = {row.evaluation: row for row in read_standings(session, living.suite, only=changed)}
+        changes = {one: rows.get(one) for one in changed if one in rows or living.whole.row(one) is not None}
+        # Only now, so that a reading that failed is done again.
+        for number in numbers:
+            living.missing.pop(number, None)
+        self._note_missing(living, numbers, living.last, newest)
+        living.last = newest
+        if not changes:
+            return
+        living.whole = living.whole.changed(changes)
+        for seen, table in living.seen.items():
+            mine = {one: row if row is not None and seen.sees(row) else None for one, row in changes.items()}
+            living.seen[seen] = table.changed(mine)
+
+    def _note_missing(self, living: _Living, there: set[int] | set[int | None], since: int, newest: int) -> None:
+        now = self._clock()
+        for number in range(max(since, newest - MOST_MISSING) + 1, newest + 1):
+            if number not in there:
+                living.missing.setdefault(number, now)
+
+    def _table(self, suite: Suite, rows: Iterable[Standing]) -> Table:
+        return Table(suite, rows, official=self._official)

@@ -1,0 +1,86 @@
+"""The board's search: `;` between alternatives, `@field:value` for and, and a regular expression where it looks so.
+
+Expressions are matched by RE2, in time that grows with the text alone: no pattern of a stranger holds the server up.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import re2
+
+from orchestrator.board.standings import Standing
+
+SPECIAL = set("\\^$*+?()[]{}|")
+"""Any of these makes the text a regular expression; a dot alone does not, since names have them."""
+FIELD = re.compile(r"@(\w+):(\S+)")
+FIELDS: dict[str, Callable[[Standing], str | None]] = {
+    "model": lambda row: row.model,
+    "org": lambda row: row.model.split("/")[0] if "/" in row.model else None,
+    "architecture": lambda row: row.architecture,
+    "licence": lambda row: row.licence,
+    "license": lambda row: row.licence,
+    "precision": lambda row: row.precision,
+    "type": lambda row: row.model_type,
+    "base": lambda row: row.base_model,
+    "revision": lambda row: row.revision,
+    "flag": lambda row: " ".join(flag.kind for flag in row.flags),
+}
+PATTERN_BYTES = 1 << 20
+"""Memory for one compiled expression."""
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """Fits a row where every field holds its value and the name fits."""
+
+    fields: tuple[tuple[str, str], ...]
+    matches: Callable[[str], bool]
+
+    def fits(self, row: Standing) -> bool:
+        return all(value in (FIELDS[name](row) or "").casefold() for name, value in self.fields) and self.matches(
+            row.model
+        )
+
+
+@dataclass(frozen=True)
+class Search:
+    alternatives: tuple[Alternative, ...]
+    problems: tuple[str, ...] = ()
+    """What of it could not be used, a sentence each."""
+
+    def fits(self, row: Standing) -> bool:
+        return not self.alternatives or any(alternative.fits(row) for alternative in self.alternatives)
+
+
+@lru_cache(maxsize=256)
+def parse_search(text: str) -> Search:
+    """What is searched for; an unusable part is left out, or taken as plain text, and said."""
+    problems: list[str] = []
+    alternatives: list[Alternative] = []
+    for part in text.split(";"):
+        fields: list[tuple[str, str]] = []
+        for name, value in FIELD.findall(part):
+            if name.lower() in FIELDS:
+                fields.append((name.lower(), value.casefold()))
+            else:
+                problems.append(f"There is no field @{name} to search in. There are @{', @'.join(FIELDS)}.")
+        words = " ".join(FIELD.sub(" ", part).split())
+        if fields or words:
+            alternatives.append(Alternative(tuple(fields), _matcher(words, problems)))
+    return Search(tuple(alternatives), tuple(problems))
+
+
+def _matcher(words: str, problems: list[str]) -> Callable[[str], bool]:
+    if SPECIAL & set(words):
+        options = re2.Options()
+        options.case_sensitive, options.log_errors, options.max_mem = False, False, PATTERN_BYTES
+        try:
+            pattern = re2.compile(words, options=options)
+        except re2.error:
+            problems.append(f"‘{words}’ is no regular expression that can be used; it was searched for as plain text.")
+        else:
+            return lambda name: pattern.search(name) is not None
+    folded = words.casefold()
+    return lambda name: folded in name.casefold()

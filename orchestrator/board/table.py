@@ -1,0 +1,220 @@
+"""A board in memory that is asked quickly: each row has a bit, each filter a set of bits, each column a sorted list.
+
+Immutable to its readers: a change gives a new table that shares the unchanged rows. One changed row costs a few
+insertions, however large the board is, and no row is read again for it.
+"""
+
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable, Iterable, Mapping
+from copy import copy
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from orchestrator.board.columns import Column
+from orchestrator.board.request import SIZES
+from orchestrator.board.standings import Standing, apart_because
+from orchestrator.suites import Suite
+
+Facet = tuple[str, str]
+COMPARISON = 1.386
+"""Standard errors on each side of an average: intervals so wide do not touch where two averages of equal standard error
+differ at the 5 % level (Goldstein and Healy 1995: 1.96 / sqrt 2)."""
+BY_RANK = "rank"
+LOWER, UPPER = "lower", "upper"
+
+
+class Table:
+    """The rows of one suite version that one kind of reader may see."""
+
+    def __init__(self, suite: Suite, rows: Iterable[Standing] = (), *, official: frozenset[str] = frozenset()) -> None:
+        self.suite = suite
+        self.official = official
+        self.rows: list[Standing | None] = []
+        """By slot: a row keeps its slot for as long as the table lives."""
+        self.slots: dict[int, int] = {}
+        self.ranked = 0
+        """Bits of the rows that have a rank."""
+        self.apart = 0
+        """Bits of those that have none, and say why."""
+        self.facets: dict[Facet, int] = {}
+        self.newest: datetime | None = None
+        """When the latest of its evaluations ended."""
+        self._orders: dict[str, tuple[Callable[[Standing], Any], bool, list[tuple[Any, int]]]] = {}
+        sets: dict[Facet, bytearray] = {}
+        listed = list(rows)
+        ranked, apart = (bytearray((len(listed) >> 3) + 1) for _ in range(2))
+        for slot, row in enumerate(listed):
+            placed = self._place(row, slot)
+            bit = 1 << (slot & 7)
+            (apart if placed.apart_because else ranked)[slot >> 3] |= bit
+            for facet in self._facets_of(placed):
+                sets.setdefault(facet, bytearray((len(listed) >> 3) + 1))[slot >> 3] |= bit
+        self.ranked, self.apart = int.from_bytes(ranked, "little"), int.from_bytes(apart, "little")
+        self.facets = {facet: int.from_bytes(bits, "little") for facet, bits in sets.items()}
+
+    def __len__(self) -> int:
+        return (self.ranked | self.apart).bit_count()
+
+    def changed(self, changes: Mapping[int, Standing | None]) -> "Table":
+        """A table with these evaluations' rows as they are now; None takes one off."""
+        table = copy(self)
+        table.rows, table.slots, table.facets = list(self.rows), dict(self.slots), dict(self.facets)
+        table._orders = {name: (key, apart, list(order)) for name, (key, apart, order) in list(self._orders.items())}
+        for evaluation, row in changes.items():
+            table._take_off(evaluation)
+            if row is not None:
+                table._put_on(row)
+        return table
+
+    def row(self, evaluation: int) -> Standing | None:
+        slot = self.slots.get(evaluation)
+        return None if slot is None else self.rows[slot]
+
+    def facet(self, name: str, value: str) -> int:
+        return self.facets.get((name, value), 0)
+
+    def in_order(self, name: str, key: Callable[[Standing], Any], *, apart: bool = False) -> list[tuple[Any, int]]:
+        """Sorted `(key, slot)` of the ranked rows, with `apart` of the others too, that have a key; kept up to date."""
+        found = self._orders.get(name)
+        if found is None:
+            bits = self.ranked | (self.apart if apart else 0)
+            pairs = ((key(row), slot) for slot, row in self.those(bits))
+            found = key, apart, sorted((value, slot) for value, slot in pairs if value is not None)
+            self._orders[name] = found
+        return found[2]
+
+    def those(self, bits: int) -> Iterable[tuple[int, Standing]]:
+        """Slots and rows of these bits, by slot."""
+        held = bits.to_bytes((bits.bit_length() >> 3) + 1, "little")
+        for base, byte in enumerate(held):
+            while byte:
+                low = byte & -byte
+                slot = (base << 3) + low.bit_length() - 1
+                byte ^= low
+                row = self.rows[slot]
+                if row is not None:
+                    yield slot, row
+
+    def matching(self, fits: Callable[[Standing], bool]) -> int:
+        """Bits of the rows that fit."""
+        return to_bits((slot for slot, row in enumerate(self.rows) if row is not None and fits(row)), len(self.rows))
+
+    def within(self, column: Column, low: float | None, high: float | None) -> int:
+        """Bits of the rows whose number in this column is known and lies between these, both included."""
+        order = self.in_order(column.key, column.value, apart=True)
+        first = 0 if low is None else bisect_left(order, (low,))
+        last = len(order) if high is None else bisect_right(order, (high, len(self.rows)))
+        return to_bits((slot for _, slot in order[first:last]), len(self.rows))
+
+    def by_rank(self) -> list[tuple[Any, int]]:
+        return self.in_order(BY_RANK, _rank_key)
+
+    def rank(self, row: Standing) -> int | None:
+        """1 is the best; equal averages share a rank. None for a row that is listed apart."""
+        if row.apart_because or row.average is None:
+            return None
+        return bisect_left(self.by_rank(), ((-row.average,),)) + 1
+
+    def places(self, row: Standing) -> tuple[int, int] | None:
+        """The first and the last rank that the row cannot be told apart from; None without a standard error.
+
+        A row counts as better only where its whole comparison interval lies above. Another row that has no standard
+        error counts as exact.
+        """
+        if row.apart_because or row.average is None or row.average_stderr is None:
+            return None
+        margin = COMPARISON * row.average_stderr
+        lowers, uppers = self.in_order(LOWER, _lower), self.in_order(UPPER, _upper)
+        better = len(lowers) - bisect_right(lowers, (row.average + margin, len(self.rows)))
+        worse = bisect_left(uppers, (row.average - margin,))
+        return better + 1, len(uppers) - worse
+
+    def _place(self, row: Standing, slot: int) -> Standing:
+        because = apart_because(self.suite, row)
+        if because != row.apart_because:
+            row = replace(row, apart_because=because)
+        if slot == len(self.rows):
+            self.rows.append(row)
+        else:
+            self.rows[slot] = row
+        self.slots[row.evaluation] = slot
+        if row.ended_at is not None and (self.newest is None or row.ended_at > self.newest):
+            self.newest = row.ended_at
+        return row
+
+    def _put_on(self, given: Standing) -> None:
+        slot = self.slots.get(given.evaluation, len(self.rows))
+        row = self._place(given, slot)
+        bit = 1 << slot
+        if row.apart_because:
+            self.apart |= bit
+        else:
+            self.ranked |= bit
+        for facet in self._facets_of(row):
+            self.facets[facet] = self.facets.get(facet, 0) | bit
+        for key, apart, order in self._orders.values():
+            if (apart or not row.apart_because) and (value := key(row)) is not None:
+                insort(order, (value, slot))
+
+    def _take_off(self, evaluation: int) -> None:
+        slot = self.slots.get(evaluation)
+        row = None if slot is None else self.rows[slot]
+        if slot is None or row is None:
+            return
+        for key, apart, order in self._orders.values():
+            if (apart or not row.apart_because) and (value := key(row)) is not None:
+                place = bisect_left(order, (value, slot))
+                assert order[place] == (value, slot)
+                del order[place]
+        bit = 1 << slot
+        self.ranked &= ~bit
+        self.apart &= ~bit
+        for facet in self._facets_of(row):
+            self.facets[facet] &= ~bit
+        self.rows[slot] = None
+
+    def _facets_of(self, row: Standing) -> Iterable[Facet]:
+        yield "type", row.model_type
+        yield "precision", row.precision
+        for name in sizes_of(row.parameters):
+            yield "size", name
+        if row.model_type == "merge":
+            yield "is", "merged"
+        if row.is_mixture:
+            yield "is", "moe"
+        if row.flags:
+            yield "is", "flagged"
+        if not row.on_hub:
+            yield "is", "off-hub"
+        if row.model.split("/")[0].casefold() in self.official and "/" in row.model:
+            yield "is", "official"
+
+
+def sizes_of(parameters: int | None) -> Iterable[str]:
+    """The ready-made size ranges that hold so many weights; both ends belong to a range."""
+    if parameters is None:
+        return
+    for name, (low, high, _) in SIZES.items():
+        if (low is None or parameters >= low * 1e9) and (high is None or parameters <= high * 1e9):
+            yield name
+
+
+def to_bits(slots: Iterable[int], size: int) -> int:
+    """The set of these slots, each less than `size`, as the bits of one number."""
+    held = bytearray((size >> 3) + 1)
+    for slot in slots:
+        held[slot >> 3] |= 1 << (slot & 7)
+    return int.from_bytes(held, "little")
+
+
+def _rank_key(row: Standing) -> Any:
+    return -(row.average or 0.0), row.model.casefold(), row.evaluation
+
+
+def _lower(row: Standing) -> float:
+    return (row.average or 0.0) - COMPARISON * (row.average_stderr or 0.0)
+
+
+def _upper(row: Standing) -> float:
+    return (row.average or 0.0) + COMPARISON * (row.average_stderr or 0.0)

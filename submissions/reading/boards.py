@@ -1,0 +1,92 @@
+"""Boards as page and API ask for them: the suite's version picked, the table read, the request answered."""
+
+from sqlalchemy import func
+from sqlmodel import Session, col, select
+
+from orchestrator.board import BoardRequest, Shown, arrange, columns_of
+from orchestrator.board.columns import Column, Footing, pick_columns
+from orchestrator.errors import NotFound
+from orchestrator.lifecycle import JobState
+from orchestrator.settings import HubSettings
+from orchestrator.suite_versions import pick_suite, versions_of
+from orchestrator.suites import Suite, find_suite
+from orchestrator.tables import Evaluation, Job
+from submissions import words
+from submissions.context import Hub
+from submissions.reading import suites
+from submissions.reading.evaluations import NOT_IN_LINE
+from submissions.records import SuiteVersionRecord
+
+
+def read_shown(
+    hub: Hub,
+    session: Session,
+    asked: BoardRequest,
+    *,
+    page_rows: int = 0,
+    apart_rows: int | None = None,
+    everything: bool = False,
+) -> Shown:
+    """What the request shows, with the suite that it means named in it.
+
+    Raises:
+        NotFound: there is no such suite, version or pinned evaluation.
+    """
+    named = find_suite(hub.suites, asked.suite or _suite_to_show(hub, session))
+    suite = pick_suite(session, named, asked.version)
+    asked = asked.model_copy(update={"suite": suite.name})
+    table = hub.boards.read(session, suite, at=asked.at)
+    known = columns_for(hub.settings, suite)
+    if not everything and pick_columns(known, asked.cols) == pick_columns(known, ()):
+        asked = asked.model_copy(update={"cols": ()})  # a form names them all: the address need not
+    return arrange(table, asked, known=known, page_rows=page_rows, apart_rows=apart_rows, everything=everything)
+
+
+def counts(hub: Hub, session: Session) -> dict[str, int]:
+    """Finished evaluations of each suite."""
+    return hub.boards.remembered(session, "finished", lambda: suites.count_by_suite(session))
+
+
+def versions(hub: Hub, session: Session, suite: Suite) -> list[SuiteVersionRecord]:
+    """Every version of the suite; which of them is shown is read anew."""
+    known = versions_of(session, suite)
+    name = ("versions", suite.name, known.shown, tuple(row.version for row in known.known))
+    return hub.boards.remembered(session, name, lambda: suites.version_records(session, suite))
+
+
+def _suite_to_show(hub: Hub, session: Session) -> str:
+    return hub.boards.remembered(session, "front", lambda: suites.suite_to_show(session, hub.suites))
+
+
+def columns_for(settings: HubSettings, suite: Suite) -> dict[str, Column]:
+    """Every column of a suite's board, costs by this hub's settings."""
+    return columns_of(suite, Footing(settings.device_watts, settings.carbon_grams_per_kwh))
+
+
+def pinned_or_refuse(shown: Shown) -> None:
+    """Raises NotFound where the board has none of the pinned evaluations."""
+    if not shown.pinned:
+        raise NotFound("None of these evaluations is on this board. Pin some rows there, and compare them.")
+
+
+def under_way(hub: Hub, session: Session, suite: str, *, anywhere: bool) -> str:
+    """What comes for this board, else, with `anywhere`, what the workers are at meanwhile; empty for nothing."""
+    counts = hub.boards.remembered(session, "under way", lambda: _count_under_way(session))
+    here = words.under_way(*counts.get(suite, (0, 0)))
+    if here or not anywhere:
+        return f"{here} for this board" if here else ""
+    elsewhere = words.under_way(sum(one for one, _ in counts.values()), sum(one for _, one in counts.values()))
+    return f"{elsewhere} for other boards" if elsewhere else ""
+
+
+def _count_under_way(session: Session) -> dict[str, tuple[int, int]]:
+    """By suite: unfinished evaluations of which a worker holds a job, and those of which none does."""
+    held = select(Job.evaluation_id).where(col(Job.state).in_([JobState.DISPATCHED, JobState.RUNNING]))
+    unfinished = col(Evaluation.state).not_in(NOT_IN_LINE)
+
+    def counted(*more: object) -> dict[str, int]:
+        statement = select(Evaluation.suite, func.count(col(Evaluation.id))).where(unfinished, *more)  # type: ignore[arg-type]
+        return dict(session.exec(statement.group_by(col(Evaluation.suite))).all())
+
+    every, running = counted(), counted(col(Evaluation.id).in_(held))
+    return {suite: (running.get(suite, 0), many - running.get(suite, 0)) for suite, many in every.items()}
