@@ -58,8 +58,8 @@ def write_settings() -> str:
         _table(HubSettings, list(HubSettings.model_fields)),
         "## Workers\n",
         "A worker reads `EVALYARD_BROKER_URL`, `EVALYARD_ARTIFACTS_URL`, `EVALYARD_ENGINE`, `EVALYARD_DATASETS`, "
-        "`EVALYARD_MODELS`, `EVALYARD_HARNESSES` and `EVALYARD_HUB_TOKEN` as the hub does, never the database's address, "
-        "and besides:\n",
+        "`EVALYARD_MODELS`, `EVALYARD_HARNESSES` and `EVALYARD_HUB_TOKEN` as the hub does, never the database's "
+        "address, and besides:\n",
         _table(WorkerSettings, own),
         "## The command line and the stage programs\n",
         "\n".join(
