@@ -76,8 +76,8 @@ class SuiteFacts:
     """From the shown version."""
     shown_before: frozenset[str] = frozenset()
     """Versions that the board has shown earlier."""
-    datasets: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """Revision of each dataset in the first and in the latest scores of the shown version."""
+    datasets: Mapping[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+    """By dataset and task: its revision in the first and in the latest scores of the shown version."""
     engines: frozenset[str] = frozenset()
     """Engine versions behind the shown version's scores."""
 
@@ -141,6 +141,8 @@ def _new_harness(name: str, facts: SuiteFacts, harnesses: frozenset[str]) -> Cha
 
 
 def _new_datasets(name: str, facts: SuiteFacts) -> list[Change]:
+    # Many tasks may read one dataset: it is told once.
+    moved = {(dataset, *ends) for (dataset, _), ends in facts.datasets.items() if ends[0] != ends[1]}
     return [
         Change(
             Kind.DATASET,
@@ -150,8 +152,7 @@ def _new_datasets(name: str, facts: SuiteFacts) -> list[Change]:
             f"{facts.shown.version} were made with {first[:12]}. Pin the one you want in the task's file, and give the "
             "suite a new version.",
         )
-        for dataset, (first, last) in sorted(facts.datasets.items())
-        if first != last
+        for dataset, first, last in sorted(moved)
     ]
 
 

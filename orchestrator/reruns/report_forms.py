@@ -15,7 +15,7 @@ from orchestrator.reruns.changes import Change, ModelChange, Report, Shift
 MINUS = "−"
 MOST_ROWS = 50
 """Models that Markdown lists; JSON and CSV have all."""
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~&])")
+_SPECIAL = re.compile(r"([\\`*_\[\]<>#|~&])")
 
 
 def as_record(report: Report) -> dict[str, Any]:
@@ -199,6 +199,7 @@ def _markdown(report: Report) -> Iterator[str]:
     yield ""
     if not report.models:
         yield "No model is finished under both versions yet."
+        yield ""
     else:
         yield from _table(
             (*MODEL_COLUMNS, *(_escaped(shift.benchmark) for shift in report.shifts)),

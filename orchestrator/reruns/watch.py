@@ -6,7 +6,7 @@ or one that was killed, neither plan nor tell anything twice.
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -85,12 +85,11 @@ class Watch:
             free = costs_no_device(plan.estimate)
             with db.session(self.engine) as session:
                 if self.policy is Policy.START and free:
-                    told = "It needs no engine: every request is answered already."
-                    if _of_plan(session, events.RERUN_STARTED, plan, sentence=told, now=now):
+                    if _of_plan(session, events.RERUN_STARTED, plan, sentence=_in_words(plan), now=now):
                         plans.start(session, plan.id, now=now)
                 else:
-                    what = "It needs no engine." if free else f"{_in_words(plan)} must be answered anew."
-                    _of_plan(session, events.RERUN_ASKS, plan, sentence=f"{what} Start it: {start}", now=now)
+                    told = f"{_in_words(plan)} Start it: {start}"
+                    _of_plan(session, events.RERUN_ASKS, plan, sentence=told, now=now)
 
     def _tell_of_plans(self, now: datetime) -> None:
         """Note plans that became ready or ended; what was noted is not noted again."""
@@ -163,8 +162,8 @@ def _facts(session: Session, file: Suite) -> SuiteFacts:
     )
 
 
-def _datasets(session: Session, shown: Suite) -> dict[str, tuple[str, str]]:
-    """Revision of each dataset in each benchmark's first and latest score: two rows of each are read, not all."""
+def _datasets(session: Session, shown: Suite) -> dict[tuple[str, str], tuple[str, str]]:
+    """Revision of each task's dataset in its benchmark's first and latest score: two rows of each are read, not all."""
     ends = session.exec(
         select(func.min(col(Score.id)), func.max(col(Score.id)))
         .join(Evaluation, col(Evaluation.id) == col(Score.evaluation_id))
@@ -172,20 +171,24 @@ def _datasets(session: Session, shown: Suite) -> dict[str, tuple[str, str]]:
         .group_by(col(Score.benchmark))
     ).all()
     wanted = sorted({number for pair in ends for number in pair if number is not None})
-    found: dict[str, tuple[str, str]] = {}
+    found: dict[tuple[str, str], tuple[str, str]] = {}
     for row in session.exec(select(Score).where(col(Score.id).in_(wanted)).order_by(col(Score.id))):
         if row.provenance.get("carried"):
             continue  # the numbers of an older version
-        for dataset, revision in _revisions(row):
-            found[dataset] = (found[dataset][0] if dataset in found else revision, revision)
+        for of, revision in _revisions(row):
+            found[of] = (found[of][0] if of in found else revision, revision)
     return found
 
 
-def _revisions(row: Score) -> Sequence[tuple[str, str]]:
-    """Each dataset of a score with its revision."""
+def _revisions(row: Score) -> list[tuple[tuple[str, str], str]]:
+    """Each dataset of a score, with the task that reads it, and its revision."""
     tasks = (row.provenance.get("score") or {}).get("tasks")
-    sets = [one.get("dataset") for one in tasks.values() if isinstance(one, dict)] if isinstance(tasks, dict) else []
-    return [(str(one["path"]), str(one["revision"])) for one in sets if isinstance(one, dict) and one.get("revision")]
+    found = []
+    for name, task in tasks.items() if isinstance(tasks, dict) else ():
+        dataset = task.get("dataset") if isinstance(task, dict) else None
+        if isinstance(dataset, dict) and dataset.get("revision"):
+            found.append(((str(dataset.get("path")), str(name)), str(dataset["revision"])))
+    return found
 
 
 def _engines(session: Session, shown: Suite) -> frozenset[str]:
@@ -233,9 +236,11 @@ def _note(session: Session, event: str, key: str, *, suite: str, sentence: str, 
 
 
 def _in_words(plan: Rerun) -> str:
-    """`12 of 340 evaluations have 4,000 new requests`."""
+    """`Evaluations: 340; with new requests: 12 (4,000 requests).`"""
     found = plan.estimate
+    if costs_no_device(found):
+        return f"Evaluations: {found.get('evaluations', 0)}; no engine is needed, every request is answered already."
     return (
-        f"{found.get('inferred', 0)} of {found.get('evaluations', 0)} evaluations have "
-        f"{found.get('new_requests', 0):,} new requests"
+        f"Evaluations: {found.get('evaluations', 0)}; with new requests: {found.get('inferred', 0)} "
+        f"({found.get('new_requests', 0):,} requests)."
     )

@@ -60,7 +60,14 @@ def test_nothing_is_noticed_of_a_suite_without_finished_evaluations() -> None:
 
 
 def test_a_moved_dataset_and_a_new_engine_are_asked_about() -> None:
-    moved = facts(datasets={"org/arc": ("aaa", "bbb"), "org/mmlu": ("c", "c")}, engines=frozenset({"0.32.0"}))
+    moved = facts(
+        datasets={
+            ("org/arc", "easy"): ("aaa", "bbb"),
+            ("org/arc", "hard"): ("aaa", "bbb"),
+            ("org/mmlu", "law"): ("c", "c"),
+        },
+        engines=frozenset({"0.32.0"}),
+    )
     engines = {"0.32.0": "gpu-1", "0.33.0": "gpu-2"}
     found = notice_changes(moved, harnesses=frozenset(), engines=engines)
     assert [(one.kind, one.can_be_planned) for one in found] == [(Kind.DATASET, False), (Kind.ENGINE, False)]
@@ -187,6 +194,16 @@ def test_a_dataset_that_moved_between_two_evaluations_is_asked_about_once(yard: 
         watch(yard, Policy.PLAN)
     assert told(yard) == [events.RERUN_ASKS]
     assert plans(yard) == []
+
+
+def test_tasks_that_read_several_parts_of_one_dataset_are_no_moved_dataset(yard: Yard) -> None:
+    with db.session(yard.engine) as session:
+        for row in session.exec(select(Score).where(Score.metric == "value")):
+            dataset = {"path": "org/both", "name": row.benchmark, "revision": f"sha-of-{row.benchmark}"}
+            row.provenance = row.provenance | {"score": {"tasks": {row.benchmark: {"dataset": dataset}}}}
+            session.add(row)
+    with db.session(yard.engine, read_only=True) as session:
+        assert [change.kind for change in read_changes(session, yard.suites, now=yard.now)] == [Kind.HARNESS]
 
 
 def test_an_engine_that_no_score_was_made_with_is_noticed(yard: Yard) -> None:

@@ -144,7 +144,7 @@ def test_a_models_name_is_text_in_markdown_and_breaks_no_table() -> None:
     hostile = "a|b\n# [x](javascript:y) <img src=x> `"
     text = as_markdown(report([row(OLD, 1, 1, 2, model=hostile)], [row(NEW, 101, 9, 2, model=hostile)]))
     line = next(line for line in text.splitlines() if "javascript" in line)
-    assert line.startswith(r"| a\|b \# \[x\]\(javascript:y\) \<img src=x\> \` |")
+    assert line.startswith(r"| a\|b \# \[x\](javascript:y) \<img src=x\> \` |")
     assert line.count("|") - line.count(r"\|") == 8
 
 
