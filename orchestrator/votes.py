@@ -70,16 +70,16 @@ def withdraw(session: Session, evaluation: int, person: int, *, now: datetime) -
 
 def _revision(session: Session, evaluation: int, *, unfinished: bool) -> str:
     found = session.exec(
-        select(Submission.revision, Evaluation.state)
-        .join(Evaluation, col(Evaluation.submission_id) == col(Submission.id))
+        select(Evaluation, Submission)
+        .join(Submission, col(Submission.id) == col(Evaluation.submission_id))
         .where(Evaluation.id == evaluation)
     ).first()
     if found is None:
         raise NotFound(f"There is no evaluation {evaluation}. The latest ones are in the queue.")
-    revision, state = found
-    if unfinished and state.is_final:
-        raise WrongState(f"Evaluation {evaluation} is already {state.value}: a vote would change nothing.")
-    return revision
+    row, submission = found
+    if unfinished and row.state.is_final:
+        raise WrongState(f"Evaluation {evaluation} is already {row.state.value}: a vote would change nothing.")
+    return submission.revision
 
 
 def _locked(session: Session, revision: str) -> list[int]:

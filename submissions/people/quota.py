@@ -4,6 +4,7 @@ It counts people by their number and teams by their members, so that neither upp
 person, model or team is another account.
 """
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement
@@ -41,10 +42,9 @@ def _lock(session: Session, whom: ColumnElement[bool]) -> None:
     session.exec(select(Person.id).where(whom).order_by(col(Person.id)).with_for_update()).all()
 
 
-def _refuse_beyond(session: Session, people: list[int], most: int, *, whose: str, now: datetime) -> None:
+def _refuse_beyond(session: Session, people: Sequence[int], most: int, *, whose: str, now: datetime) -> None:
     recent = (col(Submission.person_id).in_(people), col(Submission.submitted_at) > now - DAY)
-    count, first = session.exec(select(func.count(), func.min(Submission.submitted_at)).where(*recent)).one()
-    if count <= most:
+    if session.exec(select(func.count()).select_from(Submission).where(*recent)).one() <= most:
         return
     first = session.exec(select(Submission.submitted_at).where(*recent).order_by(col(Submission.submitted_at))).first()
     wait = max(1, int((first + DAY - now).total_seconds())) if first is not None else 60
