@@ -28,7 +28,7 @@ def left(session: Session, rerun: Rerun) -> list[int]:
     for of, state, again in made:
         assert of is not None
         assert again is not None
-        states[of] = (state, again)
+        states[of] = (EvaluationState(state), again)
     listed = in_order(session, rerun)
     fresh = [old for old in listed if old not in states or states[old][0] is EvaluationState.PLANNED]
     return fresh or _lacking(session, rerun, listed, states)

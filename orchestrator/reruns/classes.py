@@ -17,7 +17,7 @@ class SheetClass(NamedTuple):
 
     benchmark: str
     name: str
-    count: int
+    evaluations: int
     first: int
     """The first of the evaluations."""
 

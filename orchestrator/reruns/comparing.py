@@ -53,7 +53,7 @@ def due(session: Session, rerun: int) -> list[Pair]:
         .order_by(col(RerunBenchmark.benchmark), col(RerunBenchmark.sheet_class))
     ).all()
     waiting = {int(row.facts["job"]): row for row in rows if row.facts.get("job")}
-    pairs = []
+    pairs: list[Pair] = []
     listed = sorted(waiting)
     for start in range(0, len(listed), 500):
         made = select(Job).where(col(Job.id).in_(listed[start : start + 500]))

@@ -62,7 +62,7 @@ def read_progress(session: Session, rerun: Rerun, *, now: datetime) -> Progress:
     """How far the plan is at this moment."""
     again = aliased(Evaluation)
     counted = session.exec(
-        select(again.state, func.count(), func.count(again.average))
+        select(again.state, func.count(), func.count(col(again.average)))
         .join(Evaluation, col(Evaluation.id) == again.rerun_of)
         .where(is_planned(rerun.suite, rerun.from_version), again.suite_version == rerun.to_version)
         .group_by(col(again.state))

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import sqlalchemy
 from sqlmodel import Session, col, select
 
 from orchestrator.lifecycle import JobState
@@ -45,7 +46,7 @@ def read_findings(session: Session, rerun: Rerun) -> dict[tuple[str, str], Findi
     wanted = [int(row.facts["job"]) for row in rows if row.facts.get("job")]
     made: dict[int, tuple[JobState, Any, FailureKind | None, int]] = {}
     for start in range(0, len(wanted), 500):
-        jobs = select(Job.id, Job.state, Job.result, Job.failure, Job.evaluation_id)
+        jobs = sqlalchemy.select(col(Job.id), col(Job.state), col(Job.result), col(Job.failure), col(Job.evaluation_id))
         for id, state, result, failure, evaluation in session.execute(
             jobs.where(col(Job.id).in_(wanted[start : start + 500]))
         ):

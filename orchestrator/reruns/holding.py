@@ -42,7 +42,7 @@ def is_free(holding: Holding) -> ColumnElement[bool] | None:
     if not holding.wholly and not holding.inference:
         return None
     plan = col(Evaluation.rerun_id)
-    condition = plan.not_in(holding.wholly)
+    condition: ColumnElement[bool] = plan.not_in(holding.wholly)
     if holding.inference:
         condition &= plan.not_in(holding.inference) | (col(Job.stage) != Stage.INFER)
     return plan.is_(None) | condition
@@ -62,7 +62,7 @@ def holding_reasons(session: Session, evaluations: Iterable[int]) -> dict[int, s
     ).all()
     found: dict[int, str] = {}
     for evaluation, state, rerun in rows:
-        if evaluation is None or state.is_final:
+        if evaluation is None or EvaluationState(state).is_final:
             continue
         if rerun.state is RerunState.PAUSED:
             found[evaluation] = f"Re-run {rerun.id} is paused: evalyard rerun resume {rerun.id}."

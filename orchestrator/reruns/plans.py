@@ -7,8 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
+from sqlalchemy import ColumnElement
 from sqlmodel import Session, col, func, select
 
 from orchestrator.errors import NotFound, Refused, WrongState
@@ -198,7 +199,7 @@ def list_plans(session: Session, *, suite: str | None = None, limit: int = 50) -
 def in_order(session: Session, rerun: Rerun) -> list[int]:
     """The plan's evaluations in the order in which they take their turn."""
     votes = select(func.count()).where(Vote.revision == Submission.revision).correlate(Submission).scalar_subquery()
-    orders = {
+    orders: dict[str, tuple[ColumnElement[Any], ...]] = {
         "rank": (col(Evaluation.average).desc().nulls_last(),),
         "size": (col(Submission.parameters).asc().nulls_last(),),
         "age": (col(Evaluation.created_at).asc(),),

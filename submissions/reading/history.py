@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 
+import sqlalchemy
 from sqlmodel import Session, col, or_, select
 
 from orchestrator.results.scores import VALUE
@@ -11,7 +12,10 @@ from submissions.records import PastCell, PastScores
 
 def read_history(session: Session, evaluation: Evaluation) -> list[PastScores]:
     """The submission under every version of the suite, the latest first; empty where there is but one."""
-    linked = [Evaluation.submission_id == evaluation.submission_id, Evaluation.rerun_of == evaluation.id]
+    linked = [
+        col(Evaluation.submission_id) == evaluation.submission_id,
+        col(Evaluation.rerun_of) == evaluation.id,
+    ]
     if evaluation.rerun_of is not None:
         linked.append(col(Evaluation.id) == evaluation.rerun_of)
     rows = session.exec(
@@ -26,8 +30,9 @@ def read_history(session: Session, evaluation: Evaluation) -> list[PastScores]:
         .order_by(col(Evaluation.id).desc())
     ).all()
     cells: dict[int, dict[str, PastCell]] = defaultdict(dict)
-    own = select(Score.evaluation_id, Score.benchmark, Score.value, Score.stderr, Score.provenance).where(
-        col(Score.evaluation_id).in_([row.id for row in rows]), Score.task == "", Score.metric == VALUE
+    columns = (Score.evaluation_id, Score.benchmark, Score.value, Score.stderr, Score.provenance)
+    own = sqlalchemy.select(*(col(column) for column in columns)).where(
+        col(Score.evaluation_id).in_([row.id for row in rows]), col(Score.task) == "", col(Score.metric) == VALUE
     )
     for number, benchmark, value, stderr, provenance in session.execute(own):
         carried = provenance.get("carried", {}).get("made_by")

@@ -240,7 +240,7 @@ def _waits_for(session: Session, rerun: Rerun, *, now: datetime) -> str:
         .where(Evaluation.rerun_id == rerun.id, Evaluation.state == EvaluationState.PLANNED)
     ).all()
     waiting = [job for job, state in rows if state is JobState.QUEUED]
-    if not waiting or any(state.is_held for _, state in rows):
+    if not waiting or any(JobState(state).is_held for _, state in rows):
         return ""
     reasons = waiting_reasons(session, now)
     because = next((reasons[job] for job in waiting if job in reasons), "")
