@@ -43,6 +43,8 @@ def write_cli() -> str:
     parts = [MADE, "# Commands\n", _fenced(_help(command, "evalyard"))]
     for name, sub in command.commands.items():
         parts += [f"## evalyard {name}\n", _fenced(_help(sub, f"evalyard {name}"))]
+        for word, part in getattr(sub, "commands", {}).items():
+            parts += [f"### evalyard {name} {word}\n", _fenced(_help(part, f"evalyard {name} {word}"))]
     return "\n".join(parts)
 
 
