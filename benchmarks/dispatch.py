@@ -35,6 +35,7 @@ from sqlalchemy import Engine, func, insert
 from sqlmodel import Session, col, select
 
 from orchestrator import broker, db, valkey
+from orchestrator.control import collect_rarely
 from orchestrator.footprint import GIB, Footprint
 from orchestrator.lifecycle import EvaluationState, JobState
 from orchestrator.scheduling.places import Policy, QueuedJob, WorkerView
@@ -83,6 +84,7 @@ def main() -> None:
 
 
 def show_plan(jobs: int = 100_000, hosts: int = 1000, rounds: int = 5) -> None:
+    collect_rarely()  # as the control process does
     now = datetime.now(UTC)
     draw = random.Random(1)  # noqa: S311  # nothing secret is drawn
     needs = [Footprint(gib * GIB, 2e5, 64, 8) for gib in (1, 3, 14, 26, 65, 140, 280)]

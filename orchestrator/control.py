@@ -7,6 +7,7 @@ control processes may run at once; each claim and each move is a guarded UPDATE,
 the loss of the broker and of the database, and tries again at the next tick.
 """
 
+import gc
 import logging
 import os
 import signal
@@ -206,7 +207,13 @@ def run(settings: HubSettings) -> int:
     return int(worker.exitcode or 0)
 
 
+def collect_rarely() -> None:
+    """Look for cycles of garbage less often: each look reads all records of a long queue, which have none."""
+    gc.set_threshold(100_000, 20, 20)
+
+
 def main() -> None:
+    collect_rarely()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     for name in ("celery.worker.strategy", "celery.app.trace"):
         # Two lines for each heartbeat would be megabytes a day; what a message changed is logged by `tasks`.

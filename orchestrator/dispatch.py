@@ -16,7 +16,7 @@ from sqlalchemy.exc import OperationalError
 from sqlmodel import Session
 
 from orchestrator import arrows, claims, db, evaluations, jobs
-from orchestrator.broker import BrokerLost
+from orchestrator.broker import BrokerError, BrokerLost
 from orchestrator.dossiers import Dossier, open_dossier, open_dossiers
 from orchestrator.errors import EvalyardError
 from orchestrator.lifecycle import JobState
@@ -210,19 +210,28 @@ class Dispatcher:
 
     def _send(self, orders: Sequence[tuple[str, Order]], *, now: datetime) -> int:
         """Send what was claimed; what cannot be sent is taken back."""
+        sent = 0
         for number, (worker, order) in enumerate(orders):
             try:
                 self.send(worker, order)
             except BrokerLost:
                 for _, unsent in orders[number:]:
-                    with db.session(self.engine) as session:
-                        jobs.take_back(session, unsent.attempt, sentence="The order could not be sent.", now=now)
+                    self._take_back(unsent, now=now)
                 raise
+            except BrokerError as error:
+                log.error("order_not_sent worker=%s sentence=%s", worker, error)
+                self._take_back(order, now=now)
+                continue
+            sent += 1
             log.info(
                 "order_sent attempt=%s job=%s evaluation=%s stage=%s worker=%s devices=%s",
                 order.attempt, order.job, order.evaluation, order.work.stage.value, worker, order.devices,
             )  # fmt: skip
-        return len(orders)
+        return sent
+
+    def _take_back(self, order: Order, *, now: datetime) -> None:
+        with db.session(self.engine) as session:
+            jobs.take_back(session, order.attempt, sentence="The order could not be sent.", now=now)
 
     def _give_up(
         self, session: Session, dossier: Dossier, job: int, *, kind: FailureKind, sentence: str, now: datetime

@@ -137,7 +137,8 @@ def take_heartbeat(hub: Hub, payload: Any, *, now: datetime) -> None:
     hub.heard_at = now
     try:
         heartbeat = broker.read(Heartbeat, payload)
-    except broker.UnreadableMessage as error:
+        broker.worker_queue(heartbeat.worker)  # no order would ever reach it
+    except broker.BrokerError as error:
         log.error("heartbeat_refused sentence=%s", error)
         return
     with db.session(hub.engine) as session:

@@ -121,6 +121,7 @@ def _work(settings: WorkerSettings, engine: EngineInfo | None, store: artifacts.
         engine=engine,
         weights=weights,
         standing=lambda: watch.standing,
+        device_type=lambda: engine_info(settings.engine).device_type,
         on_deaf=lambda: os.kill(os.getpid(), signal.SIGTERM),
     )
     prefetcher = Prefetcher(

@@ -17,6 +17,9 @@ from workers.warm import WarmEngine
 log = logging.getLogger(__name__)
 
 
+_STUCK = "held by a killed process that does not end: see `dmesg`"
+
+
 @dataclass
 class _Device:
     holder: str | WarmEngine | None = None
@@ -152,7 +155,11 @@ class Devices:
     def withheld(self) -> dict[int, str]:
         """Why devices may not be used now, by index."""
         with self._lock:
-            return {index: device.withheld for index, device in enumerate(self._devices) if device.withheld is not None}
+            return {
+                index: _STUCK if device.is_stuck else device.withheld or ""
+                for index, device in enumerate(self._devices)
+                if device.is_stuck or device.withheld is not None
+            }
 
     def end_idle(self, indices: Iterable[int]) -> None:
         """End idle engines on these devices; returns at once, they are free when `groups` names them no more."""

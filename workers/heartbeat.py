@@ -31,6 +31,9 @@ MOST_WAITING = 20_000
 MOST_WEIGHTS = 50
 """Models on the disk that a heartbeat lists."""
 
+LOOK_SECONDS = 60.0
+"""Pause between two looks whether the host has GPUs that an engine would use."""
+
 DEAF_SECONDS = 30.0
 """An order that waits this long while a slot is free was not read: the consumer lost its connection unnoticed."""
 
@@ -45,8 +48,10 @@ class HeartbeatThread(threading.Thread):
         engine: EngineInfo | None,
         weights: Weights,
         standing: Callable[[], Standing] = Standing,
+        device_type: Callable[[], str] | None = None,
         on_deaf: Callable[[], None],
     ) -> None:
+        """`device_type` says on what an engine started now would compute; `on_deaf` starts the worker anew."""
         super().__init__(name="heartbeat", daemon=True)
         self.boot = uuid.uuid4().hex
         self._app = app
@@ -56,6 +61,8 @@ class HeartbeatThread(threading.Thread):
         self._weights = weights
         self._standing = standing
         self._on_deaf = on_deaf
+        self._device_type = device_type
+        self._looked_at = time.monotonic()
         self._waiting_since: float | None = None
         self._end = threading.Event()
         self._lost = False
@@ -67,6 +74,7 @@ class HeartbeatThread(threading.Thread):
             try:
                 self.beat()
                 self._listen()
+                self._look_at_host()
             except Exception:
                 # A worker without this thread would be given up by the hub and hold its devices for nobody.
                 log.exception("a heartbeat failed")
@@ -138,4 +146,14 @@ class HeartbeatThread(threading.Thread):
         if now - self._waiting_since > DEAF_SECONDS:
             log.error("%d orders wait and are not read: starting anew", waiting)
             self._waiting_since = None
+            self._on_deaf()
+
+    def _look_at_host(self) -> None:
+        """Find out, once a minute, whether the driver came or went: then every order is for another kind of worker."""
+        if self._engine is None or self._device_type is None or time.monotonic() - self._looked_at < LOOK_SECONDS:
+            return
+        self._looked_at = time.monotonic()
+        found = self._device_type()
+        if found != self._engine.device_type:
+            log.error("this host computes on %s now, and not on %s: starting anew", found, self._engine.device_type)
             self._on_deaf()

@@ -5,7 +5,7 @@ here of idleness: a GPU that its policy withholds is not among them.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
@@ -54,6 +54,21 @@ class QueuedJob:
     """Workers, with their boot, whose hosts lack what it needs."""
     asks: frozenset[str] = frozenset()
     """What it computes that others might compute, too; empty where that is not known or cannot be."""
+    urgency: tuple[datetime, int, int] = field(init=False, repr=False, compare=False)
+    """Sort key: smaller goes first. Job ids rise with the stages of an evaluation."""
+
+    kind: tuple[object, ...] = field(init=False, repr=False, compare=False)
+    """Jobs of one kind fit in the same places. Of the same need where that is one object, as from the database."""
+    is_plain: bool = field(init=False, repr=False, compare=False)
+    """It pauses not, and may be given to whoever has room for it."""
+
+    def __post_init__(self) -> None:
+        # Made once: of a long queue each round compares them all.
+        own = self.__dict__
+        own["urgency"] = (self.turn_at or self.created_at, self.evaluation, self.id)
+        own["kind"] = (id(self.need), self.longest, self.device_type, self.bound, self.harness)
+        own["is_plain"] = self.not_before is None and not self.asks and not self.refused_by
+
     harness: str = ""
     """Which harness must do it, e.g. `lm_eval 0.4.13`; any where it is empty. Infer needs none."""
 
@@ -209,8 +224,8 @@ def pool_for(job: QueuedJob) -> Pool:
 
 
 def urgency(job: QueuedJob) -> tuple[datetime, int, int]:
-    """Sort key: smaller goes first. Job ids rise with the stages of an evaluation."""
-    return (job.turn_at or job.created_at, job.evaluation, job.id)
+    """Sort key: smaller goes first."""
+    return job.urgency
 
 
 def refusal(worker: WorkerView, job: QueuedJob) -> bool:

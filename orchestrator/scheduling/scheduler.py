@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
+from operator import attrgetter
 from typing import NamedTuple
 
 from orchestrator.scheduling.answering import Answering
@@ -40,9 +41,19 @@ NO_SPEEDS = Speeds()
 
 HARNESS = Pool("harness")
 
-_Alike = tuple[int, int, int | None, str | None, bool, bool, str]
+_Alike = tuple[tuple[object, ...], bool]
 _Class = tuple[Pool, str | None, bool, bool, tuple[int, ...]]
 """Those of one class fit in the same places, take as much there, and are equally far ahead of their turn."""
+
+
+class _Sorting(NamedTuple):
+    """The jobs of one pool, while they are sorted into classes."""
+
+    room: Room
+    warm: set[str]
+    alike: dict[_Alike, list[QueuedJob]] | None
+    """None where it depends on each job by itself whether it may be chosen."""
+    odd: list[QueuedJob]
 
 
 class Round(NamedTuple):
@@ -131,35 +142,36 @@ def _first(
     No more of a class can be chosen than there are slots for it: the rest of a long queue is never sorted. Only those
     that may have to wait for something else, and so make room for others behind them, are all looked at.
     """
-    harness = (rooms[HARNESS], rooms[HARNESS].warm) if HARNESS in rooms else None
-    engines = {pool.engine.value: (room, room.warm) for pool, room in rooms.items() if pool.engine is not None}
-    odd: list[tuple[Room, QueuedJob]] = []
-    alike: dict[_Alike, list[QueuedJob]] = defaultdict(list)
-    all_odd = {id(room) for room in rooms.values() if room.has_short_windows}
+    sorting = {
+        pool: _Sorting(room, room.warm, None if room.has_short_windows else defaultdict(list), [])
+        for pool, room in rooms.items()
+    }
+    harness = sorting.get(HARNESS)
+    engines = {pool.engine.value: there for pool, there in sorting.items() if pool.engine is not None}
     for job in queued:
-        # Of a hundred thousand jobs nearly all end here: nothing is hashed or made that need not be.
-        if job.not_before is not None and job.not_before > now:
-            continue
+        # Of a hundred thousand jobs nearly all end here: nothing is made that need not be.
         there = engines.get(job.engine) if job.stage is Stage.INFER else harness
         if there is None:
             continue
-        room, warm = there
-        if job.asks or job.refused_by or id(room) in all_odd:
-            odd.append((room, job))
-        else:
-            # Records of the same need are one object where they come from the database.
-            alike[
-                id(room), id(job.need), job.longest, job.device_type, job.bound, job.weights in warm, job.harness
-            ].append(job)
+        _, warm, alike, odd = there
+        if alike is not None and job.is_plain:
+            alike[job.kind, job.weights in warm].append(job)
+        elif job.not_before is None or job.not_before <= now:
+            if alike is None or job.asks or job.refused_by:
+                odd.append(job)
+            else:
+                alike[job.kind, job.weights in warm].append(job)
     classes: dict[_Class, list[QueuedJob]] = defaultdict(list)
-    for jobs in alike.values():
-        first, pool = jobs[0], pool_for(jobs[0])
-        bound = first.device_type if first.bound or (pool, first.device_type) in awaited else None
-        classes[pool, bound, first.bound, first.weights in rooms[pool].warm, rooms[pool].sizes(first)] += jobs
-    found = [(*room.urgency(job), job, sizes) for room, job in odd if any(sizes := room.sizes(job))]
+    found = []
+    for pool, (room, warm, alike, odd) in sorting.items():
+        for jobs in alike.values() if alike else ():
+            first = jobs[0]
+            bound = first.device_type if first.bound or (pool, first.device_type) in awaited else None
+            classes[pool, bound, first.bound, first.weights in warm, room.sizes(first)] += jobs
+        found += [(*room.urgency(job), job, sizes) for job in odd if any(sizes := room.sizes(job))]
     for (pool, bound, _, is_warm, sizes), jobs in classes.items():
         most = rooms[pool].most(sizes, device_type=bound)
-        for job in heapq.nsmallest(most, jobs, key=urgency) if most else ():
+        for job in heapq.nsmallest(most, jobs, key=attrgetter("urgency")) if most else ():
             turn, evaluation, identifier = urgency(job)
             found.append((turn - policy.warm_head_start if is_warm else turn, evaluation, identifier, job, sizes))
     # No two have the same number, so that nothing behind it is compared.

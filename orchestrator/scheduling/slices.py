@@ -121,6 +121,7 @@ def split(session: Session, one: Split, *, now: datetime) -> bool:
                 priority=job.priority,
                 turn_at=job.turn_at,
                 longest=job.longest,
+                refused_by=job.refused_by,
                 identity=identity,
                 requests_total=share,
                 created_at=job.created_at,

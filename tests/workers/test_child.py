@@ -1,8 +1,10 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -212,3 +214,65 @@ def test_a_servers_key_is_not_handed_on_with_the_engines_settings(monkeypatch: p
     monkeypatch.setenv("VLLM_API_KEY", "secret")
     monkeypatch.setenv("VLLM_LOGGING_LEVEL", "DEBUG")
     assert child_environment(Stage.INFER).keys() & {"VLLM_API_KEY", "VLLM_LOGGING_LEVEL"} == {"VLLM_LOGGING_LEVEL"}
+
+
+def test_a_process_that_does_not_end_when_killed_keeps_nobody_waiting_for_its_work(started, monkeypatch):
+    monkeypatch.setattr(child, "BURIAL_SECONDS", 0.05)
+    running = started("import time; time.sleep(600)")
+    gone = threading.Event()
+    running._burial = threading.Thread(target=gone.wait, daemon=True)  # what a process stuck in the driver is to us
+    running._burial.start()
+    assert not running.kill()
+    assert not running.running()
+    outcome = running.outcome()
+    assert outcome.failure is FailureKind.ENGINE
+    assert "stuck in the kernel" in outcome.sentence
+    gone.set()
+    running.wait()
+    assert running.kill()
+
+
+def test_a_program_that_a_library_forks_in_a_stage_ends(tmp_path: Path):
+    """It closes sys.stdin first, whose lock must not be held by the thread that listens to the supervisor."""
+    body = """
+        import multiprocessing, os, sys
+        from pathlib import Path
+        from pydantic import BaseModel
+        from workers import stage
+
+        class Done(BaseModel):
+            ended: bool
+
+        def main(work, out):
+            forked = multiprocessing.get_context("fork").Process(target=print, daemon=True)
+            forked.start()
+            forked.join(20)
+            return Done(ended=forked.exitcode == 0)
+
+        class Work(BaseModel):
+            pass
+
+        stage.run(Work, main)
+    """
+    program, work = tmp_path / "program.py", tmp_path / "work.json"
+    program.write_text(textwrap.dedent(body))
+    work.write_text("{}")
+    environment = child_environment(Stage.SCORE)
+    with subprocess.Popen(
+        [sys.executable, str(program), str(work), str(tmp_path / "out")],
+        env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        last = json.loads(process.stdout.readlines()[-1])
+        process.stdin.close()
+    assert last["done"] == {"ended": True}
+
+
+def test_an_engine_sees_what_its_host_says_of_gpus_and_compilers(monkeypatch):
+    for name in ("NCCL_P2P_DISABLE", "CUDA_DEVICE_ORDER", "TORCHINDUCTOR_CACHE_DIR", "CC"):
+        monkeypatch.setenv(name, "given")
+    monkeypatch.setenv("VLLM_API_KEY", "secret")
+    found = child_environment(Stage.INFER)
+    names = ("NCCL_P2P_DISABLE", "CUDA_DEVICE_ORDER", "TORCHINDUCTOR_CACHE_DIR", "CC")
+    assert [found[name] for name in names] == ["given"] * 4
+    assert "VLLM_API_KEY" not in found

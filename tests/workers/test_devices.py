@@ -211,3 +211,16 @@ def test_works_share_an_engine_key_only_when_the_same_engine_would_be_started_fo
     ]
     assert engine_key(work, 1) not in others
     assert len(set(others)) == 3
+
+
+def test_the_devices_of_a_process_that_does_not_end_are_nobodys_until_it_does(idle: Idle) -> None:
+    process, devices, gone = idle().child, Devices(2), threading.Event()
+    assert devices.take("a1", 1) is not None
+    process._burial = threading.Thread(target=gone.wait, daemon=True)
+    process._burial.start()
+    devices.free_when_gone("a1", process)
+    assert (devices.usable(), devices.take("a2", 2)) == (1, None)
+    assert "does not end" in devices.withheld()[0]
+    gone.set()
+    wait_until(lambda: devices.usable() == 2, seconds=10)
+    assert devices.take("a2", 2) is not None

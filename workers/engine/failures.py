@@ -35,9 +35,10 @@ class _Rule:
 _RULES: tuple[_Rule, ...] = (
     _Rule(
         FailureKind.ENGINE,
-        r"failed to find c compiler|python\.h: no such file",
-        "was not loaded, as the engine compiles its kernels and this worker's host has no C compiler, or lacks Python's "
-        "header files. Install both there, on Debian by apt-get install gcc python3-dev",
+        r"failed to find c compiler|python\.h: no such file"
+        r"|command .*(?:gcc|clang|/cc)\b.*returned non-zero exit status",
+        "was not loaded, as the engine compiles its kernels and this worker's host has no C compiler that works, or "
+        "lacks Python's header files. Install both there, on Debian by apt-get install gcc python3-dev",
         lasting=True,
     ),
     _Rule(

@@ -117,3 +117,12 @@ def test_a_hub_that_cannot_be_reached_is_a_failure_of_the_download(tmp_path: Pat
     with pytest.raises(ModelUnavailable, match="EVALYARD_MODELS") as error:
         weights(tmp_path).resolve(model, weights=False)
     assert error.value.kind is FailureKind.DOWNLOAD
+
+
+def test_an_index_that_no_model_has_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"x")
+    with (tmp_path / "x.safetensors.index.json").open("wb") as index:
+        index.truncate(65 * 10**6)
+    with pytest.raises(ModelUnavailable, match="takes 65 MB, which no index does") as error:
+        check_complete("org/m", tmp_path)
+    assert error.value.kind is FailureKind.WEIGHTS
