@@ -58,7 +58,8 @@ class _Living:
         self.missing: dict[int, float] = {}
         """Numbers of events that were not there, and since when on this process's clock."""
         self.whole = Table(suite)
-        self.seen: OrderedDict[Seen, Table] = OrderedDict()
+        self.seen: OrderedDict[Seen, Table | None] = OrderedDict()
+        """None for those who see everything that there is."""
 
 
 class Boards:
@@ -108,17 +109,16 @@ class Boards:
     def _as_seen(self, living: _Living, seen: Seen) -> Table:
         if seen == Seen():
             return living.whole
-        table = living.seen.get(seen)
-        if table is None:
+        if seen not in living.seen:
             rows = [row for row in living.whole.rows if row is not None]
             mine = [row for row in rows if seen.sees(row)]
-            # Where nothing is hidden, as on most sites, everybody shares one table: but it must still be told apart
-            # from the whole one when something is hidden later.
-            table = living.seen[seen] = self._table(living.suite, mine)
+            # Where nothing is hidden, as on most sites, everybody shares the whole table until something is.
+            living.seen[seen] = self._table(living.suite, mine) if len(mine) < len(rows) else None
             while len(living.seen) > MOST_TABLES:
                 living.seen.popitem(last=False)
         living.seen.move_to_end(seen)
-        return table
+        table = living.seen[seen]
+        return living.whole if table is None else table
 
     def _load(self, session: Session, living: _Living) -> None:
         # Events first: what happens between the two readings is then read twice, and nothing is left out.
@@ -155,9 +155,12 @@ class Boards:
         if not changes:
             return
         living.whole = living.whole.changed(changes)
-        for seen, table in living.seen.items():
+        for seen, table in list(living.seen.items()):
             mine = {one: row if row is not None and seen.sees(row) else None for one, row in changes.items()}
-            living.seen[seen] = table.changed(mine)
+            if table is not None:
+                living.seen[seen] = table.changed(mine)
+            elif mine != changes:
+                del living.seen[seen]
 
     def _note_missing(self, living: _Living, there: set[int] | set[int | None], since: int, newest: int) -> None:
         now = self._clock()

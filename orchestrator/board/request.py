@@ -4,11 +4,11 @@ Every choice is in the address, so that a link shows what its sender saw. Names 
 """
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlencode
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from orchestrator.wire import Precision
 
@@ -35,6 +35,14 @@ def _without_empty(values: Any) -> Any:
 
 def _number(value: Any) -> Any:
     return None if value == "" else value.replace(",", ".") if isinstance(value, str) else value
+
+
+def _in_utc(at: datetime | None) -> datetime | None:
+    if at is None:
+        return None
+    if not 2000 <= at.year < 3000:
+        raise ValueError("no board is of that year")
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
 Size = Annotated[Annotated[float, Field(ge=0, lt=1e6, allow_inf_nan=False)] | None, BeforeValidator(_number)]
@@ -75,7 +83,7 @@ class BoardRequest(BaseModel):
     """`dynamic` for places among the rows that are shown."""
     pin: Annotated[tuple[Annotated[int, Field(ge=1, le=2**62)], ...], Field(max_length=MOST_PINNED)] = ()
     """Evaluations to keep on top."""
-    at: Annotated[datetime | None, BeforeValidator(lambda at: at or None)] = None
+    at: Annotated[datetime | None, BeforeValidator(lambda at: at or None), AfterValidator(_in_utc)] = None
     """The board as it was then."""
     page: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     rows: Annotated[int, Field(ge=0, le=1000)] = 0

@@ -79,7 +79,7 @@ class Table:
         found = self._orders.get(name)
         if found is None:
             bits = self.ranked | (self.apart if apart else 0)
-            pairs = ((key(row), slot) for slot, row in self.those(bits))
+            pairs = ((_known(key(row)), slot) for slot, row in self.those(bits))
             found = key, apart, sorted((value, slot) for value, slot in pairs if value is not None)
             self._orders[name] = found
         return found[2]
@@ -102,7 +102,7 @@ class Table:
 
     def within(self, column: Column, low: float | None, high: float | None) -> int:
         """Bits of the rows whose number in this column is known and lies between these, both included."""
-        order = self.in_order(column.key, column.value, apart=True)
+        order = self.in_order(f"any {column.key}", column.value, apart=True)
         first = 0 if low is None else bisect_left(order, (low,))
         last = len(order) if high is None else bisect_right(order, (high, len(self.rows)))
         return to_bits((slot for _, slot in order[first:last]), len(self.rows))
@@ -154,7 +154,7 @@ class Table:
         for facet in self._facets_of(row):
             self.facets[facet] = self.facets.get(facet, 0) | bit
         for key, apart, order in self._orders.values():
-            if (apart or not row.apart_because) and (value := key(row)) is not None:
+            if (apart or not row.apart_because) and (value := _known(key(row))) is not None:
                 insort(order, (value, slot))
 
     def _take_off(self, evaluation: int) -> None:
@@ -163,7 +163,7 @@ class Table:
         if slot is None or row is None:
             return
         for key, apart, order in self._orders.values():
-            if (apart or not row.apart_because) and (value := key(row)) is not None:
+            if (apart or not row.apart_because) and (value := _known(key(row))) is not None:
                 place = bisect_left(order, (value, slot))
                 assert order[place] == (value, slot)
                 del order[place]
@@ -206,6 +206,11 @@ def to_bits(slots: Iterable[int], size: int) -> int:
     for slot in slots:
         held[slot >> 3] |= 1 << (slot & 7)
     return int.from_bytes(held, "little")
+
+
+def _known(value: Any) -> Any:
+    """None for what cannot be ordered."""
+    return None if value != value else value
 
 
 def _rank_key(row: Standing) -> Any:

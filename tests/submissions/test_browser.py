@@ -160,7 +160,7 @@ def test_a_reader_filters_pins_compares_and_shares_what_is_seen(browser: Browser
         page.press("input[name=q]", "Enter")
     assert names(page) == ["acme/chat-a"]
     page.click("a.clear")
-    page.click("text=Average")
+    page.click("thead >> text=Average")
     assert "order=down" in page.url
     for model in ("acme/chat-a", "acme/base"):
         page.click(f"[aria-label='Pin {model}']")

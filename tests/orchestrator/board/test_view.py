@@ -1,5 +1,6 @@
 """What a request shows: rows, order, ranks, ties, counts; and that a changed table is the same as one made anew."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -72,6 +73,22 @@ def test_hidden_kinds_are_left_out_and_counted() -> None:
     table = Table(DEMO, [*ROWS, flagged, mixed, row(6, 20.0, model_type="merge"), row(7, 10.0, on_hub=False)])
     assert numbers(ask(table, "hide=merged&hide=moe&hide=flagged&hide=off-hub")) == [1, 2, 3]
     assert ask(table, "hide=moe").counts.hide == {"merged": 1, "moe": 1, "flagged": 1, "off-hub": 1}
+
+
+def test_a_size_filters_rows_apart_too_whatever_was_sorted_before() -> None:
+    table = Table(DEMO, [*ROWS, row(4, 1.0, document_limit=2, parameters=2 * 10**9)])
+    ask(table, "sort=parameters")
+    assert [line.row.evaluation for line in ask(table, "min=1.5&max=3").apart] == [4]
+
+
+@pytest.mark.parametrize(
+    "at", ["2026-03-04", "2026-03-04T12:00:00", "2026-03-04T12:00:00+02:00", "", "0001-01-01", "x"]
+)
+def test_any_moment_is_one_in_utc_or_none(at: str) -> None:
+    asked, ignored = BoardRequest.parse_kindly([("at", at)])
+    assert (asked.at is None) == (at in ("", "0001-01-01", "x"))
+    assert asked.at is None or asked.at.utcoffset() == timedelta(0)
+    assert bool(ignored) == (at in ("0001-01-01", "x"))
 
 
 def test_counts_say_what_each_further_choice_would_leave() -> None:
