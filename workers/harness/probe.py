@@ -12,8 +12,12 @@ import logging
 import math
 import os
 import random
+import signal
+import threading
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import numpy
@@ -27,6 +31,9 @@ FEWEST_DOCUMENTS = 24
 """Of each task; up to seven more by its name, so that groups of equal tasks still show how they weigh them."""
 
 BOOTSTRAP_ITERATIONS = 100
+
+MOST_SECONDS = 120.0
+"""CPU time that judging may take: an answer of no model's could keep a filter or a formula parser busy for ever."""
 
 STYLES: tuple[Callable[[str], str], ...] = (
     lambda answer: f" {answer}",
@@ -91,9 +98,10 @@ def judge(evaluate: Callable[..., Any], given: dict[str, Any], tasks: Mapping[st
         numpy.random.seed(0)
         os.environ["DISABLE_MULTIPROC"] = "1"
         chat = {"apply_chat_template": False, "system_instruction": None}
-        results = evaluate(
-            **given | chat | {"lm": MadeUp(texts), "limit": None, "bootstrap_iters": BOOTSTRAP_ITERATIONS}
-        )
+        with _within(MOST_SECONDS):
+            results = evaluate(
+                **given | chat | {"lm": MadeUp(texts), "limit": None, "bootstrap_iters": BOOTSTRAP_ITERATIONS}
+            )
         return _digests(results, tasks)
     except Exception as error:
         log.warning("made-up answers could not be judged: %s: %s", type(error).__name__, error)
@@ -101,6 +109,29 @@ def judge(evaluate: Callable[..., Any], given: dict[str, Any], tasks: Mapping[st
     finally:
         for name, task in tasks.items():
             task._instances = kept[name]
+
+
+class _TooLong(Exception):
+    """The made-up answers keep a scorer busy."""
+
+
+@contextmanager
+def _within(seconds: float) -> Iterator[None]:
+    """Raise _TooLong in this block after so much CPU time; only a process's main thread is ended so."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise _TooLong(f"more than {seconds:g} s of CPU time")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGVTALRM, end)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds, 1.0)  # again, where a scorer catches everything
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def _shorten(name: str, task: Any, texts: dict[int, str]) -> None:

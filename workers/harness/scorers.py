@@ -11,7 +11,7 @@ import hashlib
 import importlib.metadata
 import inspect
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,7 @@ def core() -> str:
     return hashlib.sha256(canonical_json([digests, packages])).hexdigest()
 
 
+@functools.cache
 def source_digest(file: Path) -> str:
     """Digest of what a Python file does, not of how it is laid out."""
     return hashlib.sha256(ast.dump(_Bare().visit(_tree(file))).encode()).hexdigest()
@@ -86,7 +87,7 @@ class _Sources:
 
     def packages(self) -> dict[str, str]:
         """Versions of the imported packages, by the name under which they are imported."""
-        distributions = importlib.metadata.packages_distributions() if self._imported else {}
+        distributions = _distributions() if self._imported else {}
         return {
             name: ", ".join(sorted(f"{found} {_version(found)}" for found in set(distributions.get(name, ())))) or "?"
             for name in sorted(self._imported)
@@ -108,7 +109,7 @@ class _Sources:
         if file in self._files:
             return
         self._files[file] = source_digest(file)
-        for module, names in _imports(_tree(file), file):
+        for module, names in _imports(file):
             local = _local(module, names, file)
             for found in local:
                 self._gather(found)
@@ -163,14 +164,22 @@ def _tree(file: Path) -> ast.Module:
     return ast.parse(file.read_bytes())
 
 
-def _imports(tree: ast.Module, file: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
+@functools.cache
+def _imports(file: Path) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Modules that a file imports anywhere in it, with the names taken from each; relative ones begin with dots."""
-    for node in ast.walk(tree):
+    found: list[tuple[str, tuple[str, ...]]] = []
+    for node in ast.walk(_tree(file)):
         if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield alias.name, ()
+            found += [(alias.name, ()) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            yield "." * node.level + (node.module or ""), tuple(alias.name for alias in node.names)
+            found.append(("." * node.level + (node.module or ""), tuple(alias.name for alias in node.names)))
+    return tuple(found)
+
+
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    """Which distributions bring a name that is imported; slow to find out."""
+    return importlib.metadata.packages_distributions()
 
 
 def _local(module: str, names: tuple[str, ...], file: Path) -> list[Path]:

@@ -20,6 +20,8 @@ from workers.sheets import read_instances
 pytestmark = pytest.mark.slow
 
 OLD, NEW = "0.4.10", "0.4.13"
+LIMIT = 8192
+"""Tokens: mmlu_pro generates 2,048 of them."""
 UNCHANGED = [
     "arc_challenge",
     "hellaswag",
@@ -28,6 +30,8 @@ UNCHANGED = [
     "mmlu_abstract_algebra",
     "mmlu_high_school_us_history",
 ]
+
+BBH = [f"bbh_{kind}_{name}" for kind in ("zeroshot", "cot_zeroshot") for name in ("ruin_names", "date_understanding")]
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +65,13 @@ class Versions:
         for version in (OLD, NEW):
             out = f"{name}-{version}"
             finished = self._harness[version].prepare(
-                self.model, tasks, out, environment=self._environment[version], harness=f"lm_eval {version}", **work
+                self.model,
+                tasks,
+                out,
+                environment=self._environment[version],
+                harness=f"lm_eval {version}",
+                context_limit=LIMIT,
+                **work,
             )
             assert finished.done["provenance"]["harness"] == f"lm_eval {version}"
             facts.append(read_facts((self.folder / out / FACTS_FILE).read_bytes()))
@@ -97,7 +107,7 @@ def test_tasks_that_did_not_change_carry_over_and_score_alike(versions: Versions
 
 
 def test_a_filter_that_changed_is_scored_again_without_a_new_request(versions: Versions) -> None:
-    verdict, _, _ = versions.compare("bbh", ["bbh_zeroshot", "bbh_cot_zeroshot"], limit=3)
+    verdict, _, _ = versions.compare("bbh", BBH, limit=10)
     assert (verdict.kind, verdict.new_requests) == (VerdictKind.SCORE, 0), verdict
     assert any("filters, metrics or the functions that they name" in sentence for sentence in verdict.sentences)
     versions.score_both("bbh")
