@@ -43,7 +43,7 @@ class Worker(SQLModel, table=True):
     """Why it takes no work now, as it said itself."""
     gpus: list[dict[str, Any]] | None = Field(default=None, sa_column=Column(JSON, nullable=True))
     """`wire.Gpu` records: what its policy says of each GPU."""
-    host: str = Field(default="", sa_column_kwargs={"server_default": ""})
+    host: str = Field(default="", sa_column_kwargs={"server_default": text("''")})
     """Of a launched worker: its cluster and host, as `CLUSTER/HOST`. Its own name is new at each launch."""
     harnesses: list[str] | None = Field(default=None, sa_column=Column(JSON, nullable=True))
     """Harness environments on its host, e.g. `lm_eval 0.4.13`; empty or None where it did not say."""
