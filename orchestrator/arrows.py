@@ -10,9 +10,9 @@ import functools
 import math
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-from sqlalchemy import ColumnElement, Update, bindparam, inspect, update
+from sqlalchemy import ColumnElement, Table, Update, bindparam, inspect, update
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlmodel import Session, col
 
@@ -31,8 +31,8 @@ JOB_FAILED = "job_failed"
 JOB_CANCELLED = "job_cancelled"
 JOB_RETRIED = "job_retried"
 
-_JOBS = inspect(Job).local_table
-_ATTEMPTS = inspect(Attempt).local_table
+_JOBS = cast(Table, inspect(Job).local_table)
+_ATTEMPTS = cast(Table, inspect(Attempt).local_table)
 # Of tables and not of classes: an UPDATE of a class is put together anew each time, at many times the cost.
 
 HELD = tuple(state for state in JobState if state.is_held)
@@ -101,6 +101,7 @@ def claim(
         values["identity"] = identity
     if not _move(session, job, (JobState.QUEUED,), values):
         return False
+    assert job.id is not None
     session.add(
         Attempt(
             id=attempt,

@@ -52,10 +52,11 @@ def lock_workers(session: Session, names: Iterable[str], *, now: datetime) -> di
     """
     wanted = sorted(names)
     rows = session.exec(
-        select(Worker.name, Worker.boot, Worker.slots, Worker.stopping, Worker.mode)
+        select(Worker)
         .where(col(Worker.name).in_(wanted))
         .order_by(col(Worker.name))
         .with_for_update()
+        .execution_options(populate_existing=True)
     ).all()
     # After the lock, in a statement of its own: whoever else claims for these workers has committed by now.
     used = dict(
@@ -67,15 +68,15 @@ def lock_workers(session: Session, names: Iterable[str], *, now: datetime) -> di
     )
     suspicions = breaker.suspicions(session, now=now)
     return {
-        name: Capacity(
-            boot=boot,
-            slots=slots,
-            used=int(used.get(name, 0)),
-            is_held_back=name in suspicions and suspicions[name].held_back,
-            on_trial=name in suspicions,
+        row.name: Capacity(
+            boot=row.boot,
+            slots=row.slots,
+            used=int(used.get(row.name, 0)),
+            is_held_back=row.name in suspicions and suspicions[row.name].held_back,
+            on_trial=row.name in suspicions,
         )
-        for name, boot, slots, stopping, mode in rows
-        if not stopping and mode is Mode.OPEN
+        for row in rows
+        if not row.stopping and row.mode is Mode.OPEN
     }
 
 

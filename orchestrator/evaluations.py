@@ -7,11 +7,11 @@ that an attempt holds.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import update
+from sqlalchemy import Table, inspect, update
 from sqlalchemy.orm.attributes import set_committed_value
-from sqlmodel import Session, col
+from sqlmodel import Session
 
 from orchestrator import arrows
 from orchestrator.dossiers import Dossier
@@ -21,6 +21,8 @@ from orchestrator.tables import Evaluation, Event, Job
 from orchestrator.wire import FailureKind, Stage
 
 EVALUATION_MOVED = "evaluation_moved"
+
+_EVALUATIONS = cast(Table, inspect(Evaluation).local_table)
 NOT_STARTED = (EvaluationState.PLANNED, EvaluationState.QUEUED)
 
 
@@ -167,6 +169,6 @@ def _write_state(session: Session, dossier: Dossier, *, now: datetime) -> None:
         outbox.note_end(session, row, state, now=now)
     values = {name: value for name, value in values.items() if getattr(row, name) != value}
     if values:
-        session.connection().execute(update(Evaluation).where(col(Evaluation.id) == row.id).values(**values))
+        session.connection().execute(update(_EVALUATIONS).where(_EVALUATIONS.c.id == row.id).values(values))
         for name, value in values.items():
             set_committed_value(row, name, value)

@@ -100,10 +100,10 @@ class Attempt:
         except (AttemptFailed, ModelUnavailable) as failed:
             return self._ended("failed", failure=failed.kind, sentence=failed.sentence, tail=self._tail())
         except artifacts.ArtifactError as error:
-            if (stopped := self.reasons.give_back()) is not None:
+            if (because := self.reasons.give_back()) is not None:
                 # It ends because others want the devices, or the worker stops: no failure, whatever else is away.
-                sentence = f"{stopped} What it had not kept by then is answered again: {error}"
-                return self._ended("released", sentence=sentence, tail=self._tail(), preempted=stopped.preempted)
+                sentence = f"{because} What it had not kept by then is answered again: {error}"
+                return self._ended("released", sentence=sentence, tail=self._tail(), preempted=because.preempted)
             return self._ended("failed", failure=FailureKind.STORAGE, sentence=str(error), tail=self._tail())
         except OSError as error:
             sentence = f"The worker's disk failed at {error.filename}: {error.strerror}. Make room and retry."

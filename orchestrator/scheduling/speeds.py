@@ -60,7 +60,13 @@ def add(session: Session, measures: Iterable[tuple[Kind, Sums]]) -> None:
     together: dict[Kind, Sums] = {}
     for kind, sums in measures:
         before = together.get(kind, Sums(0, 0, 0, 0.0, 0.0))
-        together[kind] = Sums(*(one + other for one, other in zip(before, sums, strict=True)))
+        together[kind] = Sums(
+            before.runs + sums.runs,
+            before.requests + sums.requests,
+            before.tokens + sums.tokens,
+            before.engine_seconds + sums.engine_seconds,
+            before.start_seconds + sums.start_seconds,
+        )
     for kind in sorted(together):
         _add(session, kind, together[kind])
 

@@ -222,5 +222,5 @@ def test_the_devices_of_a_process_that_does_not_end_are_nobodys_until_it_does(id
     assert (devices.usable(), devices.take("a2", 2)) == (1, None)
     assert "does not end" in devices.withheld()[0]
     gone.set()
-    wait_until(lambda: devices.usable() == 2, seconds=10)
+    wait_until(lambda: devices.usable() == 2, seconds=10, what="the device to be free")
     assert devices.take("a2", 2) is not None

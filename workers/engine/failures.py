@@ -36,7 +36,7 @@ _RULES: tuple[_Rule, ...] = (
     _Rule(
         FailureKind.ENGINE,
         r"failed to find c compiler|python\.h: no such file"
-        r"|command .*(?:gcc|clang|/cc)\b.*returned non-zero exit status",
+        r"|command .{0,80}(?:gcc|clang|/cc)\b.{0,2000}returned non-zero exit status",
         "was not loaded, as the engine compiles its kernels and this worker's host has no C compiler that works, or "
         "lacks Python's header files. Install both there, on Debian by apt-get install gcc python3-dev",
         lasting=True,
