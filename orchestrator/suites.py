@@ -4,6 +4,7 @@ Shipped files are in `orchestrator/suites/`; a team adds its own in a configured
 here runs a benchmark: `workers.harness` does, from the names that a suite gives.
 """
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
@@ -11,7 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from orchestrator.errors import EvalyardError, NotFound
@@ -102,6 +103,14 @@ class Suite(Frozen):
     benchmarks: tuple[SuiteBenchmark, ...] = Field(min_length=1)
     known_problems: tuple[str, ...] = ()
     """What a reader of the scores must know, a sentence each."""
+
+    @field_validator("harness")
+    @classmethod
+    def _harness_has_a_version(cls, harness: str) -> str:
+        # Workers name their environments so: another spelling would wait for ever.
+        if not re.fullmatch(r"lm_eval \d[0-9A-Za-z.]*", harness):
+            raise ValueError(f"'{harness[:60]}' names no version of a harness; write it like lm_eval 0.4.13")
+        return harness
 
     @model_validator(mode="after")
     def _benchmark_names_are_unique(self) -> Self:
