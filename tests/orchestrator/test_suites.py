@@ -225,6 +225,12 @@ def test_a_pattern_without_its_count_is_refused(tmp_path: Path) -> None:
     assert "the pattern 'arc_*' needs `count`" in sentence
 
 
+@pytest.mark.parametrize("harness", ["lm-eval 0.4.13", "lm_eval==0.4.13", "lm_eval", ""])
+def test_a_harness_that_no_worker_could_name_is_refused(harness: str, tmp_path: Path) -> None:
+    content = HEADER.replace("lm_eval 0.4.13", harness) + BENCHMARK
+    assert "write it like lm_eval 0.4.13" in sentence_of(tmp_path, content)
+
+
 def test_a_name_that_is_taken_is_refused(tmp_path: Path) -> None:
     suite_file(tmp_path, (HEADER + BENCHMARK).replace('"ours"', '"demo"'))
     with pytest.raises(SuiteError, match="both define the suite 'demo'"):
