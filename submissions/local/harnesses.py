@@ -79,7 +79,7 @@ def add(version: VersionArgument) -> None:
 
 @group.command()
 def remove(version: VersionArgument) -> None:
-    """Remove an environment that was added. Work that runs in it is tried again elsewhere.
+    """Remove an environment that was added. Pause this host's worker before: what runs in it would fail.
 
     \b
     evalyard harness remove lm-eval==0.4.10

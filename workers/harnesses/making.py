@@ -96,7 +96,7 @@ def add(folder: Path, version: str, *, say: Say) -> Environment:
 
 
 def remove(folder: Path, version: str) -> None:
-    """Remove an added environment; a stage that runs in it ends with an error and is tried again elsewhere.
+    """Remove an added environment; a stage that runs in it fails.
 
     Raises:
         CannotMake: there is none of this version, or it is the one that Evalyard runs in.
