@@ -335,6 +335,9 @@ def wait_for(client: httpx.Client) -> float:
 
 
 def show(name: str, seconds: list[float]) -> None:
+    if len(seconds) < 2:
+        print(f"  {name:28} too few for figures: {len(seconds)}")
+        return
     cuts = quantiles([1000 * one for one in seconds], n=100, method="inclusive")
     print(f"  {name:28} p50 {cuts[49]:7.1f} ms   p95 {cuts[94]:7.1f} ms   p99 {cuts[98]:7.1f} ms   n={len(seconds)}")
 

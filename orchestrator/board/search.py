@@ -36,12 +36,15 @@ class Alternative:
     """Fits a row where every field holds its value and the name fits."""
 
     fields: tuple[tuple[str, str], ...]
-    matches: Callable[[str], bool]
+    matches: Callable[[Standing], bool]
 
     def fits(self, row: Standing) -> bool:
-        return all(value in (FIELDS[name](row) or "").casefold() for name, value in self.fields) and self.matches(
-            row.model
-        )
+        if not self.matches(row):
+            return False
+        for name, value in self.fields:  # noqa: SIM110  # a generator would take longer than the comparison
+            if value not in (FIELDS[name](row) or "").casefold():
+                return False
+        return True
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,10 @@ class Search:
     """What of it could not be used, a sentence each."""
 
     def fits(self, row: Standing) -> bool:
-        return not self.alternatives or any(alternative.fits(row) for alternative in self.alternatives)
+        for alternative in self.alternatives:
+            if alternative.fits(row):
+                return True
+        return not self.alternatives
 
 
 @lru_cache(maxsize=256)
@@ -72,7 +78,7 @@ def parse_search(text: str) -> Search:
     return Search(tuple(alternatives), tuple(problems))
 
 
-def _matcher(words: str, problems: list[str]) -> Callable[[str], bool]:
+def _matcher(words: str, problems: list[str]) -> Callable[[Standing], bool]:
     if SPECIAL & set(words):
         options = re2.Options()
         options.case_sensitive, options.log_errors, options.max_mem = False, False, PATTERN_BYTES
@@ -81,6 +87,6 @@ def _matcher(words: str, problems: list[str]) -> Callable[[str], bool]:
         except re2.error:
             problems.append(f"‘{words}’ is no regular expression that can be used; it was searched for as plain text.")
         else:
-            return lambda name: pattern.search(name) is not None
+            return lambda row: pattern.search(row.model) is not None
     folded = words.casefold()
-    return lambda name: folded in name.casefold()
+    return lambda row: folded in row.folded

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 import sqlalchemy
@@ -81,6 +82,11 @@ class Standing:
     """1 is the best; equal averages share a rank. None for a row that is listed apart."""
     apart_because: str = ""
     """Why the row is not ranked; empty for one that is."""
+
+    @cached_property
+    def folded(self) -> str:
+        """The model's name for a search in any case; kept, since a search asks it of every row."""
+        return self.model.casefold()
 
     @property
     def is_mixture(self) -> bool:
