@@ -241,8 +241,9 @@ def need_of(facts: dict[str, Any], precision: Precision) -> Footprint | None:
 
 def _harnesses(session: Session) -> dict[tuple[str, str], str]:
     """Which harness each suite version is run with; of one that was never recorded any will do."""
-    statement = select(SuiteVersion.suite, SuiteVersion.version, SuiteVersion.record)
-    return {(suite, version): str(record.get("harness", "")) for suite, version, record in session.exec(statement)}
+    harness = col(SuiteVersion.record)["harness"].as_string()
+    statement = select(SuiteVersion.suite, SuiteVersion.version, harness)
+    return {(suite, version): found or "" for suite, version, found in session.exec(statement)}
 
 
 def _failed_on(session: Session, jobs: Sequence[int] | None) -> dict[int, set[str]]:

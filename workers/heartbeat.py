@@ -34,6 +34,9 @@ MOST_WEIGHTS = 50
 LOOK_SECONDS = 60.0
 """Pause between two looks whether the host has GPUs that an engine would use."""
 
+NO_HARNESS = ("none",)
+"""Said by a harness worker whose host has no harness yet: one that says nothing is given any work."""
+
 DEAF_SECONDS = 30.0
 """An order that waits this long while a slot is free was not read: the consumer lost its connection unnoticed."""
 
@@ -130,7 +133,7 @@ class HeartbeatThread(threading.Thread):
     def _harnesses(self) -> tuple[str, ...]:
         """Looked for anew each time: one may be added while the worker runs."""
         settings = self._settings
-        return environments.names(settings.harnesses) if settings.worker_kind == "harness" else ()
+        return (environments.names(settings.harnesses) or NO_HARNESS) if settings.worker_kind == "harness" else ()
 
     def _listen(self) -> None:
         """Find out whether orders wait that this worker has a free slot for and does not read."""
