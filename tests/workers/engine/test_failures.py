@@ -170,6 +170,6 @@ def test_an_assertion_while_weights_are_loaded_is_the_weights_fault() -> None:
 
 
 def test_a_message_that_quotes_a_hostile_config_is_classified_in_a_moment() -> None:
-    started = time.monotonic()
+    started = time.process_time()
     assert classify(ValueError("architecture dtype " * 200_000), "org/model").kind is FailureKind.ENGINE
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
