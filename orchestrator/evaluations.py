@@ -97,7 +97,7 @@ def consequences(jobs: Sequence[Job]) -> list[Open | GiveUp]:
 
 
 def not_asked(jobs: Sequence[Job]) -> set[str]:
-    """Prepared benchmarks for which nothing is answered: a re-run carries their score over, or leaves them for later."""
+    """Prepared benchmarks of which nothing is answered: a re-run carries their score over or leaves them for later."""
     scores = {job.benchmark: job for job in jobs if job.stage is Stage.SCORE}
     carried = {
         name

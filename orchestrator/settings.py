@@ -49,7 +49,7 @@ class HubSettings(BaseSettings):
     models: Path | None = None
     """Mirror of Hub models, laid out `org/name/`."""
     harnesses: Path | None = None
-    """Folder of harness environments (`evalyard harness`); `harnesses` in the platform's user data folder by default."""
+    """Folder of harness environments (`evalyard harness`); `harnesses` in the user data folder by default."""
     host: str = "127.0.0.1"
     """Address of the web server; another than a loopback address needs accounts (docs/accounts.md)."""
     port: int = Field(default=8765, ge=0, le=65535)

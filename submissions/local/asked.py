@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from submissions.local.options import (
+    BaseModelOption,
     ContextOption,
     EngineOption,
     LimitOption,
@@ -17,6 +18,7 @@ from submissions.local.options import (
     SuiteOption,
     TasksOption,
     TemplateOption,
+    WeightTypeOption,
 )
 
 
@@ -34,6 +36,8 @@ class Asked:
     revision: RevisionOption = None
     chat_template: TemplateOption = None
     context_limit: ContextOption = None
+    weight_type: WeightTypeOption = "original"
+    base_model: BaseModelOption = None
 
 
 def asking(command: Callable[..., None]) -> Callable[..., None]:

@@ -18,12 +18,10 @@ from submissions.local import report as reports
 from submissions.local.asked import Asked, asking
 from submissions.local.engine_settings import read_engine_settings
 from submissions.local.options import (
-    BaseModelOption,
     EngineOption,
     HarnessOption,
     JsonOption,
     SettingsOption,
-    WeightTypeOption,
 )
 from workers.local import pipeline
 from workers.local.output import write_output
@@ -41,8 +39,6 @@ def evaluate(
         Path | None,
         typer.Option(help="Folder for lm-eval's results_*.json and samples_*.jsonl.", file_okay=False),
     ] = None,
-    weight_type: WeightTypeOption = "original",
-    base_model: BaseModelOption = None,
     engine_settings: SettingsOption = "{}",
     harness: HarnessOption = None,
     as_json: JsonOption = False,
@@ -61,14 +57,7 @@ def evaluate(
     settings = read_settings(engine=asked.engine)
     given = read_engine_settings(engine_settings, settings.engine)
     chosen = plans.choose_suite(settings, asked)
-    accepted = plans.check(
-        settings,
-        chosen,
-        asked,
-        weight_type=weight_type,
-        base_model=base_model,
-        has_gpu=plans.has_gpu(settings.engine),
-    )
+    accepted = plans.check(settings, chosen, asked, has_gpu=plans.has_gpu(settings.engine))
     if output:
         output.mkdir(parents=True, exist_ok=True)  # what cannot be written is better known before the work than after
     folder = (
@@ -105,8 +94,6 @@ def evaluate(
 def prepare(
     asked: Asked,
     output: Annotated[Path, typer.Option(help="New folder for one sheet per benchmark.", file_okay=False)],
-    weight_type: WeightTypeOption = "original",
-    base_model: BaseModelOption = None,
     harness: HarnessOption = None,
 ) -> None:
     """First stage by hand: build the request sheets of a model under a suite. Needs no GPU.
@@ -117,7 +104,7 @@ def prepare(
     """
     settings = read_settings(engine=asked.engine)
     chosen = plans.choose_suite(settings, asked)
-    accepted = plans.check(settings, chosen, asked, weight_type=weight_type, base_model=base_model)
+    accepted = plans.check(settings, chosen, asked)
     plans.refuse_present(output)
     plan = plans.make_plan(
         settings, accepted, folder=output, context_limit=asked.context_limit, engine_settings={}, harness=harness

@@ -73,21 +73,13 @@ def _refuse_unknown_tasks(names: list[str], folders: tuple[str, ...]) -> None:
             raise Refused(error.sentence) from error
 
 
-def check(
-    settings: HubSettings,
-    suite: Suite,
-    asked: Asked,
-    *,
-    weight_type: str = "original",
-    base_model: str | None = None,
-    has_gpu: bool | None = None,
-) -> Accepted:
+def check(settings: HubSettings, suite: Suite, asked: Asked, *, has_gpu: bool | None = None) -> Accepted:
     """The model with everything resolved; `has_gpu` says whether it is computed on one, where that is known."""
     fields = {
         "model": model_address(asked.model),
         "revision": asked.revision,
-        "weight_type": weight_type,
-        "base_model": model_address(base_model) if base_model else None,
+        "weight_type": asked.weight_type,
+        "base_model": model_address(asked.base_model) if asked.base_model else None,
         "precision": asked.precision,
         "chat_template": asked.chat_template,
         "suite": suite.name,

@@ -22,7 +22,6 @@ from workers.models.hub_cache import HubCache
 from workers.models.hub_cache import NoRoom as NoRoom
 from workers.models.marks import Use
 
-
 MOST_INDEX_BYTES = 64 * 10**6
 """The largest known models' indexes take some megabytes."""
 

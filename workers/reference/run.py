@@ -6,6 +6,7 @@ never runs code that came with a model or a dataset.
 """
 
 import copy
+import functools
 import importlib
 import importlib.metadata
 import os
@@ -139,7 +140,9 @@ def _task_manager(work: ReferenceWork, model_args: dict[str, Any]) -> Any:
     """lm-eval's own, as `simple_evaluate` would make it, with the shipped and the given folders besides."""
     tasks: Any = importlib.import_module("lm_eval.tasks")
     where = [folders.SHIPPED_TASKS, *map(Path, work.task_folders)]
-    guard.confine_functions([Path(tasks.__file__).parent, *where])
+    roots = [Path(tasks.__file__).parent, *where]
+    lm_eval_tasks: Any = importlib.import_module("workers.harness.lm_eval_tasks")
+    lm_eval_tasks.watch_functions(functools.partial(guard.refuse_outside, roots))
     options = {"include_path": [str(folder) for folder in where], "metadata": copy.deepcopy(model_args)}
     if not work.stock_tasks:
         manager = tasks.TaskManager(include_defaults=False, **options)
