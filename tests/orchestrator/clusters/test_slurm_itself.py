@@ -159,10 +159,10 @@ def test_after_a_crash_a_job_is_found_by_its_mark_and_none_is_launched_twice(
     crashing = place.control()
     crashing.system = CrashesOnceLaunched(place.settings, token=place.token())
     with pytest.raises(Crash):
-        place.step(crashing, 61)
+        place.step(crashing, 181)
     assert [row.handle for row in place.rows()] == [None]
     after = place.control()
     after.system = None
-    assert place.step(after, 61).launch == 0
+    assert place.step(after, 181).launch == 0
     (handle,) = cluster.run("squeue", "-h", "-o", "%i").split()
     assert [row.handle for row in place.rows()] == [handle]
