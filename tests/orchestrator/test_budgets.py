@@ -3,7 +3,7 @@
 import pytest
 
 from orchestrator.budgets import Budgets, Tally, pause_before_retry
-from orchestrator.wire import FailureKind, Stage
+from orchestrator.wire import FailureKind, Progress, Spent, Stage
 from tests.orchestrator.yard import Yard
 
 
@@ -72,13 +72,29 @@ def test_a_lost_host_does_not_use_up_the_models_tries(yard: Yard) -> None:
 def test_hosts_lost_after_hours_of_inference_never_use_up_the_budget(yard: Yard) -> None:
     evaluation = yard.submit()
     order = yard.infer_order()
+    answered = Progress(phase="answering", done=1, total=12, spent=Spent(requests=1))
     for _ in range(15):
         yard.report(order.attempt, "started")
+        yard.beat(running={order.attempt: answered})
         yard.wait(2 * 3600)
         assert yard.reap() == 1
         yard.workers()
         (order,) = yard.tick()
     assert yard.job(evaluation, Stage.INFER).infrastructure_failures == 1
+
+
+def test_a_job_that_answers_nothing_in_hours_and_then_loses_its_host_is_given_up(yard: Yard) -> None:
+    evaluation = yard.submit()
+    order = yard.infer_order()
+    for _ in range(11):
+        yard.report(order.attempt, "started")
+        yard.wait(2 * 3600)
+        assert yard.reap() == 1
+        yard.wait(301)
+        yard.workers()
+        order = next(iter(yard.tick()), order)
+    job = yard.job(evaluation, Stage.INFER)
+    assert (job.state.value, job.failure) == ("failed", FailureKind.NODE_LOST)
 
 
 def test_infrastructure_has_a_budget_too(yard: Yard) -> None:
