@@ -117,6 +117,7 @@ def read_evaluation(evaluation_id: Id, hub: AHub) -> EvaluationDetail:
 def retry(evaluation_id: Id, hub: AHub) -> Answer:
     with hub.writing() as session:
         jobs.retry(session, evaluation_id, datetime.now(UTC))
+    with hub.reading() as session:
         row = evaluations.read_evaluation(session, evaluation_id)
     message = f"Queued evaluation {evaluation_id} again: what failed is done anew, and what was computed is kept."
     return Answer(message=message, evaluation=row)
@@ -126,8 +127,9 @@ def retry(evaluation_id: Id, hub: AHub) -> Answer:
 def cancel(evaluation_id: Id, hub: AHub) -> Answer:
     with hub.writing() as session:
         attempts = jobs.cancel(session, evaluation_id, datetime.now(UTC))
-        row = evaluations.read_evaluation(session, evaluation_id)
     hub.request_stops(attempts, "cancelled")
+    with hub.reading() as session:
+        row = evaluations.read_evaluation(session, evaluation_id)
     return Answer(message=f"Cancelled evaluation {evaluation_id}. What it had computed is kept.", evaluation=row)
 
 

@@ -9,11 +9,13 @@ from enum import Enum
 
 from fastapi import Request
 from limits import RateLimitItem
+from pydantic import TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
 
+from orchestrator.errors import NotFound
 from orchestrator.people import Role, Scope
 from orchestrator.tables import Submission
-from submissions.context import Hub, get_hub
+from submissions.context import Hub, Id, get_hub
 from submissions.guard import SAFE_METHODS
 from submissions.people.limits import SIGN_INS, SUBMISSIONS, WRITES
 from submissions.people.refusals import NotAllowed, NotSignedIn
@@ -42,6 +44,7 @@ RIGHTS: Mapping[Need, tuple[Role | None, Scope]] = {
 }
 """The role that each takes, and the scope that a token needs."""
 
+NUMBER: TypeAdapter[int] = TypeAdapter(Id)
 API = "/api/v1"
 ONE = "/evaluations/{evaluation_id}"
 ROUTES: Mapping[str, Need] = {
@@ -171,11 +174,10 @@ def check_owner(hub: Hub, evaluation: object) -> None:
         NotAllowed: it is somebody else's.
     """
     try:
-        number = int(str(evaluation))
-    except ValueError:
-        return  # the route itself says what is wrong with it
-    if not 1 <= number <= 2**62:
-        return
+        # As the route reads it: what is another number here than there would be somebody else's evaluation.
+        number = NUMBER.validate_python(evaluation)
+    except ValidationError as error:
+        raise NotFound("There is no evaluation of that number. The latest ones are in the queue.") from error
     with hub.reading() as session:
         _, submission = find(session, number)
     if not is_own(hub.viewer, submission):

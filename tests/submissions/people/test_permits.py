@@ -129,6 +129,21 @@ def test_only_the_submitter_and_operators_cancel_and_retry(
     problem(ada.post(f"/api/v1/evaluations/{second}/boost"), 403)
 
 
+@pytest.mark.parametrize("spelling", ["{}.0", "{}.000", "0{}", "+{}", " {}", "0_{}", "{}e0", "x", "0", "-{}"])
+@pytest.mark.parametrize("where", ["/evaluations/{}/cancel", "/api/v1/evaluations/{}/cancel"])
+def test_no_spelling_of_anothers_number_passes_for_ones_own(
+    sign_in: SignIn, hub: Hub, spelling: str, where: str
+) -> None:
+    ada, eve = sign_in("ada"), sign_in("eve")
+    with hub.writing() as session:
+        number = _running(session, hub, ada.get("/api/v1/account").json()["person"], 1).id
+    answer = eve.post(where.format(spelling.format(number).replace("+", "%2B").replace(" ", "%20")))
+    assert answer.status_code in (403, 404)
+    assert "acme/m1" not in answer.text
+    with hub.reading() as session:
+        assert session.get_one(Evaluation, number).state is EvaluationState.RUNNING
+
+
 def test_a_browser_that_does_not_say_where_it_comes_from_changes_nothing(sign_in: SignIn) -> None:
     """A cookie goes along with a forged request, too; a token does not."""
     ada = sign_in("ada")
