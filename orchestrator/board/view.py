@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from orchestrator.board.columns import Column, columns_of, pick_columns
 from orchestrator.board.request import SIZES, BoardRequest
-from orchestrator.board.search import parse_search
+from orchestrator.board.search import SEARCH_SECONDS, TookTooLong, parse_search
 from orchestrator.board.standings import Standing
 from orchestrator.board.table import Table
 from orchestrator.suites import Suite
@@ -106,12 +106,17 @@ def arrange(
     page_rows: int = 0,
     apart_rows: int | None = None,
     everything: bool = False,
+    search_seconds: float = SEARCH_SECONDS,
 ) -> Shown:
     """What the request shows. `page_rows`: of a page where it does not say, 0 for all; `everything`: of columns too."""
     known = known or columns_of(table.suite)
     columns = list(known.values()) if everything and not request.cols else pick_columns(known, request.cols)
     search = parse_search(request.q)
-    found = table.matching(search.fits) if search.alternatives else -1
+    problems = search.problems
+    try:
+        found = table.matching(search.within(search_seconds)) if search.alternatives else -1
+    except TookTooLong as error:
+        found, problems = 0, (*problems, str(error))
     fits = _Filters(table, request, known, found)
     kept = fits.all() & table.ranked
     average = _average(table, columns, request)
@@ -141,7 +146,7 @@ def arrange(
         apart_fitting=len(apart),
         pages=pages,
         counts=fits.counts(),
-        problems=search.problems,
+        problems=problems,
     )
 
 

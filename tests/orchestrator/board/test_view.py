@@ -160,6 +160,27 @@ def test_an_evil_expression_costs_no_time() -> None:
     assert numbers(ask(table, "q=(a+)+(a+)+(a+)+(a+)+$")) == []
 
 
+def test_an_expression_that_compiles_to_much_is_none() -> None:
+    """It would take milliseconds for each row, and the board has thousands."""
+    found = ask(TABLE, r"q=(?:.?\b?){900}z;acme")
+    assert numbers(found) == [1, 2]
+    assert "(?:.?" in found.problems[0]
+
+
+def test_so_many_expressions_are_searched_for_and_no_more() -> None:
+    found = ask(TABLE, "q=a{9};b{9};c{9};^acme/B;^acme/s;^other;small")
+    assert numbers(found) == [1, 2]
+    assert found.problems == ("At most 4 regular expressions are searched for; 2 were left out.",)
+
+
+def test_a_search_that_takes_too_long_finds_nothing_and_says_so() -> None:
+    table = Table(DEMO, [row(number, 1.0) for number in range(600)])
+    found = ask(table, "q=acme.*", search_seconds=0.0)
+    assert numbers(found) == []
+    assert "took too long" in found.problems[0]
+    assert len(numbers(ask(table, "q=acme.*"))) == 600
+
+
 choices = st.sampled_from(["chat", "merge", "unknown"])
 some_rows = st.lists(
     st.tuples(st.integers(1, 8), st.none() | st.integers(0, 5), choices, st.none() | st.integers(1, 9)), max_size=25
