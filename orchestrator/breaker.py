@@ -73,9 +73,11 @@ def judge(failures: Sequence[dict[str, Any]], *, times: int, others: Sequence[st
         return None
     pause = min(FIRST_HOLD * 2 ** min(times, 30), LONGEST_HOLD)
     listed = ", ".join(map(str, evaluations))
+    # Everybody reads it: the failures' own sentences name models that not everybody may see.
     sentence = (
         f"held back until {now + pause:%Y-%m-%d %H:%M:%S} UTC: attempts of {len(evaluations)} evaluations ({listed}) "
-        f"failed here in a row, while {others[0]} completed its jobs. The last: {failures[-1]['sentence']}"
+        f"failed here in a row, while {others[0]} completed its jobs. The last was in evaluation "
+        f"{failures[-1]['evaluation']}."
     )
     return Hold(now + pause, times + 1, sentence)
 

@@ -114,7 +114,8 @@ def _waits_for(
         devices &= {job.device_type}
     others = [answering.other(job, device) for device in devices]
     if others and None not in others:
-        return f"Waits for evaluation {others[0]}, which computes some of the same answers"
+        # Not which: it may be one that the reader may not see, and this says what its model is.
+        return "Waits for another evaluation, which computes some of the same answers"
     return waits
 
 

@@ -11,7 +11,7 @@ from orchestrator.lifecycle import EvaluationState, JobState
 from orchestrator.roster import DEFAULT_POLICY, why_closed
 from orchestrator.scheduling.places import Policy
 from orchestrator.tables import Attempt, Evaluation, Job, Submission, Worker
-from orchestrator.visibility import unrestricted
+from orchestrator.visibility import audience_of, unrestricted
 from orchestrator.wire import Gpu, Mode
 from submissions import words
 from submissions.reading.evaluations import NOT_IN_LINE, as_records
@@ -60,7 +60,9 @@ def read_workers(session: Session, now: datetime) -> list[WorkerRecord]:
         doing[worker].append(f"{what} of evaluation {job.evaluation_id}{part}{far}")
     listed = session.exec(select(Worker).order_by(col(Worker.kind), col(Worker.name))).all()
     suspicions = breaker.suspicions(session, now=now)
-    names = _names(session, {commit for worker in listed for commit in worker.warm or ()})
+    commits = {commit for worker in listed for commit in worker.warm or ()}
+    known = {commit: words.revision(commit) for commit in commits} if audience_of(session).everything else {}
+    names = known | _names(session, commits)
     return [_worker(worker, doing[worker.name], suspicions.get(worker.name), names=names, now=now) for worker in listed]
 
 
@@ -101,6 +103,6 @@ def _worker(
         slots=worker.slots if is_open and not (suspicion and suspicion.held_back) else 0,
         until=worker.until,
         devices=worker.device_count if worker.device_type == "cuda" else 0,
-        warm=[names.get(commit, words.revision(commit)) for commit in worker.warm or ()],
+        warm=[names[commit] for commit in worker.warm or () if commit in names],
         gpus=[Gpu.model_validate(gpu) for gpu in worker.gpus or ()],
     )

@@ -37,7 +37,7 @@ def test_an_evaluation_waits_until_what_it_shares_is_answered_and_no_longer(yard
     with db.session(yard.engine, read_only=True) as session:
         found = waiting_reasons(session, yard.now)
     waiting = yard.job(second, Stage.INFER).id
-    assert found[waiting] == f"Waits for evaluation {first}, which computes some of the same answers."
+    assert found[waiting] == "Waits for another evaluation, which computes some of the same answers."
 
     worker = next(name for name, order in yard.sent if order is infer)
     yard.beat(worker, running={infer.attempt: Progress(benchmarks_done=("ARC",))})

@@ -80,11 +80,11 @@ def test_a_job_that_is_bound_to_answers_says_where_they_are() -> None:
     }
 
 
-def test_a_job_whose_answers_another_computes_says_which() -> None:
+def test_a_job_whose_answers_another_computes_says_so_and_not_which() -> None:
     busy = worker("engine-1", holding=(7,), answering=((7, frozenset({"mmlu"})),))
     queued = [job(1, asks=frozenset({"mmlu", "arc"})), job(2, asks=frozenset({"gsm8k"}))]
     assert why(queued, [busy, worker("engine-2", slots=2)]) == {
-        1: "Waits for evaluation 7, which computes some of the same answers.",
+        1: "Waits for another evaluation, which computes some of the same answers.",
         2: "Next: it starts in a moment.",
     }
 

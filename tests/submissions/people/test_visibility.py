@@ -154,6 +154,21 @@ def test_what_one_may_not_see_is_as_if_it_were_not_there(hub: Hub, sign_in: Sign
     assert eve.post(f"/api/v1/evaluations/{number}/cancel").status_code == 404
 
 
+def test_the_commit_of_a_hidden_models_weights_is_on_nobody_elses_queue(hub: Hub, sign_in: SignIn) -> None:
+    """Who knows a commit knows the model."""
+    ada, eve, root = sign_in("ada"), sign_in("eve"), sign_in("root")
+    fill(hub, ada.get("/api/v1/account").json()["person"])
+    with hub.writing() as session:
+        add_worker(session, "engine-2", kind="engine", now=datetime.now(UTC), warm=["e" * 40])
+
+    def warm(browser: Browser) -> dict[str, list[str]]:
+        return {one["name"]: one["warm"] for one in browser.get("/api/v1/queue").json()["workers"]}
+
+    assert warm(eve) == {"engine-1": [], "engine-2": []}
+    assert warm(ada) == {"engine-1": [f"acme/{SECRET}-1"], "engine-2": []}
+    assert warm(root) == {"engine-1": [f"acme/{SECRET}-1"], "engine-2": ["eeeeeee"]}
+
+
 def test_one_rule_narrows_every_kind_of_query(hub: Hub) -> None:
     numbers = fill(hub, 7)
     with hub.reading() as session:
