@@ -35,6 +35,9 @@ OF_THE_MODEL = frozenset(
 )
 """Failures to prepare that say nothing of the task: another model of the class may do."""
 
+OF_THE_HARNESS = frozenset({FailureKind.HARNESS, FailureKind.TASK_REFUSED, FailureKind.DATASET, FailureKind.SUITE})
+"""Failures to prepare whose sentence speaks of the task."""
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -78,7 +81,7 @@ def verdict_on(store: ArtifactStore, pair: Pair) -> Verdict | None:
     if pair.new.state is not JobState.COMPLETED:
         if pair.new.failure in OF_THE_MODEL and len(pair.row.facts.get("tried", ())) + 1 < MOST_TRIES:
             return None
-        return removed(pair.new.sentence or "The new harness could not prepare it.")
+        return removed(why_removed(pair.new))
     new = _facts(store, pair.new.result)
     old = _facts(store, pair.old)
     requests = int(pair.new.result.get("requests") or 0)
@@ -89,6 +92,14 @@ def verdict_on(store: ArtifactStore, pair: Pair) -> Verdict | None:
         tokens = sum(tokens for task in new.tasks.values() for tokens in task.requests.values())
         return Verdict(VerdictKind.INFER, requests, requests, tokens, (old,))
     return compare(old, new)
+
+
+def why_removed(new: Job) -> str:
+    """Why there is no new sheet, for everybody: other failures' sentences name a model that they may not see."""
+    if new.failure in OF_THE_HARNESS and new.sentence:
+        return new.sentence
+    kind = f": {new.failure.value}" if new.failure else ""
+    return f"Its sheet could not be made for any model that was tried{kind}."
 
 
 def _facts(store: ArtifactStore, prepared: Mapping[str, Any]) -> SheetFacts | str:
@@ -126,7 +137,7 @@ def write_verdict(session: Session, pair: Pair, found: Verdict | None) -> None:
             row.facts = {"tried": tried}
             session.add(row)
             return
-        found = removed(pair.new.sentence)
+        found = removed(why_removed(pair.new))
     row.verdict = found.kind.value
     row.requests, row.new_requests, row.new_tokens = found.requests, found.new_requests, found.new_tokens
     row.sentence = " ".join(found.sentences)[:2000]

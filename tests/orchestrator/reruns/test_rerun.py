@@ -12,7 +12,7 @@ from orchestrator.lifecycle import EvaluationState, RerunState
 from orchestrator.reruns import plans
 from orchestrator.reruns.coverage import read_progress
 from orchestrator.scheduling.turns import BOOST
-from orchestrator.tables import Attempt, Evaluation, Job, Rerun, Score
+from orchestrator.tables import Attempt, Evaluation, Job, Rerun, RerunBenchmark, Score
 from orchestrator.wire import Stage
 from tests.orchestrator.reruns.works import NEW, OLD, Sheet, Works
 from tests.orchestrator.yard import Yard, make_suite
@@ -255,6 +255,20 @@ def test_a_class_whose_first_model_is_gone_is_compared_by_another_one(works: Wor
         works.yard.report(order.attempt, "failed", failure="gated", sentence="It is gated now.")
     works.go_on()
     assert set(works.verdicts(plan).values()) == {"same"}
+
+
+def test_a_plan_names_no_model_whose_sheet_could_not_be_made(works: Works) -> None:
+    """Everybody reads the plan, and the model may be hidden."""
+    works.finished(1)
+    plan = works.plan()
+    works.look()
+    works.yard.workers()
+    for order in works.yard.tick():
+        works.yard.report(order.attempt, "failed", failure="config", sentence="Model acme/hidden has no config.")
+    works.go_on()
+    with db.session(works.yard.engine, read_only=True) as session:
+        said = {row.sentence for row in session.exec(select(RerunBenchmark).where(RerunBenchmark.rerun_id == plan))}
+    assert said == {"Its sheet could not be made for any model that was tried: config."}
 
 
 def test_what_was_carried_over_is_carried_over_again(works: Works) -> None:
