@@ -27,6 +27,8 @@ SECURITY_HEADERS = {
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
 
+FROM_A_PROXY = frozenset({"forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via"})
+"""Headers that a proxy adds: whoever asks through one may be anywhere, whatever the host it asks for."""
 STRICT_TRANSPORT = {"strict-transport-security": "max-age=31536000"}
 
 
@@ -74,6 +76,11 @@ def refuse(method: str, headers: Headers, *, scheme: str, public_url: str = "") 
         if public_url:
             return 421, f"This site is at {public_url} and answers to no other name."
         return 421, "This site answers on this machine's loopback address only, e.g. http://127.0.0.1:8765."
+    if not public_url and not FROM_A_PROXY.isdisjoint(headers):
+        return 421, (
+            "This request came through a proxy, and this site has no accounts: whoever reaches it may do everything. "
+            "docs/accounts.md says how to set up accounts; for one person, `ssh -L` reaches it without a proxy."
+        )
     if method in SAFE_METHODS:
         return None
     origin = headers.get("origin")

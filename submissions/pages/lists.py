@@ -12,7 +12,7 @@ from orchestrator.suites import find_suite
 from submissions import api
 from submissions.bodies import body_fields
 from submissions.context import AHub
-from submissions.pages.rendering import render
+from submissions.pages.rendering import may_operate, render
 from submissions.reading import evaluations, queues, suites
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
@@ -23,7 +23,8 @@ def show_queue(hub: AHub) -> Response:
     with hub.reading() as session:
         queue = queues.read_queue(session, policy=hub.policy)
         latest = evaluations.list_evaluations(session, limit=20, policy=hub.policy)
-        launching = cluster_verdicts(session, datetime.now(UTC))
+        # As in the API, for operators alone: it quotes what schedulers say of hosts, accounts and partitions.
+        launching = cluster_verdicts(session, datetime.now(UTC)) if may_operate() else []
     return render("queue.html", queue=queue, clusters=launching, latest=[row for row in latest if row.state.is_final])
 
 

@@ -52,6 +52,18 @@ def test_every_name_of_the_loopback_is_answered(client: TestClient, host: str) -
     assert client.get("/api/v1/health", headers={"host": host}).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "name", ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via"]
+)
+def test_without_accounts_nobody_comes_through_a_proxy(client: TestClient, name: str) -> None:
+    """A proxy that says the loopback's name would make everybody the one person of this machine."""
+    for asked in (
+        client.get("/", headers={name: "x"}),
+        client.post("/api/v1/evaluations/1/cancel", headers={name: "x"}),
+    ):
+        assert "docs/accounts.md" in problem(asked, 421)["detail"]
+
+
 def test_a_large_body_is_refused_before_it_is_read(client: TestClient) -> None:
     assert "larger than" in problem(client.post("/api/v1/evaluations", content=b"x" * 70_000), 413)["detail"]
     parts = (b"x" * 1000 for _ in range(100))

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from orchestrator.lifecycle import EvaluationState, RerunState
 from orchestrator.people import Visibility
-from orchestrator.tables import Evaluation, Event, Job, Rerun, Score, Submission
+from orchestrator.tables import Cluster, Evaluation, Event, Job, Rerun, Score, Submission
 from orchestrator.visibility import PUBLIC, Audience, restrict
 from orchestrator.wire import FailureKind
 from submissions.context import Hub
@@ -203,3 +203,17 @@ def test_a_team_must_be_ones_own(sign_in: SignIn, asked: dict[str, str], words: 
 
 def _counts(session: Session) -> list[int]:
     return [len(session.exec(select(kind)).all()) for kind in (Submission, Evaluation, Job, Score, Event)]  # type: ignore[call-overload]
+
+
+def test_clusters_are_for_operators_on_the_queue_page_too(
+    hub: Hub, sign_in: SignIn, site: Callable[[], TestClient]
+) -> None:
+    """Schedulers' words name hosts, accounts and partitions."""
+    now = datetime.now(UTC)
+    with hub.writing() as session:
+        session.add(
+            Cluster(name="a100", kind="slurm", token="t", looked_at=now, verdict="sbatch: no account x", facts={})
+        )
+    for other in (Browser(site()), sign_in("eve")):
+        assert "sbatch" not in other.get("/queue").text
+    assert "sbatch: no account x" in sign_in("root").get("/queue").text
