@@ -39,6 +39,13 @@ class IdentityProvider:
     key_id: str = "k1"
     is_away: bool = False
     """Whether it answers every code with a fault of its own."""
+    is_silent: bool = False
+    """Whether it says nothing of itself."""
+    was_asked: threading.Event = field(default_factory=threading.Event)
+    """Set when somebody asks what it says of itself."""
+    may_answer: threading.Event = field(default_factory=threading.Event)
+    """What it waits for before it says so, where `hangs`."""
+    hangs: bool = False
     codes: dict[str, dict[str, Any]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     """Paths that were asked for."""
@@ -113,7 +120,10 @@ def running_provider() -> Iterator[IdentityProvider]:
             provider.asked.append(parts.path)
             query = {name: values[0] for name, values in parse_qs(parts.query).items()}
             if parts.path == "/.well-known/openid-configuration":
-                self._answer(provider.describe())
+                provider.was_asked.set()
+                if provider.hangs:
+                    provider.may_answer.wait(20)
+                self._answer(provider.describe(), status=503 if provider.is_silent else 200)
             elif parts.path == "/keys":
                 self._answer({"keys": [provider.key.as_dict(private=False) | {"use": "sig", "alg": "RS256"}]})
             elif parts.path == "/authorize":

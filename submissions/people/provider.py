@@ -29,6 +29,10 @@ LEEWAY_SECONDS = 60
 """How far the provider's clock may be from ours."""
 KNOWN_FOR_SECONDS = 3600.0
 TIMEOUT_SECONDS = 10.0
+AWAY_FOR_SECONDS = 20.0
+"""After it did not answer it is not asked again: each who asks waits, and keeps others from being served meanwhile."""
+PATIENCE_SECONDS = 1.0
+"""How long one waits for another who asks the same."""
 BACK = "/signin/back"
 """Path that the provider sends browsers back to; it must be registered there."""
 
@@ -44,6 +48,7 @@ class Provider:
         usual = "orgs" if httpx.URL(self._issuer).host == "huggingface.co" else "groups"
         self._teams_claim = settings.login_teams or usual
         self._lock = threading.Lock()
+        self._failed: tuple[float, str] | None = None
         self._described: tuple[float, dict[str, Any]] | None = None
         self._keys: tuple[float, dict[str, Any]] | None = None
 
@@ -121,19 +126,36 @@ class Provider:
         return found if found.get("sub") == claims["sub"] else {}
 
     def _describe(self) -> dict[str, Any]:
-        with self._lock:
+        known = self._described
+        if known is not None and time.monotonic() - known[0] <= KNOWN_FOR_SECONDS:
+            return known[1]
+        if not self._lock.acquire(timeout=PATIENCE_SECONDS):
+            raise ProviderAway(f"The identity provider {self._issuer} is slow to answer. Try again in a minute.")
+        try:
             if self._described is None or time.monotonic() - self._described[0] > KNOWN_FOR_SECONDS:
-                found = self._get(f"{self._issuer}/.well-known/openid-configuration")
-                if str(found.get("issuer")).rstrip("/") != self._issuer:
-                    raise ProviderAway(
-                        f"{self._issuer} calls itself {str(found.get('issuer'))[:200]}. "
-                        "Set EVALYARD_LOGIN_ISSUER to the provider's own name."
-                    )
-                for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
-                    if not isinstance(found.get(name), str):
-                        raise ProviderAway(f"{self._issuer} names no {name}: it is no OpenID Connect provider.")
-                self._described = time.monotonic(), found
+                self._described = time.monotonic(), self._ask_again()
             return self._described[1]
+        finally:
+            self._lock.release()
+
+    def _ask_again(self) -> dict[str, Any]:
+        """Its description, asked for now; not soon after it did not answer."""
+        if self._failed is not None and time.monotonic() - self._failed[0] < AWAY_FOR_SECONDS:
+            raise ProviderAway(self._failed[1])
+        try:
+            found = self._get(f"{self._issuer}/.well-known/openid-configuration")
+            if str(found.get("issuer")).rstrip("/") != self._issuer:
+                raise ProviderAway(
+                    f"{self._issuer} calls itself {str(found.get('issuer'))[:200]}. "
+                    "Set EVALYARD_LOGIN_ISSUER to the provider's own name."
+                )
+            for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
+                if not isinstance(found.get(name), str):
+                    raise ProviderAway(f"{self._issuer} names no {name}: it is no OpenID Connect provider.")
+        except ProviderAway as error:
+            self._failed = time.monotonic(), str(error)
+            raise
+        return found
 
     def _key_set(self, described: Mapping[str, Any], *, again: bool = False) -> KeySet:
         with self._lock:

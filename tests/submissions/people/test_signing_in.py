@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -174,6 +175,28 @@ def test_a_provider_that_is_away_is_said_so_and_nobody_is_signed_out(
     answer = browser.come_back(back)
     assert (answer.status_code, "does not answer as it should" in answer.text) == (503, True)
     assert ada.get("/api/v1/account").status_code == 200
+
+
+def test_a_provider_that_is_away_is_not_asked_again_at_once(site: Site, provider: IdentityProvider) -> None:
+    """Each who asks it holds one of the threads that serve everybody."""
+    provider.is_silent = True
+    assert [site().get("/signin").status_code for _ in range(3)] == [503] * 3
+    assert provider.asked.count("/.well-known/openid-configuration") == 1
+
+
+def test_nobody_waits_long_behind_another_who_asks_a_provider_that_hangs(
+    site: Site, provider: IdentityProvider
+) -> None:
+    provider.hangs = True
+    with ThreadPoolExecutor(1) as others:
+        first = others.submit(site().get, "/signin")
+        try:
+            assert provider.was_asked.wait(20)
+            second = site().get("/signin")
+            assert (second.status_code, "slow to answer" in second.text, first.done()) == (503, True, False)
+        finally:
+            provider.may_answer.set()
+        assert first.result().status_code == 303
 
 
 @pytest.mark.parametrize("next", ["https://evil.example", "//evil.example", "/\\evil.example", "/ x", "javascript:x"])
