@@ -218,7 +218,7 @@ def list_suites(hub: AHub) -> list[SuiteRecord]:
 def read_suite(
     name: Annotated[str, Path(max_length=100)],
     hub: AHub,
-    version: Annotated[str | None, EMPTY_IS_NONE, Query(max_length=100)] = None,
+    version: Annotated[Annotated[str, Field(max_length=100)] | None, EMPTY_IS_NONE] = None,
 ) -> SuiteRecord:
     """The version that the board shows, unless another is named."""
     with hub.reading() as session:

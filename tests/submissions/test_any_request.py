@@ -58,3 +58,10 @@ def test_no_request_makes_the_server_fail(asking: TestClient, hub: Hub, hf_hub: 
 
     ask()
     assert len(asked) > len(operations) / 2
+
+
+def test_an_empty_version_of_a_suite_is_the_one_that_is_shown(asking: TestClient) -> None:
+    shown = asking.get("/api/v1/suites/demo")
+    assert shown.status_code == 200
+    assert asking.get("/api/v1/suites/demo?version=").json() == shown.json()
+    assert asking.get("/api/v1/suites/demo", params={"version": "x" * 101}).status_code == 422
