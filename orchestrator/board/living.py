@@ -28,7 +28,9 @@ LOOK_BACK = 1000
 MOST_CHANGES = 2000
 """Evaluations: with more changes the whole board is read anew."""
 MOST_TABLES = 64
-"""For audiences and moments; each holds no rows of its own, only their order."""
+"""For audiences; each holds no rows of its own, only their order."""
+MOST_MOMENTS = 4
+"""Tables of past moments beside those: a reader may name as many moments as there are."""
 MOST_MISSING = 5000
 REMEMBERED_SECONDS = 10.0
 
@@ -114,8 +116,10 @@ class Boards:
             mine = [row for row in rows if seen.sees(row)]
             # Where nothing is hidden, as on most sites, everybody shares the whole table until something is.
             living.seen[seen] = self._table(living.suite, mine) if len(mine) < len(rows) else None
-            while len(living.seen) > MOST_TABLES:
-                living.seen.popitem(last=False)
+            for kind, most in ((False, MOST_TABLES), (True, MOST_MOMENTS)):
+                those = [one for one in living.seen if (one.at is not None) is kind]
+                for oldest in those[: max(0, len(those) - most)]:
+                    del living.seen[oldest]
         living.seen.move_to_end(seen)
         table = living.seen[seen]
         return living.whole if table is None else table

@@ -22,6 +22,9 @@ COMPARISON = 1.386
 differ at the 5 % level (Goldstein and Healy 1995: 1.96 / sqrt 2)."""
 BY_RANK = "rank"
 LOWER, UPPER = "lower", "upper"
+ALWAYS_KEPT = frozenset({BY_RANK, LOWER, UPPER})
+MOST_ORDERS = 40
+"""Kept by one table, each with a number for every row and a place to mend at every change; others are sorted anew."""
 
 
 class Table:
@@ -74,14 +77,20 @@ class Table:
     def facet(self, name: str, value: str) -> int:
         return self.facets.get((name, value), 0)
 
-    def in_order(self, name: str, key: Callable[[Standing], Any], *, apart: bool = False) -> list[tuple[Any, int]]:
-        """Sorted `(key, slot)` of the ranked rows, with `apart` of the others too, that have a key; kept up to date."""
+    def in_order(
+        self, name: str, key: Callable[[Standing], Any], *, apart: bool = False, keep: bool = True
+    ) -> list[tuple[Any, int]]:
+        """Sorted `(key, slot)` of the ranked rows, with `apart` of the others too, that have a key.
+
+        It is kept up to date, but where `keep` is false: for what readers make up, of which there is no end.
+        """
         found = self._orders.get(name)
         if found is None:
             bits = self.ranked | (self.apart if apart else 0)
             pairs = ((_known(key(row)), slot) for slot, row in self.those(bits))
             found = key, apart, sorted((value, slot) for value, slot in pairs if value is not None)
-            self._orders[name] = found
+            if name in ALWAYS_KEPT or (keep and len(self._orders) < MOST_ORDERS):
+                self._orders[name] = found
         return found[2]
 
     def those(self, bits: int) -> Iterable[tuple[int, Standing]]:
@@ -99,6 +108,10 @@ class Table:
     def matching(self, fits: Callable[[Standing], bool]) -> int:
         """Bits of the rows that fit."""
         return to_bits((slot for slot, row in enumerate(self.rows) if row is not None and fits(row)), len(self.rows))
+
+    @property
+    def kept_orders(self) -> frozenset[str]:
+        return frozenset(self._orders)
 
     def within(self, column: Column, low: float | None, high: float | None) -> int:
         """Bits of the rows whose number in this column is known and lies between these, both included."""

@@ -225,7 +225,7 @@ def _average(table: Table, columns: Sequence[Column], request: BoardRequest) -> 
             return None
         return math.hypot(*(error for error in errors if error is not None)) / len(names)
 
-    # In the order of the suite, so that one list serves every order of the same columns.
+    # Its order is kept nowhere: there is one for every set of benchmarks.
     return _Average("average of " + "\n".join(sorted(names)), value, stderr)
 
 
@@ -239,7 +239,7 @@ def _ordered(
         order, down = table.by_rank(), request.descending
     elif by_average or (column is not None and column.key == "average"):
         # By rank is from the best on, by average from the least on.
-        order = table.in_order(average.name, average.value)
+        order = table.in_order(average.name, average.value, keep=average.name == "average")
         down = request.descending != by_average
     elif column is not None and column.key == "places":
         order, down = table.by_rank(), request.descending
@@ -285,7 +285,7 @@ def _dynamic(table: Table, average: _Average, kept: int, wanted: set[int]) -> di
     wanted = set(wanted)
     held = kept.to_bytes((len(table.rows) >> 3) + 1, "little")
     position, place, before = 0, 0, None
-    for value, slot in reversed(table.in_order(average.name, average.value)):
+    for value, slot in reversed(table.in_order(average.name, average.value, keep=average.name == "average")):
         if not held[slot >> 3] >> (slot & 7) & 1:
             continue
         position += 1

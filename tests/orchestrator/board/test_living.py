@@ -1,6 +1,6 @@
 """A board in memory is what the database says, whatever happened since it was read, and for whoever reads it."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import Engine, event
@@ -8,7 +8,7 @@ from sqlmodel import Session, col, delete, select
 
 from orchestrator import db
 from orchestrator.board import Boards, read_board
-from orchestrator.board.living import GAP_SECONDS
+from orchestrator.board.living import GAP_SECONDS, MOST_TABLES
 from orchestrator.errors import NotFound, Refused
 from orchestrator.flags import flag, lift, list_flags
 from orchestrator.lifecycle import EvaluationState
@@ -173,3 +173,16 @@ def _note(session: Session, evaluation: int | None, **changes: object) -> None:
         setattr(row, name, value)
     session.add(Event(at=NOON, evaluation_id=evaluation, name="evaluation_moved", details={}))
     session.flush()
+
+
+def test_moments_that_somebody_makes_up_drive_out_no_audiences_table(engine: Engine) -> None:
+    boards = Boards()
+    with db.session(engine) as session:
+        add_evaluation(session, DEMO, values=WHOLE)
+        add_evaluation(session, DEMO, model="acme/hidden", values=WHOLE, visibility=Visibility.PRIVATE)
+    with db.session(engine, read_only=True) as session:
+        restrict(session, PUBLIC)
+        table = boards.read(session, DEMO)
+        for second in range(MOST_TABLES + 6):
+            boards.read(session, DEMO, at=NOON + timedelta(days=1, seconds=second))
+        assert boards.read(session, DEMO) is table
