@@ -81,10 +81,10 @@ def consequences(jobs: Sequence[Job]) -> list[Open | GiveUp]:
         assert score.id is not None
         prepare = prepares[score.benchmark]
         unanswered = _unanswered(infers, score.benchmark)
+        if not infers:
+            continue  # planned: the re-run decides when it starts, and may carry a score over that needs no sheet
         if prepare.state is JobState.FAILED:
             steps.append(GiveUp(score.id, prepare.failure or FailureKind.HARNESS, prepare.sentence))
-        elif not infers:
-            continue  # planned: whether there is anything to answer is decided when the re-run starts
         elif unanswered:
             steps.append(GiveUp(score.id, FailureKind.ENGINE, unanswered))
         elif prepare.state is JobState.COMPLETED and is_answered(infers, score.benchmark):

@@ -30,8 +30,28 @@ def left(session: Session, rerun: Rerun) -> list[int]:
         assert again is not None
         states[of] = (EvaluationState(state), again)
     listed = in_order(session, rerun)
-    fresh = [old for old in listed if old not in states or states[old][0] is EvaluationState.PLANNED]
+    cancelled = _cancelled(session, rerun)
+    fresh = [
+        old
+        for old in listed
+        if (old not in states and old not in cancelled) or (old in states and states[old][0] is EvaluationState.PLANNED)
+    ]
     return fresh or _lacking(session, rerun, listed, states)
+
+
+def _cancelled(session: Session, rerun: Rerun) -> set[int]:
+    """Evaluations whose counterpart was cancelled after this plan had begun it: whoever did that is not overruled."""
+    found = session.exec(
+        select(Evaluation.rerun_of)
+        .join(Job, col(Job.evaluation_id) == Evaluation.id)
+        .where(
+            Evaluation.rerun_id == rerun.id,
+            Evaluation.suite_version == rerun.to_version,
+            col(Evaluation.state) == EvaluationState.CANCELLED,
+            Job.stage == Stage.INFER,
+        )
+    )
+    return {old for old in found if old is not None}
 
 
 def _lacking(

@@ -24,7 +24,7 @@ def find_again(session: Session, rerun: Rerun, old: Evaluation) -> Evaluation | 
 
 
 def make_again(session: Session, rerun: Rerun, old: Evaluation, *, now: datetime) -> Evaluation | None:
-    """A new evaluation without jobs; None where somebody has submitted the same model under that version already.
+    """A new evaluation without jobs; None where the same model has one under that version already.
 
     That one counts as the old one's counterpart from then on.
     """
@@ -38,10 +38,10 @@ def make_again(session: Session, rerun: Rerun, old: Evaluation, *, now: datetime
         session.add(equal)
         session.flush()
     elif equal is not None:
-        if equal.rerun_of is None:
-            equal.rerun_of = old.id
-            session.add(equal)
-            session.flush()
+        # It may be another plan's, made from another version of the same: it counts where it is needed now.
+        equal.rerun_of = old.id
+        session.add(equal)
+        session.flush()
         return None
     evaluation = Evaluation(
         submission_id=old.submission_id,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, get_args
 
+from pydantic import ValidationError
 from sqlalchemy import ColumnElement
 from sqlmodel import Session, col, func, select
 
@@ -97,7 +98,7 @@ def with_harness(suite: Suite, harness: str) -> Suite:
     """The suite as it is with another harness: a version of its own, named after both.
 
     Raises:
-        Refused: this names no version of lm-eval.
+        Refused: this names no version of lm-eval, or the new version's name would be too long.
     """
     named = HARNESS.fullmatch(harness.strip())
     if named is None:
@@ -105,7 +106,15 @@ def with_harness(suite: Suite, harness: str) -> Suite:
     full = f"lm_eval {named[1]}"
     if full == suite.harness:
         return suite
-    return suite.model_copy(update={"harness": full, "version": f"{suite.version}+{full.replace(' ', '-')}"})
+    update = {"harness": full, "version": f"{suite.version}+{full.replace(' ', '-')}"}
+    try:
+        return Suite.model_validate(suite.model_dump() | update)
+    except ValidationError as error:
+        # A version that cannot be read again would stop the whole suite.
+        raise Refused(
+            f"'{suite.name}' cannot have the version '{update['version'][:100]}': a name has at most 60 characters. "
+            "Give the suite file a shorter version."
+        ) from error
 
 
 def start(session: Session, rerun: int, *, choices: Choices = Choices(), now: datetime) -> Rerun:

@@ -398,6 +398,61 @@ def test_a_model_submitted_under_the_new_version_meanwhile_counts_as_done(works:
     assert works.again(old).average is not None
 
 
+def test_a_counterpart_that_another_plan_made_counts_for_this_plan_too(works: Works) -> None:
+    works.finished(2)
+    first = works.done()
+    works.done(harness="0.4.15")
+    works.switch(first)
+    ordered = len(works.orders)
+    third = works.planned(harness="0.4.15")
+    works.start(third)
+    works.go_on()
+    assert works.read(third).state is RerunState.FINISHED
+    with db.session(works.yard.engine, read_only=True) as session:
+        progress = read_progress(session, works.read(third), now=works.yard.now)
+    assert (progress.planned, progress.made, progress.whole) == (2, 2, 2)
+    assert len(works.orders) == ordered
+
+
+def test_an_evaluation_that_is_cancelled_while_its_plan_runs_stays_cancelled(works: Works) -> None:
+    (old,) = works.finished(1)
+    works.sheets[NEW, "ARC"] = Sheet(first=4)
+    plan = works.planned()
+    works.start(plan)
+    works.look()
+    with db.session(works.yard.engine) as session:
+        jobs.cancel(session, works.again(old).id or 0, works.yard.now)
+    works.go_on()
+    with db.session(works.yard.engine, read_only=True) as session:
+        states = session.exec(select(Evaluation.state).where(Evaluation.rerun_of == old)).all()
+    assert list(states) == [EvaluationState.CANCELLED]
+    assert works.read(plan).state is RerunState.FINISHED
+
+
+def test_a_model_that_is_gone_keeps_its_place_in_the_plan_and_what_carries_over(works: Works) -> None:
+    first, second = works.finished(2)
+    plan = works.plan()
+    works.look()
+    works.yard.workers()
+    for order in works.yard.tick():
+        works.yard.report(order.attempt, "failed", failure="gated", sentence="It is gated now.")
+    works.go_on()
+    assert works.again(first).state is EvaluationState.PLANNED
+    works.start(plan)
+    works.go_on()
+    for old in (first, second):
+        again = works.again(old)
+        assert (again.state, again.average) == (EvaluationState.FINISHED, works.yard.evaluation(old).average)
+    assert works.read(plan).state is RerunState.FINISHED
+
+
+def test_a_harness_whose_version_makes_too_long_a_name_is_refused(works: Works) -> None:
+    works.finished(1)
+    with pytest.raises(Refused, match="at most 60 characters"):
+        works.plan(harness="0.4.14." + "a" * 60)
+    assert works.read(works.plan()).to_version == NEW
+
+
 def test_every_score_of_a_re_run_has_one_attempt_that_made_it(works: Works) -> None:
     works.finished(2)
     works.sheets[NEW, "ARC"] = Sheet(code="c2")
