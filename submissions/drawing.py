@@ -7,17 +7,39 @@ does not change.
 import json
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Literal
 
 from orchestrator.errors import Refused
+from submissions.faults import Busy
 
 Form = Literal["svg", "png", "json"]
 VEGA_LITE = "v6_1"
 MOST_KEPT = 64
+MOST_WAITING = 8
+"""Requests that draw or wait to: each holds one of the threads that answer everybody."""
 
 _kept: OrderedDict[tuple[str, Form], bytes] = OrderedDict()
+_keeping = threading.Lock()
 _one_at_a_time = threading.Lock()
+_places = threading.BoundedSemaphore(MOST_WAITING)
+
+
+@contextmanager
+def a_place() -> Iterator[None]:
+    """A place among those who draw or wait to.
+
+    Raises:
+        Busy: there is none.
+    """
+    if not _places.acquire(blocking=False):
+        raise Busy("Many pictures are being drawn at this moment. Ask for this one again in some seconds.")
+    try:
+        yield
+    finally:
+        _places.release()
 
 
 def picture(spec: dict[str, Any], form: Form) -> bytes:
@@ -25,15 +47,28 @@ def picture(spec: dict[str, Any], form: Form) -> bytes:
 
     Raises:
         Refused: vl-convert is not installed on the hub.
+        Busy: too many are being drawn.
     """
     text = json.dumps(spec, sort_keys=True)
-    with _one_at_a_time:
-        found = _kept.get((text, form))
+    found = _find(text, form)
+    if found is not None:
+        return found
+    with a_place(), _one_at_a_time:
+        found = _find(text, form)  # somebody else may have had it drawn meanwhile
         if found is None:
-            found = _kept[text, form] = _convert(text, form)
-            while len(_kept) > MOST_KEPT:
-                _kept.popitem(last=False)
-        _kept.move_to_end((text, form))
+            found = _convert(text, form)
+            with _keeping:
+                _kept[text, form] = found
+                while len(_kept) > MOST_KEPT:
+                    _kept.popitem(last=False)
+    return found
+
+
+def _find(text: str, form: Form) -> bytes | None:
+    with _keeping:
+        found = _kept.get((text, form))
+        if found is not None:
+            _kept.move_to_end((text, form))
         return found
 
 

@@ -28,3 +28,7 @@ class SubmissionRefused(Refused):
 
 class HubAway(EvalyardError):
     """The Hub did not answer, so nothing is known about the model. Not the submitter's fault: try again later."""
+
+
+class Busy(EvalyardError):
+    """So many ask for the same kind of work at this moment that one more would keep everybody waiting."""

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse
 
 from orchestrator.artifacts import ArtifactError, ArtifactMissing
 from orchestrator.errors import DatabaseUnusable, EvalyardError, NotFound, Refused, WrongState
-from submissions.faults import Fault, HubAway, SubmissionRefused
+from submissions.faults import Busy, Fault, HubAway, SubmissionRefused
 from submissions.people.refusals import NotAllowed, NotSignedIn, ProviderAway, SignInRefused, TooMany
 
 log = logging.getLogger(__name__)
@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (SubmissionRefused, 422),
     (HubAway, 503),
+    (Busy, 503),
     (NotFound, 404),
     (WrongState, 409),
     (Refused, 422),
@@ -68,6 +69,8 @@ def problem(
 
 def headers_of(error: Exception) -> dict[str, str]:
     """What an error's answer says in its headers."""
+    if isinstance(error, Busy):
+        return {"retry-after": "5"}
     return {"retry-after": str(error.retry_after)} if isinstance(error, TooMany) else {}
 
 
