@@ -1,10 +1,12 @@
 """Harness environments as folders: which count, how a program is started in one, and what a failed making leaves."""
 
+import functools
 import json
 import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -135,10 +137,18 @@ def test_ctrl_c_leaves_nothing_half_made(folder: Path, tmp_path: Path, monkeypat
     installer(tmp_path, monkeypatch, f'echo up > "{pipe}"; exec tail -f /dev/null')
     monkeypatch.setenv("EVALYARD_HARNESSES", str(folder))
     command = [sys.executable, "-m", "submissions.cli", "harness", "add", "0.9.9"]
-    process = subprocess.Popen(command, cwd=launching.ROOT, stderr=subprocess.PIPE, start_new_session=True)
+    # Tests that run in the background of a script ignore the signal, and so would the command.
+    heeding = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(
+        command, cwd=launching.ROOT, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=heeding
+    )
     pipe.read_text()  # returns when the installer runs
     os.killpg(process.pid, signal.SIGINT)
-    _, words = process.communicate(timeout=60)
+    try:
+        _, words = process.communicate(timeout=60)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130, words
     assert not (folder / environments.folder_name("0.9.9")).exists()
 
