@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from orchestrator import db
 from tests.postgres import PostgresUnavailable, Server, running_server
 from tests.services import processes_with
 from tests.slurm import Slurm, SlurmUnavailable, running_slurm
+
+# Run in the background of a script, tests inherit that SIGINT is ignored, and so would what they start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MIGRATED = "migrated"
 """PostgreSQL database with Evalyard's tables and no rows: copied, which is faster than migrating for each test."""

@@ -84,7 +84,7 @@ def test_an_engine_worker_gives_out_each_of_its_gpus_or_slots_on_a_cpu(
     assert app.devices_of(settings, None) is None
 
 
-def test_a_worker_says_what_it_is_refuses_a_foreign_order_and_says_goodbye(tmp_path: Path, server: Valkey):
+def test_a_worker_says_what_it_is_gives_a_foreign_order_back_and_says_goodbye(tmp_path: Path, server: Valkey):
     worker = start_worker(tmp_path, server)
     ear = Ear(server)
     heartbeat = broker.read(wire.Heartbeat, ear.hear(broker.HEARTBEAT_TASK))
@@ -95,7 +95,7 @@ def test_a_worker_says_what_it_is_refuses_a_foreign_order_and_says_goodbye(tmp_p
     foreign = {"version": 99, "attempt": "a1", "something": "new"}
     ear.app.send_task(broker.ORDER_TASK, args=[foreign], queue=broker.worker_queue("gpu-1"))
     update = broker.read(wire.Update, ear.hear(broker.UPDATE_TASK))
-    assert (update.attempt, update.event) == ("a1", "failed")
+    assert (update.attempt, update.event) == ("a1", "released")
     assert "version 99" in update.sentence
 
     second = start_worker(tmp_path, server)
