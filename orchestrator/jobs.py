@@ -85,10 +85,10 @@ def boost(session: Session, evaluation: int, priority: int, now: datetime) -> No
 
 
 def _turn(session: Session, evaluation: Evaluation, *, priority: int) -> datetime:
-    """The place of a new evaluation in the queue."""
+    """The place of a new evaluation in the queue; it keeps that in its submitter's line."""
     submission = session.exec(select(Submission).where(Submission.id == evaluation.submission_id)).one()
-    others = (
-        select(Evaluation.id)
+    before = (
+        select(func.coalesce(Evaluation.in_line_at, Evaluation.created_at))
         .join(Submission, col(Submission.id) == Evaluation.submission_id)
         .where(
             col(Evaluation.state).in_([state for state in EvaluationState if not state.is_final]),
@@ -100,12 +100,15 @@ def _turn(session: Session, evaluation: Evaluation, *, priority: int) -> datetim
             if submission.person_id is not None
             else Submission.submitter == submission.submitter,
         )
-        .limit(turns.MOST_UNFINISHED)
+        # The last of a line stands behind all others of it.
+        .order_by(col(Evaluation.id).desc())
+        .limit(1)
     )
-    unfinished = session.exec(select(func.count()).select_from(others.subquery())).one()
+    last = session.exec(before).first()
+    evaluation.in_line_at = turns.in_line(evaluation.created_at, last=last)
     parameters = submission.facts.get("active_parameters") or submission.parameters
     votes = count_votes(session, submission.revision)
-    return turns.turn(evaluation.created_at, unfinished=unfinished, parameters=parameters, boost=priority, votes=votes)
+    return turns.turn(evaluation.in_line_at, parameters=parameters, boost=priority, votes=votes)
 
 
 def expire(

@@ -75,6 +75,8 @@ class Evaluation(SQLModel, table=True):
     rerun_of: int | None = Field(default=None, index=True)
     """The evaluation that it makes again under another suite version."""
     created_at: datetime = time_column()
+    in_line_at: datetime | None = time_column(nullable=True)
+    """Its place in its submitter's line: see `orchestrator.scheduling.turns`. None of re-runs."""
     started_at: datetime | None = time_column(nullable=True)
     ended_at: datetime | None = time_column(nullable=True)
 
@@ -102,7 +104,7 @@ class Job(SQLModel, table=True):
     not_before: datetime | None = time_column(nullable=True)
     """Back-off: not dispatched earlier."""
     turn_at: datetime | None = time_column(nullable=True)
-    """Its place in the queue: when its evaluation was made, or later where its submitter had others unfinished."""
+    """Its place in the queue: see `orchestrator.scheduling.turns`."""
     refused_by: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True), nullable=True))
     """Workers whose host lacks what it needs, by name: their boot, the class of the failure and its sentence."""
     benchmarks_done: list[str] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True), nullable=True))

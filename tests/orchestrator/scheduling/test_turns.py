@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.scheduling import turns
-from orchestrator.scheduling.turns import boosted, turn
+from orchestrator.scheduling.turns import boosted, in_line, turn
 from orchestrator.wire import Stage
 from tests.orchestrator.yard import Yard
 
@@ -29,7 +29,6 @@ def test_the_page_states_the_formula_of_the_code() -> None:
     ("facts", "hours"),
     [
         ({}, 0),
-        ({"unfinished": 3}, 18),
         ({"parameters": 70_000_000_000}, 7),
         ({"parameters": 2_000_000_000_000}, 12),
         ({"boost": 2}, -48),
@@ -37,7 +36,7 @@ def test_the_page_states_the_formula_of_the_code() -> None:
         ({"boost": 1000}, -30 * 24),
         ({"votes": 5}, -5),
         ({"votes": 500}, -48),
-        ({"unfinished": 1, "boost": 1, "votes": 1}, -19),
+        ({"boost": 1, "votes": 1}, -25),
     ],
 )
 def test_a_turn_is_what_the_formula_says(facts: dict[str, int], hours: float) -> None:
@@ -45,9 +44,10 @@ def test_a_turn_is_what_the_formula_says(facts: dict[str, int], hours: float) ->
 
 
 @settings(deadline=None)
-@given(st.integers(), st.integers(), st.integers(min_value=0), st.integers())
-def test_whatever_the_facts_the_turn_is_within_bounds(unfinished: int, parameters: int, votes: int, boost: int) -> None:
-    found = turn(NOW, unfinished=unfinished, parameters=max(parameters, 0), votes=votes, boost=boost) - NOW
+@given(st.integers(-(10**4), 10**4), st.integers(), st.integers(min_value=0), st.integers())
+def test_whatever_the_facts_the_turn_is_within_bounds(last: int, parameters: int, votes: int, boost: int) -> None:
+    place = in_line(NOW, last=NOW + timedelta(hours=last))
+    found = turn(place, parameters=max(parameters, 0), votes=votes, boost=boost) - NOW
     assert -timedelta(days=32) <= found <= timedelta(days=131)
 
 
@@ -68,3 +68,17 @@ def test_the_many_evaluations_of_one_submitter_are_spread_and_others_come_betwee
     )
     found = {evaluation: yard.job(evaluation, Stage.PREPARE, "ARC").turn_at for evaluation in (*several, other)}
     assert sorted(found, key=lambda evaluation: found[evaluation] or NOW) == [several[0], other, *several[1:]]
+
+
+def test_what_a_submitter_brings_later_goes_behind_what_waits_of_theirs(yard: Yard) -> None:
+    several = [yard.submit(submitter="ann") for _ in range(4)]
+    for done in several[:3]:
+        yard.cancel(done)
+    yard.wait(3600)
+    several.append(yard.submit(submitter="ann"))
+    found = [yard.job(evaluation, Stage.PREPARE, "ARC").turn_at for evaluation in several[3:]]
+    assert found[1] - found[0] == turns.APART
+    yard.wait(30 * 3600)
+    for waiting in several[3:]:
+        yard.cancel(waiting)
+    assert yard.job(yard.submit(submitter="ann"), Stage.PREPARE, "ARC").turn_at == yard.now
