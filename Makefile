@@ -56,8 +56,9 @@ types: setup-dev ## mypy, strict
 contracts: setup-dev ## which package may import which
 	@$(BIN)/lint-imports --no-cache
 
-docs: setup-dev ## write the generated references in docs/ again
+docs: setup-dev ## write the generated references in docs/ and the catalogues of the languages again
 	@$(BIN)/python -m deploy.reference
+	@$(BIN)/python -m deploy.languages
 
 requirements: ## resolve the pinned requirements anew (needs uv)
 	@deploy/requirements/resolve

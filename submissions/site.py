@@ -6,6 +6,7 @@ It holds database credentials and no others; it runs nothing of a model.
 import logging
 import sys
 from contextlib import suppress
+from http import HTTPStatus
 from importlib.resources import files
 from urllib.parse import urlencode
 
@@ -21,7 +22,8 @@ from orchestrator.errors import EvalyardError
 from orchestrator.settings import HubSettings, read_settings
 from submissions import api, boards, clusters, comparing, flagging, operating, pages, reruns, voting
 from submissions.context import Hub, open_hub
-from submissions.guard import Guard
+from submissions.guard import SECURITY_HEADERS, Guard
+from submissions.languages.choosing import Choose
 from submissions.logs import begin_log
 from submissions.pages.rendering import render
 from submissions.people import operations
@@ -61,6 +63,7 @@ def make_site(hub: Hub) -> FastAPI:
         app.add_exception_handler(kind, _answer_error)
     app.add_middleware(GZipMiddleware, minimum_size=2000, compresslevel=4)
     app.add_middleware(Identify, hub=hub)
+    app.add_middleware(Choose, is_secure=hub.settings.public_url.startswith("https://"))
     app.add_middleware(Guard, public_url=hub.settings.public_url)
     return app
 
@@ -69,6 +72,9 @@ def _answer_error(request: Request, error: Exception) -> Response:
     """A problem for the API, a page with the same sentence for everyone else."""
     status, sentence, faults = describe(error)
     headers = headers_of(error)
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        # What nobody foresaw is answered outside of the guard, which gives all other answers these.
+        headers |= SECURITY_HEADERS | {"cache-control": "no-store"}
     if request.url.path.startswith("/api/"):
         return problem(status, sentence, faults, headers=headers)
     if isinstance(error, NotSignedIn) and request.method == "GET":

@@ -18,7 +18,7 @@ from submissions.cli import make_app
 ROOT = Path(__file__).resolve().parent.parent
 PINS = ROOT / "deploy" / "requirements"
 PACKAGES = ("orchestrator", "workers", "submissions", "deploy")
-BINARY = {".png", ".zst", ".ico", ".woff2"}
+BINARY = {".png", ".zst", ".ico", ".woff2", ".mo"}
 
 FORBIDDEN = re.compile(
     "|".join(
@@ -54,12 +54,17 @@ TORCH_INDEX = "download.py" + "torch.org"
 
 
 @cache
-def tracked() -> tuple[Path, ...]:
-    """Files that git keeps or would keep, as text."""
+def kept() -> tuple[Path, ...]:
+    """Files that git keeps or would keep."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     paths = (ROOT / line for line in listed)
-    return tuple(path for path in paths if path.is_file() and path.suffix not in BINARY)
+    return tuple(path for path in paths if path.is_file())
+
+
+def tracked() -> tuple[Path, ...]:
+    """Those of them that hold text."""
+    return tuple(path for path in kept() if path.suffix not in BINARY)
 
 
 def documents() -> list[Path]:
@@ -169,7 +174,7 @@ def test_the_wheel_ships_the_three_packages_with_all_their_files_and_nothing_els
     with zipfile.ZipFile(wheel) as archive:
         shipped = {name for name in archive.namelist() if ".dist-info/" not in name}
     packages = ("orchestrator", "workers", "submissions")
-    ours = (path.relative_to(ROOT) for path in tracked())
+    ours = (path.relative_to(ROOT) for path in kept())
     assert shipped == {path.as_posix() for path in ours if path.parts[0] in packages}
 
 

@@ -11,7 +11,7 @@ from starlette.responses import HTMLResponse
 
 from orchestrator.people import Role, Scope
 from orchestrator.program import FIRST_SUBMISSION, program
-from submissions import words
+from submissions import languages, words
 from submissions.pages.cells import score_bar, score_cell
 from submissions.people.viewer import present
 from submissions.records import EvaluationRecord
@@ -24,7 +24,11 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        extensions=["jinja2.ext.i18n"],
     )
+    environment.policies["ext.i18n.trimmed"] = True
+    # What the extension adds is known to no type checker.
+    environment.install_gettext_callables(languages.gettext, languages.ngettext, newstyle=True)  # type: ignore[attr-defined]
     environment.filters |= {
         "score": words.score,
         "parameters": words.parameters,
@@ -33,6 +37,7 @@ def _environment() -> Environment:
         "percent": words.percent,
         "duration": words.duration,
         "event": words.event,
+        "term": languages.gettext,
         "job_state": words.job_state,
         "path": lambda part: quote(str(part), safe=""),
         "pretty": lambda value: json.dumps(value, indent=2, ensure_ascii=False, default=str),
@@ -45,6 +50,9 @@ def _environment() -> Environment:
         "program": program,
         "first_submission": FIRST_SUBMISSION,
         "viewer": present,
+        "languages": languages.LANGUAGES,
+        "language": languages.present_language,
+        "address_in": languages.address_in,
     }
     return environment
 
