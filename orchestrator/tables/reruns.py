@@ -62,6 +62,8 @@ class Rerun(SQLModel, table=True):
     made_by: str = ""
     ready_at: datetime | None = time_column(nullable=True)
     started_at: datetime | None = time_column(nullable=True)
+    asked_at: datetime | None = time_column(nullable=True)
+    """When an operator last let it go on: a sheet that could not be made before that is asked for again."""
     ended_at: datetime | None = time_column(nullable=True)
     sentence: str = Field(default="", sa_column=Column(Text, nullable=False, default=""))
     """Why it waits, was paused or cannot be planned, for people."""
@@ -81,7 +83,7 @@ class RerunBenchmark(SQLModel, table=True):
     evaluations: int = 0
     """How many finished evaluations are of the class."""
     verdict: str = ""
-    """`same`, `score`, `infer` or `incomparable`; empty until it is compared."""
+    """`same`, `score`, `infer`, `incomparable` or `unknown`; empty until it is compared."""
     requests: int = 0
     """Of the new sheet."""
     new_requests: int = 0
