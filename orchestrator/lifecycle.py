@@ -85,6 +85,26 @@ class RerunState(StrEnum):
         return self in (RerunState.FINISHED, RerunState.ABANDONED)
 
 
+class CanaryState(StrEnum):
+    """Of a pinned model that new engine builds answer first; `orchestrator.canaries` moves it."""
+
+    SAMPLING = "sampling"  # its requests and their stored answers are gathered; nobody waits for it yet
+    PRESENT = "present"  # builds that it has not passed get nothing else
+    FAILED = "failed"  # no sample could be taken
+    ENDED = "ended"  # switched off, or another took its place
+
+
+class CanaryRunState(StrEnum):
+    """Of a canary on one engine build."""
+
+    WAITING = "waiting"  # its job waits or runs, or its answers are not compared yet
+    PASSED = "passed"
+    DRIFTED = "drifted"  # beyond a bound: the build is kept out
+    FAILED = "failed"  # it could not be computed: tried again later, and the build kept out meanwhile
+    ACCEPTED = "accepted"  # an operator's word
+    ABANDONED = "abandoned"  # the canary was ended meanwhile
+
+
 TRANSIENT = frozenset({FailureKind.DOWNLOAD, FailureKind.ENGINE, FailureKind.NODE_LOST, FailureKind.STORAGE})
 """Failures that a new attempt may not meet; all others end the job at once."""
 

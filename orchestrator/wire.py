@@ -26,6 +26,8 @@ class Stage(StrEnum):
     PREPARE = "prepare"
     INFER = "infer"
     SCORE = "score"
+    CANARY = "canary"
+    """Of the hub's jobs alone: inference of a canary's sample. Its order's work is an `InferWork` like any other."""
 
 
 class FailureKind(StrEnum):
@@ -226,6 +228,10 @@ class EngineInfo(Frozen):
     """Name of the device as people know it, e.g. `NVIDIA H100 80GB HBM3` or the CPU's model name."""
     device_count: int = 1
     memory_bytes: int | None = None
+    driver: str = ""
+    """Version of the GPUs' driver, e.g. `570.86.15`; empty on a CPU, and where the worker did not say."""
+    runtime: str = ""
+    """What the engine computes with, e.g. `torch 2.13.0+cu130`; empty where there is none or it did not say."""
 
 
 class Order(Frozen):
@@ -416,6 +422,8 @@ class Heartbeat(Frozen):
     """Name of its host, as a cluster knows it; empty where the worker did not say."""
     harnesses: tuple[str, ...] = ()
     """Harness environments on its host, e.g. `lm_eval 0.4.13`; empty where the worker did not say."""
+    engine_settings: str = ""
+    """Digest of the engine settings that its operator gave it; empty for none, and where it did not say."""
 
 
 class Forecast(Frozen):

@@ -3,6 +3,7 @@
 One module for each subject; each table's own docstring says who alone may write it.
 """
 
+from orchestrator.tables.canaries import Canary, CanaryRun
 from orchestrator.tables.clusters import Cluster, Launch
 from orchestrator.tables.columns import UtcDateTime
 from orchestrator.tables.evaluations import Attempt, Evaluation, Event, Job, Submission
@@ -15,6 +16,8 @@ from orchestrator.tables.workers import Health, Speed, Worker
 
 __all__ = [
     "Attempt",
+    "Canary",
+    "CanaryRun",
     "Cluster",
     "Delivery",
     "Evaluation",

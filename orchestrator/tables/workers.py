@@ -47,6 +47,10 @@ class Worker(SQLModel, table=True):
     """Of a launched worker: its cluster and host, as `CLUSTER/HOST`. Its own name is new at each launch."""
     harnesses: list[str] | None = Field(default=None, sa_column=Column(JSON, nullable=True))
     """Harness environments on its host, e.g. `lm_eval 0.4.13`; empty or None where it did not say."""
+    build: str = Field(default="", sa_column_kwargs={"server_default": text("''")})
+    """Digest of all that may change its answers (`orchestrator.canaries.builds`); empty where nothing computes."""
+    build_facts: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON, nullable=True))
+    """What the digest is of."""
 
 
 class Health(SQLModel, table=True):
