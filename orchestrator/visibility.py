@@ -14,7 +14,7 @@ from sqlalchemy.orm import ORMExecuteState, with_loader_criteria
 from sqlmodel import Session, SQLModel, col
 
 from orchestrator.people import Visibility
-from orchestrator.tables import Evaluation, Event, Flag, Job, Score, Submission
+from orchestrator.tables import Evaluation, Event, Flag, Job, Score, SeriesPoint, Submission
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ AUDIENCE = "evalyard_audience"
 def restrict(session: Session, audience: Audience) -> None:
     """Leave out of every query of this session what the audience may not see, for as long as the session lives.
 
-    It covers `Submission`, `Evaluation` and what hangs on them (`Job`, `Score`, `Event`, `Flag`) in every ORM
+    It covers `Submission`, `Evaluation` and what hangs on them (`Job`, `Score`, `Event`, `SeriesPoint`, `Flag`) in every ORM
     statement, joined, aliased or in a subquery, and `session.get`. Statements on bare tables or in text are not
     covered: write none that names a model.
     """
@@ -94,13 +94,15 @@ def _rules(audience: Audience) -> list[tuple[type[SQLModel], ColumnElement[bool]
     submissions, evaluations = inspect(Submission).local_table.c, inspect(Evaluation).local_table.c
     seen = select(submissions.id).where(visible(submissions, audience))
     named = select(submissions.model).where(visible(submissions, audience))
+    pinned = select(submissions.revision).where(visible(submissions, audience))
     theirs = select(evaluations.id).where(evaluations.submission_id.in_(seen))
     hanging: list[tuple[type[SQLModel], ColumnElement[bool]]] = [
-        (kind, col(kind.evaluation_id).in_(theirs)) for kind in (Job, Score, Event)
+        (kind, col(kind.evaluation_id).in_(theirs)) for kind in (Job, Score, Event, SeriesPoint)
     ]
     return [
         (Submission, visible(Submission, audience)),
         (Evaluation, col(Evaluation.submission_id).in_(seen)),
         *hanging,
-        (Flag, col(Flag.model).in_(named)),
+        # One on a single commit tells that commit, and why it was looked at: for those who see what was made of it.
+        (Flag, and_(col(Flag.model).in_(named), or_(col(Flag.revision).is_(None), col(Flag.revision).in_(pinned)))),
     ]

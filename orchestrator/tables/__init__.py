@@ -3,21 +3,19 @@
 One module for each subject; each table's own docstring says who alone may write it.
 """
 
-from orchestrator.tables.canaries import Canary, CanaryRun
 from orchestrator.tables.clusters import Cluster, Launch
 from orchestrator.tables.columns import UtcDateTime
 from orchestrator.tables.evaluations import Attempt, Evaluation, Event, Job, Submission
 from orchestrator.tables.flags import Flag
 from orchestrator.tables.notices import Delivery, Notice
-from orchestrator.tables.people import Membership, Person, Receipt, SignIn, Token, Vote, WebSession
+from orchestrator.tables.people import Membership, OwnTarget, Person, Receipt, SignIn, Token, Vote, WebSession
 from orchestrator.tables.reruns import Rerun, RerunBenchmark, ShownVersion, SuiteVersion
 from orchestrator.tables.scores import Score
+from orchestrator.tables.series import SeriesPoint
 from orchestrator.tables.workers import Health, Speed, Worker
 
 __all__ = [
     "Attempt",
-    "Canary",
-    "CanaryRun",
     "Cluster",
     "Delivery",
     "Evaluation",
@@ -28,11 +26,13 @@ __all__ = [
     "Launch",
     "Membership",
     "Notice",
+    "OwnTarget",
     "Person",
     "Receipt",
     "Rerun",
     "RerunBenchmark",
     "Score",
+    "SeriesPoint",
     "ShownVersion",
     "SignIn",
     "Speed",

@@ -1,12 +1,12 @@
-"""People, how they sign in, and what is theirs: teams, tokens, browser sessions, votes, receipts.
+"""People, how they sign in, and what is theirs: teams, tokens, browser sessions, votes, receipts, own targets.
 
-`submissions.people` alone writes these, but for `Vote`, which is `orchestrator.votes`'. No secret is kept: of tokens
-and sessions only a keyed digest.
+`submissions.people` alone writes these, but for `Vote`, which is `orchestrator.votes`'. No secret is kept in clear: of
+tokens and sessions only a keyed digest, of webhooks what the hub's own key opens.
 """
 
 from datetime import datetime
 
-from sqlalchemy import JSON, Column, UniqueConstraint
+from sqlalchemy import JSON, Column, Text, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
 from orchestrator.people import Role
@@ -55,6 +55,8 @@ class Token(SQLModel, table=True):
     """To the hour."""
     expires_at: datetime | None = time_column(nullable=True)
     revoked_at: datetime | None = time_column(nullable=True)
+    made_with: int | None = None
+    """The token that it was made with, whose end is its own; None where it was made in a browser."""
 
 
 class WebSession(SQLModel, table=True):
@@ -84,6 +86,17 @@ class Vote(SQLModel, table=True):
     revision: str = Field(primary_key=True)
     person_id: int = Field(foreign_key="person.id", primary_key=True)
     at: datetime = time_column()
+
+
+class OwnTarget(SQLModel, table=True):
+    """Where a person wants to be told that an evaluation of theirs has ended."""
+
+    person_id: int = Field(foreign_key="person.id", primary_key=True)
+    kind: str = Field(primary_key=True)
+    """`mail`, to the address that the provider has verified, or `webhook`."""
+    sealed: str = Field(default="", sa_column=Column(Text, nullable=False, default=""))
+    """Of a webhook: its address, encrypted (`orchestrator.sealing`). Empty for mail: the address is the person's."""
+    made_at: datetime = time_column()
 
 
 class Receipt(SQLModel, table=True):
