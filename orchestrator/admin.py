@@ -11,15 +11,17 @@ so whatever a row names is in the backup, though the hub goes on working. Model 
 
 import json
 import re
+import secrets
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import zstandard
-from sqlalchemy import Engine, inspect
+from sqlalchemy import Connection, Engine, inspect, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlmodel import col, select
 
 from orchestrator import db
 from orchestrator.artifacts import ArtifactStore, file_sha256, is_key
@@ -27,6 +29,7 @@ from orchestrator.errors import EvalyardError, Refused
 from orchestrator.program import program
 from orchestrator.rows import Progress, is_empty, read_table, write_tables
 from orchestrator.settings import HubSettings
+from orchestrator.tables import Cluster
 
 FORMAT = 1
 PREFIXES = ("sheets", "responses", "results")
@@ -104,13 +107,31 @@ def restore(settings: HubSettings, folder: Path, *, progress: Progress | None = 
             for number, table in enumerate(manifest["tables"], start=1):
                 read_table(connection, table, folder / "database" / f"{table}.jsonl.zst")
                 tell("tables", number, len(manifest["tables"]))
+            clusters = _take_hands_off(connection)
     except (ValueError, TypeError, AttributeError, SQLAlchemyError, zstandard.ZstdError) as error:
         raise DamagedBackup(
             f"The rows of the backup {folder} do not fit its schema, and none was kept: {_first_line(error)}. "
             "Take another backup."
         ) from error
     db.migrate(engine)
-    return f"Restored {_contents(manifest)} from {folder}. Start the system: {program()} up --data {settings.data}"
+    resume = f"{program()} cluster resume NAME"
+    paused = f" Launching is paused ({', '.join(clusters)}); go on with {resume}." if clusters else ""
+    start = f"Start the system: {program()} up --data {settings.data}"
+    return f"Restored {_contents(manifest)} from {folder}.{paused} {start}"
+
+
+def _take_hands_off(connection: Connection) -> list[str]:
+    """The hub that was backed up may live: its launched workers are not this one's, which launches none unasked.
+
+    Returns the names of the clusters.
+    """
+    if not inspect(connection).has_table(Cluster.__tablename__):
+        return []
+    names = sorted(connection.execute(select(Cluster.name)).scalars())
+    for name in names:
+        values = {"token": secrets.token_hex(6), "paused": True}
+        connection.execute(update(Cluster).where(col(Cluster.name) == name).values(**values))
+    return names
 
 
 def _present_database(settings: HubSettings) -> Engine:

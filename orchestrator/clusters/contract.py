@@ -3,7 +3,7 @@
 A system reports and obeys. It decides nothing, and never touches a job that the hub did not launch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -84,8 +84,8 @@ class Launch:
 class ClusterSystem(Protocol):
     """One kind of GPU of one cluster. Each call ends within a minute."""
 
-    def look(self) -> ClusterView:
-        """What is there now.
+    def look(self, siblings: Collection[str] = ()) -> ClusterView:
+        """What is there now. `siblings`: tokens of the hub's other entries, whose jobs are not those of others.
 
         Raises:
             ClusterAway: it cannot be asked.

@@ -7,7 +7,7 @@ makes one. The broker's address, which holds a password, comes from a Secret and
 
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,13 @@ MOST_PAGES = 200
 
 
 class Kubernetes:
-    """One kind of GPU of one cluster. `token` labels the jobs of this hub."""
+    """One kind of GPU of one cluster. `token` labels the jobs of this entry."""
 
     def __init__(self, settings: KubernetesSettings, *, token: str) -> None:
         self._settings = settings
         self._token = token
 
-    def look(self) -> ClusterView:
+    def look(self, siblings: Collection[str] = ()) -> ClusterView:
         settings = self._settings
         with self._client() as client:
             chosen = ",".join(f"{name}={value}" for name, value in settings.node_labels.items())
@@ -47,7 +47,7 @@ class Kubernetes:
                 total=total,
                 idle=idle,
                 room=room,
-                others=read_others(pods, settings, token=self._token, nodes=nodes),
+                others=read_others(pods, settings, tokens={self._token, *siblings}, nodes=nodes),
                 jobs=read_jobs(jobs, pods),
                 notes=notes,
             )

@@ -1,7 +1,7 @@
 """The Job of a launched worker as a manifest, and what nodes and pods tell of GPUs. Pure: objects are JSON."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -125,9 +125,9 @@ def read_gpus(nodes: Iterable[Object], pods: Sequence[Object], settings: Kuberne
 
 
 def read_others(
-    pods: Iterable[Object], settings: KubernetesSettings, *, token: str, nodes: Iterable[Object]
+    pods: Iterable[Object], settings: KubernetesSettings, *, tokens: Collection[str], nodes: Iterable[Object]
 ) -> Waiting:
-    """Pods of others that wait for such GPUs and may be placed on these nodes.
+    """Pods of others that wait for such GPUs and may be placed on these nodes. `tokens` are on those of this hub.
 
     One that asks for more than the largest of them has waits for ever, whoever gives way to it.
     """
@@ -136,7 +136,7 @@ def read_others(
     since: datetime | None = None
     for pod in pods:
         wanted = int(asked(pod, settings.resource))
-        if not 0 < wanted <= largest or pod["spec"].get("nodeName") or _labels(pod).get(TOKEN) == token:
+        if not 0 < wanted <= largest or pod["spec"].get("nodeName") or _labels(pod).get(TOKEN) in tokens:
             continue
         if pod["metadata"].get("deletionTimestamp") or pod["spec"].get("schedulingGates"):
             continue

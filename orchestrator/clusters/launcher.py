@@ -57,7 +57,7 @@ class Launcher:
     """Since when the hub could hear heartbeats."""
     holder: str = field(default_factory=lambda: secrets.token_hex(8))
     system: ClusterSystem | None = None
-    """Made when the cluster's token is known."""
+    """Made when the entry's token is known."""
 
     def round(self, now: datetime) -> Decision | None:
         """Look and act, if it is this process's turn; returns what was decided."""
@@ -69,9 +69,10 @@ class Launcher:
             if cluster is None:
                 return None
             token, paused = cluster.token, cluster.paused
+            siblings = launches.siblings(session, name)
         self.system = self.system or make_system(self.settings, token=token)
         try:
-            view = self.system.look()
+            view = self.system.look(siblings)
         except ClusterAway as error:
             self._tell(f"The cluster cannot be asked, so nothing is launched. {error}", now=now)
             return None

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, or_, update
+from sqlalchemy import delete, func, or_, update
 from sqlmodel import Session, col, select
 
 from orchestrator.clusters.contract import ClusterView, JobState, OwnJob
@@ -44,6 +44,11 @@ def hold(session: Session, name: str, *, kind: str, holder: str, pause: timedelt
     if cluster.looked_at is not None and timedelta(0) <= now - cluster.looked_at < pause:
         return None
     return cluster
+
+
+def siblings(session: Session, name: str) -> frozenset[str]:
+    """Tokens of this hub's other entries: two may launch on the same GPUs, and their jobs are not those of others."""
+    return frozenset(session.exec(select(Cluster.token).where(Cluster.name != name)))
 
 
 def extend(session: Session, name: str, *, holder: str, now: datetime) -> bool:
@@ -160,17 +165,17 @@ def as_open(session: Session, launches: Sequence[Launch]) -> list[OpenLaunch]:
 
 def read_deaths(session: Session, cluster: str) -> Deaths:
     """Launches that came to nothing since one last came up."""
-    statement = select(Launch).where(Launch.cluster == cluster).order_by(col(Launch.asked_at).desc()).limit(MOST_DEATHS)
-    found: list[Launch] = []
-    for row in session.exec(statement):
-        if row.up_at is not None:
-            break
-        if row.is_death and row.ended_at is not None:
-            found.append(row)
+    up = select(func.max(Launch.up_at)).where(Launch.cluster == cluster).scalar_subquery()
+    statement = select(Launch).where(
+        Launch.cluster == cluster,
+        col(Launch.is_death),
+        col(Launch.ended_at).is_not(None),
+        or_(up.is_(None), col(Launch.ended_at) > up),
+    )
+    found = session.exec(statement.order_by(col(Launch.ended_at).desc()).limit(MOST_DEATHS)).all()
     if not found:
         return Deaths()
-    last = max(found, key=lambda row: row.ended_at or row.asked_at)
-    return Deaths(len(found), last.ended_at, last.sentence)
+    return Deaths(len(found), found[0].ended_at, found[0].sentence)
 
 
 def _open(session: Session, cluster: str) -> list[Launch]:

@@ -7,7 +7,7 @@ secret is on a command line, and no shell reads what is given here.
 
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -36,31 +36,34 @@ GRACE_SECONDS = 25
 """What a worker needs to seal and to end by itself; its own grace is 20 s."""
 
 
+def _mark(token: str) -> str:
+    return f"evalyard-{token}"
+
+
 class Slurm:
-    """One kind of GPU of one partition. `token` marks the jobs of this hub."""
+    """One kind of GPU of one partition. `token` marks the jobs of this entry."""
 
     def __init__(self, settings: SlurmSettings, *, token: str) -> None:
         self._settings = settings
-        self._mark = f"evalyard-{token}"
+        self._mark = _mark(token)
 
-    def look(self) -> ClusterView:
+    def look(self, siblings: Collection[str] = ()) -> ClusterView:
         settings = self._settings
         config = read_config(self._run("scontrol", "show", "config"))
         partition = read_partition(self._run("scontrol", "show", "partition", settings.partition, "--oneliner"))
         told = self._run("scontrol", "show", "node", "--details", "--oneliner")
         nodes = [node for node in read_nodes(told, gpu=settings.gpu) if settings.partition in node.partitions]
         nodes = [node for node in nodes if node.gpus]
-        own = read_own(
-            self._run("squeue", f"--user={os.getuid()}", "--states=all", "--noheader", f"--format={OWN_FORMAT}"),
-            mark=self._mark,
-        )
+        of_user = self._run("squeue", f"--user={os.getuid()}", "--states=all", "--noheader", f"--format={OWN_FORMAT}")
+        own = read_own(of_user, mark=self._mark)
+        of_hub = [job for token in siblings for job in read_own(of_user, mark=_mark(token))]
         shared = sorted(set().union(*(node.partitions for node in nodes)) | {settings.partition})
         others = read_others(
             self._run(
                 *("squeue", "--all", "--states=PENDING", "--noheader"),
                 *(f"--partition={','.join(shared)}", f"--Format={OTHERS_FORMAT}"),
             ),
-            own=[job.handle for job in own],
+            own=[job.handle for job in (*own, *of_hub)],
             partitions=shared,
             gpu=settings.gpu,
             node_gpus=max((node.gpus for node in nodes), default=1),

@@ -26,6 +26,16 @@ class Interval:
     end: datetime | None = None
 
 
+@dataclass(frozen=True)
+class Lateness:
+    """A thread that was due, and how long it waited for its turn."""
+
+    ticks: float
+    """When it had its turn, by the monotonic clock."""
+    at: datetime
+    seconds: float
+
+
 class Disturbances:
     def __init__(self, fleet: Fleet, controls: Sequence[str]) -> None:
         self._fleet = fleet
@@ -33,7 +43,7 @@ class Disturbances:
         self._intervals: list[Interval] = []
         self._starting: dict[str, int] = {}
         """Controls that were started and are not ready, with the length of their log before."""
-        self._late: list[tuple[float, float]] = []
+        self._late: list[Lateness] = []
         self._stop = threading.Event()
         self.peak_load = 0.0
         self._lock = threading.Lock()
@@ -74,7 +84,11 @@ class Disturbances:
 
     def late_since(self, moment: float) -> float:
         """Seconds by which this machine was late since a moment of the monotonic clock, in all."""
-        return sum(seconds for at, seconds in self._late if at >= moment)
+        return sum(one.seconds for one in self._late if one.ticks >= moment)
+
+    def late_between(self, begin: datetime, end: datetime) -> float:
+        """Seconds by which this machine was late between two moments."""
+        return sum(one.seconds for one in self._late if begin <= one.at <= end + timedelta(seconds=one.seconds))
 
     def close(self) -> None:
         self._stop.set()
@@ -97,7 +111,7 @@ class Disturbances:
         while not self._stop.wait(PROBE_SECONDS):
             now = time.monotonic()
             if now - last > 5 * PROBE_SECONDS:
-                self._late.append((now, now - last))
+                self._late.append(Lateness(now, datetime.now(UTC), now - last))
             last = now
             self.peak_load = max(self.peak_load, os.getloadavg()[0] / (os.cpu_count() or 1))
             self._look()

@@ -134,6 +134,17 @@ def responses(fleet: Fleet, undisturbed: Undisturbed, *, damaged: set[str]) -> l
     return found
 
 
+def complete(fleet: Fleet, accepted: Mapping[int, tuple[str, int]]) -> list[str]:
+    """After a retry in the calm every evaluation has its average, but for those that somebody cancelled."""
+    rows = {row.id: row for row in fleet.rows(select(Evaluation))}
+    found = []
+    for evaluation in accepted:
+        row = rows.get(evaluation)
+        if row is not None and row.state is not EvaluationState.CANCELLED and row.average is None:
+            found.append(f"evaluation {evaluation} lacks scores after a retry in the calm: {row.sentence}")
+    return found
+
+
 @dataclass(frozen=True)
 class Recovery:
     """How lost attempts came back."""
@@ -143,11 +154,15 @@ class Recovery:
     largest: timedelta
     """From the last sign of life until the job was queued again, of those that a lease had to find."""
     most_overdue: timedelta
-    """The same, beyond the end of the lease and the time for which the hub could not listen."""
+    """The same, beyond the end of the lease, the time for which the hub could not listen, and the machine's lateness in
+    between."""
 
 
-def recovery(fleet: Fleet, listens_at: Callable[[datetime], datetime]) -> Recovery:
-    """`listens_at` says when the hub may give up an attempt whose lease ended at that moment."""
+def recovery(
+    fleet: Fleet, listens_at: Callable[[datetime], datetime], late: Callable[[datetime, datetime], timedelta]
+) -> Recovery:
+    """`listens_at` says when the hub may give up an attempt whose lease ended at that moment, `late` by how much this
+    machine was late between two moments."""
     lease = timedelta(seconds=fleet.lease_seconds)
     rows = fleet.rows(select(Attempt).order_by(col(Attempt.dispatched_at)))
     last = {row.job_id: row.id for row in rows}
@@ -155,7 +170,10 @@ def recovery(fleet: Fleet, listens_at: Callable[[datetime], datetime]) -> Recove
     return Recovery(
         recovered=sum(row.outcome not in ("completed", "cancelled") and last[row.job_id] != row.id for row in rows),
         largest=max((row.ended_at - row.lease_until + lease for row in lapsed), default=timedelta(0)),
-        most_overdue=max((row.ended_at - listens_at(row.lease_until) for row in lapsed), default=timedelta(0)),
+        most_overdue=max(
+            (row.ended_at - listens_at(row.lease_until) - late(row.lease_until, row.ended_at) for row in lapsed),
+            default=timedelta(0),
+        ),
     )
 
 

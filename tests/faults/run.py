@@ -40,6 +40,11 @@ SLACK_SECONDS = 3.0
 """For one round of the reaper on a machine that is not busy; as often longer as there are programs for a core."""
 
 
+MOST_FAILED = 0.25
+"""Share of the evaluations that a storm may fail, wholly or in part, in spite of all tries. A hub that gives up at once
+fails nearly all."""
+
+
 @dataclass
 class Report:
     """What a storm showed."""
@@ -173,15 +178,23 @@ def _undisturbed(
 def _judge(fleet: Fleet, storm: Storm, undisturbed: Undisturbed, *, seconds: float) -> Report:
     disturbances, damaged = storm.strikes.disturbances, storm.strikes.damaged
     lease = timedelta(seconds=fleet.lease_seconds)
-    recovery = invariants.recovery(fleet, lambda moment: disturbances.listens_at(moment, lease=lease))
+    recovery = invariants.recovery(
+        fleet,
+        lambda moment: disturbances.listens_at(moment, lease=lease),
+        lambda begin, end: timedelta(seconds=disturbances.late_between(begin, end)),
+    )
     broken = [
         *invariants.ended(fleet, storm.accepted),
+        *invariants.complete(fleet, storm.accepted),
         *invariants.history(fleet),
         *invariants.attempts(fleet),
         *invariants.scores(fleet, storm.accepted, undisturbed),
         *invariants.responses(fleet, undisturbed, damaged=damaged),
     ]
-    allowed = TICK_SECONDS + SLACK_SECONDS * max(1.0, disturbances.peak_load) + disturbances.late_since(0.0)
+    most = max(MOST_FAILED * len(storm.accepted), 2)
+    if len(storm.failed) > most:
+        broken.append(f"{len(storm.failed)} of {len(storm.accepted)} evaluations failed; at most {most:.0f} may")
+    allowed = TICK_SECONDS + SLACK_SECONDS * max(1.0, disturbances.peak_load)
     if recovery.most_overdue.total_seconds() > allowed:
         broken.append(f"an attempt was given up {recovery.most_overdue} after its lease; {allowed:.0f} s were allowed")
     computed = invariants.computed(fleet, damaged=damaged)

@@ -7,7 +7,7 @@ from sqlalchemy import Engine, update
 from sqlmodel import col
 
 from orchestrator import arrows, db
-from orchestrator.tables import Event, Score
+from orchestrator.tables import Evaluation, Event, Score
 from orchestrator.wire import Stage
 from tests.faults import invariants, run
 from tests.orchestrator.yard import Yard
@@ -66,6 +66,16 @@ def test_the_judge_finds_nothing_in_an_undisturbed_evaluation(finished: tuple[Ya
 def test_the_judge_sees_a_lost_evaluation(finished: tuple[Yard, int]) -> None:
     yard, _ = finished
     assert invariants.ended(Judged(yard), {77: ("small", 1)}) == ["evaluation 77 is lost"]
+
+
+def test_the_judge_sees_an_evaluation_without_its_average(finished: tuple[Yard, int]) -> None:
+    yard, evaluation = finished
+    accepted = {evaluation: ("small", 1)}
+    assert invariants.complete(Judged(yard), accepted) == []
+    with db.session(yard.engine) as session:
+        session.exec(update(Evaluation).values(average=None, sentence="It broke."))
+    said = f"evaluation {evaluation} lacks scores after a retry in the calm: It broke."
+    assert invariants.complete(Judged(yard), accepted) == [said]
 
 
 def test_the_judge_sees_what_a_stale_attempt_changed(finished: tuple[Yard, int]) -> None:

@@ -11,6 +11,7 @@ from orchestrator.artifacts import ArtifactStore, file_sha256
 from orchestrator.errors import Refused
 from orchestrator.rows import plain
 from orchestrator.settings import HubSettings
+from orchestrator.tables import Cluster
 from tests.orchestrator.yard import Yard
 
 
@@ -74,6 +75,20 @@ def test_a_restored_hub_has_the_same_rows_and_artifacts_and_goes_on(
     yard.reap()
     yard.finish()
     assert [yard.evaluation(number).state.value for number in (1, 2, 3)] == ["finished"] * 3
+
+
+def test_a_restored_hub_launches_nothing_and_leaves_the_first_one_s_workers_alone(tmp_path: Path) -> None:
+    old = settings_for(tmp_path / "old", f"sqlite:///{tmp_path}/old/x.db")
+    yard = fill(old)
+    with db.session(yard.engine) as session:
+        session.add(Cluster(name="lent", kind="slurm", token="of the first"))
+    admin.backup(old, tmp_path / "backup")
+    new = settings_for(tmp_path / "new", f"sqlite:///{tmp_path}/new/x.db")
+    assert "Launching is paused" in admin.restore(new, tmp_path / "backup")
+    with db.session(db.make_engine(new.database_url), read_only=True) as session:
+        cluster = session.get_one(Cluster, "lent")
+    assert cluster.paused
+    assert cluster.token != "of the first"
 
 
 def test_restore_never_overwrites_a_database(tmp_path: Path) -> None:

@@ -127,6 +127,13 @@ def test_jobs_of_another_hub_are_not_ours(tmp_path: Path, api: Api):
     assert cluster(tmp_path, api).look().jobs == ()
 
 
+def test_what_another_entry_of_this_hub_waits_for_is_not_of_others(tmp_path: Path, api: Api):
+    api.nodes = [node()]
+    api.pods = [pod(1, place=None, labels={TOKEN: "sibling"}, status={"phase": "Pending"})]
+    assert cluster(tmp_path, api).look().others.jobs == 1
+    assert cluster(tmp_path, api).look({"sibling"}).others.jobs == 0
+
+
 def test_asking_twice_makes_one_job_and_ending_twice_is_no_error(tmp_path: Path, api: Api):
     kubernetes = cluster(tmp_path, api)
     assert kubernetes.launch(LAUNCH_ONE, {}) == kubernetes.launch(LAUNCH_ONE, {})
