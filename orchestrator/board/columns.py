@@ -101,6 +101,7 @@ def columns_of(suite: Suite, footing: Footing | None = None) -> dict[str, Column
         Column("submitted", "Submitted", "date", "", lambda row: row.submitted_at),
         Column("date", "Scored", "date", "When the last score was committed", lambda row: row.ended_at),
         Column("flags", "Flags", "text", "What operators warn of", lambda row: _flags(row)),
+        Column("source", "Source", "text", "Where it was imported from", lambda row: row.imported_from or None),
     ]
     # A benchmark's own name wins over a column of ours: its scores must be reachable.
     named = {one.name for one in suite.benchmarks}

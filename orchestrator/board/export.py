@@ -45,6 +45,7 @@ def as_record(line: Line) -> dict[str, Any]:
         "apart_because": row.apart_because or None,
         "device_seconds": row.device_seconds,
         "tokens_per_second": row.tokens_per_second,
+        "imported_from": row.imported_from or None,
         "flags": [{"kind": flag.kind, "reason": flag.reason, "link": flag.link or None} for flag in row.flags],
         "submitted_at": row.submitted_at.isoformat() if row.submitted_at else None,
         "ended_at": row.ended_at.isoformat() if row.ended_at else None,

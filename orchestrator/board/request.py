@@ -24,7 +24,7 @@ SIZES = {
 ALSO_CALLED = {"search": "q", "smallest": "min", "largest": "max"}
 """Names that earlier versions of the API took."""
 
-Hidden = Literal["merged", "moe", "flagged", "off-hub"]
+Hidden = Literal["merged", "moe", "flagged", "off-hub", "imported"]
 Text = Annotated[str, Field(max_length=200)]
 
 
@@ -65,7 +65,7 @@ class BoardRequest(BaseModel):
     """In billions of parameters."""
     max: Size = None
     """In billions of parameters."""
-    hide: Annotated[tuple[Hidden, ...], BeforeValidator(_without_empty), Field(max_length=4)] = ()
+    hide: Annotated[tuple[Hidden, ...], BeforeValidator(_without_empty), Field(max_length=5)] = ()
     """Kinds of rows to leave out."""
     only: Literal["", "official"] = ""
     """`official` for the providers that this hub calls official."""

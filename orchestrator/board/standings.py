@@ -18,7 +18,7 @@ from orchestrator.flags import flags_by_model
 from orchestrator.lifecycle import EvaluationState
 from orchestrator.people import Visibility
 from orchestrator.suites import Suite
-from orchestrator.tables import Evaluation, Flag, Score, Submission
+from orchestrator.tables import Evaluation, Flag, Score, Source, Submission
 from orchestrator.wire import EngineFamily
 
 
@@ -78,6 +78,8 @@ class Standing:
     team: str | None = None
     person: int | None = None
     """Who submitted it."""
+    imported_from: str = ""
+    """Where its numbers were imported from; empty for what was evaluated here."""
     rank: int | None = None
     """1 is the best; equal averages share a rank. None for a row that is listed apart."""
     apart_because: str = ""
@@ -151,6 +153,11 @@ def read_standings(session: Session, suite: Suite, *, only: Collection[int] | No
     ).all()
     cells, spent = _cells(scores), {evaluation: cost for evaluation, cost in costs if isinstance(cost, dict)}
     flags = flags_by_model(session, {submission.model for _, submission in pairs} if only is not None else None)
+    sources = (
+        {source.id: source.shown for source in session.exec(select(Source)).all()}
+        if any(evaluation.source_id is not None for evaluation, _ in pairs)
+        else {}
+    )
     return [
         _standing(
             evaluation,
@@ -158,6 +165,7 @@ def read_standings(session: Session, suite: Suite, *, only: Collection[int] | No
             cells=cells.get(evaluation.id or 0, {}),
             cost=spent.get(evaluation.id or 0, {}),
             flags=[flag for flag in flags.get(submission.model, ()) if flag.applies_to(submission, evaluation)],
+            imported_from=sources.get(evaluation.source_id, "elsewhere") if evaluation.source_id is not None else "",
         )
         for evaluation, submission in pairs
     ]
@@ -221,6 +229,7 @@ def _standing(
     cells: Mapping[str, Cell],
     cost: Mapping[str, Any],
     flags: Iterable[Flag],
+    imported_from: str,
 ) -> Standing:
     assert evaluation.id is not None
     active = submission.facts.get("active_parameters")
@@ -240,7 +249,7 @@ def _standing(
         parameters=submission.parameters,
         licence=submission.licence,
         chat_template=submission.chat_template,
-        on_hub=submission.folder is None,
+        on_hub=submission.folder is None and submission.facts.get("on_hub") is not False,
         average=evaluation.average,
         cells=cells,
         document_limit=evaluation.document_limit,
@@ -249,11 +258,18 @@ def _standing(
         active_parameters=active if isinstance(active, int) else submission.parameters,
         device_seconds=_number(cost.get("device_seconds")),
         tokens_per_second=tokens / seconds if tokens and seconds else None,
-        flags=tuple(Flagging(flag.kind.value, flag.reason, flag.link) for flag in flags),
+        flags=(*(Flagging(flag.kind.value, flag.reason, flag.link) for flag in flags), *_flags_of_source(submission)),
         visibility=submission.visibility,
         team=submission.team,
         person=submission.person_id,
+        imported_from=imported_from,
     )
+
+
+def _flags_of_source(submission: Submission) -> Iterable[Flagging]:
+    """What the operators of an imported row's board warn of; it is said of that row alone."""
+    for flag in submission.facts.get("flags_of_source") or ():
+        yield Flagging(str(flag["kind"]), str(flag["reason"]), str(flag.get("link") or ""))
 
 
 def _number(value: Any) -> float | None:

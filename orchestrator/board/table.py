@@ -200,6 +200,8 @@ class Table:
             yield "is", "flagged"
         if not row.on_hub:
             yield "is", "off-hub"
+        if row.imported_from:
+            yield "is", "imported"
         if row.model.split("/")[0].casefold() in self.official and "/" in row.model:
             yield "is", "official"
 

@@ -190,7 +190,8 @@ class _Filters:
             precision=each("precision"),
             sizes={name: many("size", table.facet("size", name)) for name in SIZES},
             hide={
-                kind: many(f"hide {kind}", table.facet("is", kind)) for kind in ("merged", "moe", "flagged", "off-hub")
+                kind: many(f"hide {kind}", table.facet("is", kind))
+                for kind in ("merged", "moe", "flagged", "off-hub", "imported")
             },
             official=many("only", table.facet("is", "official")),
         )

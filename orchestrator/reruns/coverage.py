@@ -55,6 +55,8 @@ def is_planned(suite: str, version: str) -> ColumnElement[bool]:
         & (col(Evaluation.suite_version) == version)
         & (col(Evaluation.state) == EvaluationState.FINISHED)
         & col(Evaluation.document_limit).is_(None)
+        # What others have evaluated is made again only where somebody submits it here.
+        & col(Evaluation.source_id).is_(None)
     )
 
 

@@ -3,6 +3,7 @@
 One module for each subject; each table's own docstring says who alone may write it.
 """
 
+from orchestrator.tables.canaries import Canary, CanaryRun
 from orchestrator.tables.clusters import Cluster, Launch
 from orchestrator.tables.columns import UtcDateTime
 from orchestrator.tables.evaluations import Attempt, Evaluation, Event, Job, Submission
@@ -11,11 +12,14 @@ from orchestrator.tables.notices import Delivery, Notice
 from orchestrator.tables.people import Membership, OwnTarget, Person, Receipt, SignIn, Token, Vote, WebSession
 from orchestrator.tables.reruns import Rerun, RerunBenchmark, ShownVersion, SuiteVersion
 from orchestrator.tables.scores import Score
+from orchestrator.tables.sources import Source
 from orchestrator.tables.series import SeriesPoint
 from orchestrator.tables.workers import Health, Speed, Worker
 
 __all__ = [
     "Attempt",
+    "Canary",
+    "CanaryRun",
     "Cluster",
     "Delivery",
     "Evaluation",
@@ -35,6 +39,7 @@ __all__ = [
     "SeriesPoint",
     "ShownVersion",
     "SignIn",
+    "Source",
     "Speed",
     "Submission",
     "SuiteVersion",

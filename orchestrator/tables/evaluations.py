@@ -74,6 +74,8 @@ class Evaluation(SQLModel, table=True):
     """The plan that made it, where it is a re-run; while that plan does not run, nothing of it is given out."""
     rerun_of: int | None = Field(default=None, index=True)
     """The evaluation that it makes again under another suite version."""
+    source_id: int | None = Field(default=None, index=True)
+    """The `Source` that it was imported from; None of what was evaluated here."""
     created_at: datetime = time_column()
     in_line_at: datetime | None = time_column(nullable=True)
     """Its place in its submitter's line: see `orchestrator.scheduling.turns`. None of re-runs."""

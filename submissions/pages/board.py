@@ -12,7 +12,13 @@ from submissions.context import AHub
 from submissions.pages.rendering import render
 from submissions.reading import boards
 
-HIDING = {"merged": "merged", "moe": "mixtures of experts", "flagged": "flagged", "off-hub": "not on the Hub"}
+HIDING = {
+    "merged": "merged",
+    "moe": "mixtures of experts",
+    "flagged": "flagged",
+    "off-hub": "not on the Hub",
+    "imported": "imported",
+}
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 

@@ -70,9 +70,10 @@ def test_ranks_among_what_is_shown_are_asked_for() -> None:
 def test_hidden_kinds_are_left_out_and_counted() -> None:
     flagged = row(4, 40.0, flags=(Flagging("licence", "None is given."),))
     mixed = row(5, 30.0, parameters=8, active_parameters=2)
-    table = Table(DEMO, [*ROWS, flagged, mixed, row(6, 20.0, model_type="merge"), row(7, 10.0, on_hub=False)])
-    assert numbers(ask(table, "hide=merged&hide=moe&hide=flagged&hide=off-hub")) == [1, 2, 3]
-    assert ask(table, "hide=moe").counts.hide == {"merged": 1, "moe": 1, "flagged": 1, "off-hub": 1}
+    foreign = [row(7, 10.0, on_hub=False), row(8, 9.0, imported_from="hf://datasets/acme/board")]
+    table = Table(DEMO, [*ROWS, flagged, mixed, row(6, 20.0, model_type="merge"), *foreign])
+    assert numbers(ask(table, "hide=merged&hide=moe&hide=flagged&hide=off-hub&hide=imported")) == [1, 2, 3]
+    assert ask(table, "hide=moe").counts.hide == {"merged": 1, "moe": 1, "flagged": 1, "off-hub": 1, "imported": 1}
 
 
 def test_a_size_filters_rows_apart_too_whatever_was_sorted_before() -> None:
