@@ -12,8 +12,8 @@ from orchestrator.tables.notices import Delivery, Notice
 from orchestrator.tables.people import Membership, OwnTarget, Person, Receipt, SignIn, Token, Vote, WebSession
 from orchestrator.tables.reruns import Rerun, RerunBenchmark, ShownVersion, SuiteVersion
 from orchestrator.tables.scores import Score
-from orchestrator.tables.sources import Source
 from orchestrator.tables.series import SeriesPoint
+from orchestrator.tables.sources import Source
 from orchestrator.tables.workers import Health, Speed, Worker
 
 __all__ = [
