@@ -392,6 +392,16 @@ class Mode(StrEnum):
     PAUSED = "paused"  # gives back what it runs, takes nothing new
 
 
+class EngineKnowledge(Frozen):
+    """What an engine's own registry says, so that nobody waits for an engine that does not know their model."""
+
+    architectures: tuple[str, ...] = ()
+    """Generating models that it loads."""
+    dropped: dict[str, str] = {}
+    """Those that it knew once, with the last version that did."""
+    quantisations: tuple[str, ...] = ()
+
+
 class Heartbeat(Frozen):
     """A worker lives, and how far its attempts are. Extends their leases."""
 
@@ -424,6 +434,8 @@ class Heartbeat(Frozen):
     """Harness environments on its host, e.g. `lm_eval 0.4.13`; empty where the worker did not say."""
     engine_settings: str = ""
     """Digest of the engine settings that its operator gave it; empty for none, and where it did not say."""
+    knowledge: EngineKnowledge | None = None
+    """What its engine knows: said in the first heartbeats of a boot and now and then, as it is long."""
 
 
 class Forecast(Frozen):

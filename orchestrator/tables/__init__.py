@@ -14,7 +14,7 @@ from orchestrator.tables.reruns import Rerun, RerunBenchmark, ShownVersion, Suit
 from orchestrator.tables.scores import Score
 from orchestrator.tables.series import SeriesPoint
 from orchestrator.tables.sources import Source
-from orchestrator.tables.workers import Health, Speed, Worker
+from orchestrator.tables.workers import EngineVersion, Health, Speed, Worker
 
 __all__ = [
     "Attempt",
@@ -22,6 +22,7 @@ __all__ = [
     "CanaryRun",
     "Cluster",
     "Delivery",
+    "EngineVersion",
     "Evaluation",
     "Event",
     "Flag",

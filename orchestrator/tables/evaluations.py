@@ -18,7 +18,10 @@ from orchestrator.wire import EngineFamily, FailureKind, Precision, Stage
 class Submission(SQLModel, table=True):
     """What a person asked for."""
 
-    __table_args__ = (Index("submission_seen", "visibility", "team"),)
+    __table_args__ = (
+        Index("submission_seen", "visibility", "team"),
+        Index("submission_organisation", "organisation", "submitted_at"),
+    )
 
     id: int | None = Field(default=None, primary_key=True)
     model: str = Field(index=True)
@@ -38,6 +41,8 @@ class Submission(SQLModel, table=True):
     licence: str | None = None
     submitter: str = "local"
     """Who asked for it, for people to read."""
+    organisation: str = Field(default="", sa_column_kwargs={"server_default": text("''")})
+    """Whose model it is, in lower case: the part of a Hub id before the slash; empty of a folder."""
     person_id: int | None = Field(default=None, index=True)
     """The person who asked for it, and whose it is; None without accounts."""
     visibility: Visibility = enum_column(

@@ -53,6 +53,20 @@ class Worker(SQLModel, table=True):
     """What the digest is of."""
 
 
+class EngineVersion(SQLModel, table=True):
+    """What a version of an engine knows, as workers that have it read it there; `orchestrator.heartbeats` writes it."""
+
+    engine: EngineFamily = enum_column(EngineFamily, primary_key=True)
+    version: str = Field(primary_key=True)
+    architectures: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
+    """Names of generating models, as a config's `architectures` has them."""
+    dropped: dict[str, str] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    """Names that it knew once, with the last version that did."""
+    quantisations: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
+    """Ways of quantising that it loads, as a config's `quant_method` has them; empty where it did not say."""
+    told_at: datetime = time_column()
+
+
 class Health(SQLModel, table=True):
     """How a worker's latest attempts went, and whether it is held back for it; `orchestrator.breaker` alone writes it.
 
