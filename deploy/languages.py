@@ -1,7 +1,7 @@
 """Brings the catalogues of the interface up to date: `python -m deploy.languages`. Tests fail while they are not.
 
-What templates and `submissions/languages/terms.py` say is put into each `.po` file, where a person translates it, and
-what is translated there is compiled to the `.mo` file beside it. Both are in the repository.
+What templates, pages and `submissions/languages/terms.py` say is put into each `.po` file. A person translates it
+there, and it is compiled to the `.mo` file beside it. Both are in the repository.
 """
 
 import sys
@@ -27,7 +27,8 @@ TRANSLATED = tuple(code for code in LANGUAGES if code != ENGLISH.code)
 def sources() -> list[tuple[Path, str]]:
     """Every file that says something to readers, with the extractor that reads it."""
     templates = sorted((SUBMISSIONS / "templates").glob("**/*.html"))
-    return [(path, "jinja2.ext:babel_extract") for path in templates] + [(TERMS, "python")]
+    modules = [TERMS, *sorted((SUBMISSIONS / "pages").glob("*.py"))]
+    return [(path, "jinja2.ext:babel_extract") for path in templates] + [(path, "python") for path in modules]
 
 
 def messages() -> Catalog:
@@ -35,7 +36,7 @@ def messages() -> Catalog:
     found = Catalog()
     for path, extractor in sources():
         options = {"trimmed": "true", "newstyle_gettext": "true", "silent": "false"}
-        keywords = {"_": None, "gettext": None, "ngettext": (1, 2), "term": None}
+        keywords = {"_": None, "N_": None, "gettext": None, "ngettext": (1, 2)}
         for _, message, _, _ in extract_from_file(extractor, path, keywords=keywords, options=options):
             found.add(message, locations=[(path.relative_to(SUBMISSIONS).as_posix(), 1)])
     return found

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from orchestrator.words import agree, count, duration, times
+from orchestrator.words import count, duration, times
 
 __all__ = ["count", "duration", "times"]
 
@@ -59,15 +59,6 @@ def state(name: str, is_waiting: bool) -> str:
 def job_state(name: str) -> str:
     """A job's state as people see it: why it waits, for a worker or for another job, is said elsewhere."""
     return "waiting" if name in ("blocked", "queued") else name
-
-
-def under_way(running: int, waiting: int) -> str:
-    """`2 evaluations are running and 1 waits`; empty when there is none."""
-    if not running and not waiting:
-        return ""
-    verb = agree(running, "is running", "are running") if running else agree(waiting, "waits", "wait")
-    more = f" and {waiting} {agree(waiting, 'waits', 'wait')}" if running and waiting else ""
-    return f"{count(running or waiting, 'evaluation')} {verb}{more}"
 
 
 def event(name: str) -> str:

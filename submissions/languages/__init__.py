@@ -5,6 +5,7 @@ Templates and what they call ask here; the API, the command line and exports are
 
 from submissions.languages.catalogues import LANGUAGES, Language
 from submissions.languages.present import (
+    N_,
     address_in,
     gettext,
     ngettext,
@@ -12,4 +13,4 @@ from submissions.languages.present import (
     set_present,
 )
 
-__all__ = ["LANGUAGES", "Language", "address_in", "gettext", "ngettext", "present_language", "set_present"]
+__all__ = ["LANGUAGES", "N_", "Language", "address_in", "gettext", "ngettext", "present_language", "set_present"]

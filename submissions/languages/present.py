@@ -36,6 +36,11 @@ def address_in(code: str) -> str:
     return f"{spoken.path}?{urlencode([*spoken.query, (PARAMETER, LANGUAGES[code].code)])}"
 
 
+def N_(message: str) -> str:  # the name that gettext's tools know
+    """The message itself, put into the catalogues: what shows it translates it."""
+    return message
+
+
 def gettext(message: str) -> str:
     """The message in the present language."""
     return catalogue(present_language().code).gettext(message)

@@ -11,18 +11,19 @@ from submissions import sample
 from submissions.comparing import read_sides
 from submissions.context import AHub
 from submissions.diff import Asked, Side, read_diff
+from submissions.languages import N_, gettext
 from submissions.pages.rendering import render
 from submissions.pairing import difference
 
 PAIRS_PER_PAGE = 5
 
 TABS = {
-    "judged": "Judged otherwise",
-    "better": "Better in B",
-    "worse": "Worse in B",
-    "answered": "Answered otherwise",
-    "asked": "Asked otherwise",
-    "all": "All",
+    "judged": N_("Judged otherwise"),
+    "better": N_("Better in B"),
+    "worse": N_("Worse in B"),
+    "answered": N_("Answered otherwise"),
+    "asked": N_("Asked otherwise"),
+    "all": N_("All"),
 }
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
@@ -79,24 +80,24 @@ def show_diff(
 def _differs(a: Side, b: Side) -> list[tuple[str, str, str]]:
     """What is not the same in the two evaluations themselves: a name, and what each has."""
     facts = {
-        "Model": (a.evaluation.model, b.evaluation.model),
-        "Revision": (a.evaluation.revision, b.evaluation.revision),
-        "Precision": (a.evaluation.precision.value, b.evaluation.precision.value),
-        "Chat template": (_yes(a.evaluation.chat_template), _yes(b.evaluation.chat_template)),
-        "Suite": (_suite(a), _suite(b)),
-        "Engine": (a.evaluation.engine.value, b.evaluation.engine.value),
-        "Documents of each task": (_limit(a.evaluation.limit), _limit(b.evaluation.limit)),
+        N_("Model"): (a.evaluation.model, b.evaluation.model),
+        N_("Revision"): (a.evaluation.revision, b.evaluation.revision),
+        N_("Precision"): (a.evaluation.precision.value, b.evaluation.precision.value),
+        N_("Chat template"): (_yes(a.evaluation.chat_template), _yes(b.evaluation.chat_template)),
+        N_("Suite"): (_suite(a), _suite(b)),
+        N_("Engine"): (a.evaluation.engine.value, b.evaluation.engine.value),
+        N_("Documents of each task"): (_limit(a.evaluation.limit), _limit(b.evaluation.limit)),
     }
     return [(name, first, second) for name, (first, second) in facts.items() if first != second]
 
 
 def _suite(side: Side) -> str:
-    return f"{side.evaluation.suite}, version {side.evaluation.suite_version}"
+    return f"{side.evaluation.suite} {side.evaluation.suite_version}"
 
 
 def _yes(value: bool) -> str:
-    return "yes" if value else "no"
+    return gettext("yes") if value else gettext("no")
 
 
 def _limit(value: int | None) -> str:
-    return "all" if value is None else f"at most {value}"
+    return gettext("all") if value is None else gettext("at most {count}").format(count=value)

@@ -10,12 +10,18 @@ from orchestrator.flags import flags_by_model
 from orchestrator.suite_versions import find_version
 from submissions import api, voting
 from submissions.context import AHub, Id
+from submissions.languages import N_
 from submissions.pages.rendering import render
 from submissions.reading import details, evaluations
 from submissions.records import EvaluationDetail
 from submissions.reproduce import write_reproduction
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+NOTICES = {
+    "existing": N_("An equal evaluation was there already: this is it. Nothing new was queued."),
+    "retried": N_("What failed is queued again."),
+    "cancelled": N_("The evaluation is cancelled. What it had computed is kept."),
+}
 
 
 @router.get("/evaluations/{evaluation_id}")
@@ -25,18 +31,13 @@ def show_evaluation(evaluation_id: Id, hub: AHub, existing: str = "", said: str 
         voted = hub.viewer.person is not None and votes.has_voted(session, detail.revision, hub.viewer.person)
         flags = flags_by_model(session, [detail.model]).get(detail.model, [])
         suite = find_version(session, hub.suites, detail.suite, detail.suite_version)
-    notices = {
-        "existing": "An equal evaluation was there already: this is it. Nothing new was queued.",
-        "retried": "What failed is queued again.",
-        "cancelled": "The evaluation is cancelled. What it had computed is kept.",
-    }
     return render(
         "evaluation.html",
         evaluation=detail,
         voted=voted,
         reproduction=write_reproduction(detail, suite),
         jobs={job.id: job for job in detail.jobs},
-        notice=notices.get("existing" if existing else said, ""),
+        notice=NOTICES.get("existing" if existing else said, ""),
         suite=suite,
         flags=[flag for flag in flags if flag.revision in (None, detail.revision)],
         again="/submit?" + urlencode(_asked_again(detail)),

@@ -12,6 +12,7 @@ from orchestrator.suites import Suite
 from orchestrator.wire import Precision
 from submissions.context import AHub, Hub
 from submissions.faults import Fault, HubAway, SubmissionRefused
+from submissions.languages import gettext
 from submissions.pages.rendering import render
 from submissions.problems import fault_of
 from submissions.reading import queues
@@ -84,9 +85,9 @@ def _form(hub: Hub, values: Mapping[str, str], *, faults: list[Fault], status: i
 def _form_fault(fault: Fault) -> Fault:
     """A schema's message in the form's words."""
     if fault.field == "model":
-        return Fault("model", "Name a model: a Hub id such as org/name, or the absolute path of a folder.")
+        return Fault("model", gettext("Name a model: a Hub id such as org/name, or the absolute path of a folder."))
     if fault.field == "limit":
-        return Fault("limit", "The limit is a whole number of documents, at least 1. Leave it empty for all.")
+        return Fault("limit", gettext("The limit is a whole number of documents, at least 1. Leave it empty for all."))
     return fault
 
 

@@ -12,6 +12,7 @@ from starlette.responses import HTMLResponse
 from orchestrator.people import Role, Scope
 from orchestrator.program import FIRST_SUBMISSION, program
 from submissions import languages, words
+from submissions.pages import telling
 from submissions.pages.cells import score_bar, score_cell
 from submissions.people.viewer import present
 from submissions.records import EvaluationRecord
@@ -35,8 +36,8 @@ def _environment() -> Environment:
         "revision": words.revision,
         "moment": words.moment,
         "percent": words.percent,
-        "duration": words.duration,
-        "event": words.event,
+        "duration": telling.duration,
+        "event": telling.event,
         "term": languages.gettext,
         "job_state": words.job_state,
         "path": lambda part: quote(str(part), safe=""),
@@ -75,5 +76,5 @@ TEMPLATES = _environment()
 
 def render(name: str, *, status: int = 200, **facts: Any) -> HTMLResponse:
     now = datetime.now(UTC)
-    html = TEMPLATES.get_template(name).render(now=now, ago=lambda at: words.ago(at, now), **facts)
+    html = TEMPLATES.get_template(name).render(now=now, ago=lambda at: telling.ago(at, now), **facts)
     return HTMLResponse(html, status_code=status)

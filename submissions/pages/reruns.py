@@ -9,18 +9,19 @@ from orchestrator.reruns import plans
 from orchestrator.reruns.watch import read_changes
 from submissions import reruns as api
 from submissions.context import AHub, Id
+from submissions.languages import N_
 from submissions.pages.rendering import render
 from submissions.reading.reruns import rerun_detail, rerun_record
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 
 SAID = {
-    "start": "It runs.",
-    "pause": "It is paused: what runs ends, and nothing new of it is given out.",
-    "resume": "It goes on.",
-    "abandon": "It is abandoned. What it has made is kept.",
-    "switch": "The board shows its version now.",
-    "back": "The board shows what it did before.",
+    "start": N_("It runs."),
+    "pause": N_("It is paused: what runs ends, and nothing new of it is given out."),
+    "resume": N_("It goes on."),
+    "abandon": N_("It is abandoned. What it has made is kept."),
+    "switch": N_("The board shows its version now."),
+    "back": N_("The board shows what it did before."),
 }
 
 

@@ -55,6 +55,7 @@ def show_samples(
         samples=[(sample.present(record, page.counted), record) for record in page.records],
         offset=offset,
         previous=max(0, offset - SAMPLES_PER_PAGE) if offset else None,
+        judged=None if right is None else judged,
         right=right,
         counted_filter=counted_filter(page.counted, page.filters),
         link=link,

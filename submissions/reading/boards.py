@@ -1,5 +1,7 @@
 """Boards as page and API ask for them: the suite's version picked, the table read, the request answered."""
 
+from typing import NamedTuple
+
 from sqlalchemy import func
 from sqlmodel import Session, col, select
 
@@ -11,7 +13,6 @@ from orchestrator.settings import HubSettings
 from orchestrator.suite_versions import pick_suite, versions_of
 from orchestrator.suites import Suite, find_suite
 from orchestrator.tables import Evaluation, Job
-from submissions import words
 from submissions.context import Hub
 from submissions.reading import suites
 from submissions.reading.evaluations import NOT_IN_LINE
@@ -69,14 +70,24 @@ def pinned_or_refuse(shown: Shown) -> None:
         raise NotFound("None of these evaluations is on this board. Pin some rows there, and compare them.")
 
 
-def under_way(hub: Hub, session: Session, suite: str, *, anywhere: bool) -> str:
-    """What comes for this board, else, with `anywhere`, what the workers are at meanwhile; empty for nothing."""
+class UnderWay(NamedTuple):
+    """How many unfinished evaluations there are."""
+
+    running: int
+    """Of which a worker holds a job."""
+    waiting: int
+    is_elsewhere: bool
+    """Whether they are for other boards."""
+
+
+def under_way(hub: Hub, session: Session, suite: str, *, anywhere: bool) -> UnderWay | None:
+    """What comes for this board, else, with `anywhere`, what the workers are at meanwhile; None for nothing."""
     counts = hub.boards.remembered(session, "under way", lambda: _count_under_way(session))
-    here = words.under_way(*counts.get(suite, (0, 0)))
-    if here or not anywhere:
-        return f"{here} for this board" if here else ""
-    elsewhere = words.under_way(sum(one for one, _ in counts.values()), sum(one for _, one in counts.values()))
-    return f"{elsewhere} for other boards" if elsewhere else ""
+    here = counts.get(suite, (0, 0))
+    if any(here):
+        return UnderWay(*here, is_elsewhere=False)
+    running, waiting = (sum(numbers) for numbers in zip(*counts.values(), strict=True)) if counts else (0, 0)
+    return UnderWay(running, waiting, is_elsewhere=True) if anywhere and (running or waiting) else None
 
 
 def _count_under_way(session: Session) -> dict[str, tuple[int, int]]:

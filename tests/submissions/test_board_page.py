@@ -1,11 +1,9 @@
 """The board's page: what it says when empty, in which order, and what its links and filters do."""
 
-import pytest
 from starlette.testclient import TestClient
 
 from orchestrator.lifecycle import EvaluationState
 from orchestrator.program import program
-from submissions import words
 from submissions.context import Hub
 from tests.submissions.factories import DEMO, add_evaluation
 from tests.submissions.pages import page
@@ -26,30 +24,13 @@ def test_the_front_page_is_the_suite_with_scores_else_the_one_with_most_to_come(
         add_evaluation(session, demo, state=EvaluationState.FAILED)
         add_evaluation(session, v1, state=EvaluationState.RUNNING)
     found = page(client, "/")
-    assert (
-        "Nothing is ranked here yet 1 evaluation is running and 1 waits for this board: see the queue ." in found.text
-    )
+    assert "Nothing is ranked here yet For this board: 1 running, 1 waiting. See the queue" in found.text
     assert "<title>Evalyard demo" in client.get("/").text
-    assert "2 evaluations are running and 1 waits for other boards" in page(client, "/?suite=open-llm-v2").text
+    assert "For other boards: 2 running, 1 waiting. See the queue" in page(client, "/?suite=open-llm-v2").text
     with hub.writing() as session:
         add_evaluation(session, v1, values={"ARC": 1.0})
     assert "<title>Open LLM Leaderboard v1" in client.get("/").text
     assert client.get("/api/v1/board").json()["suite"] == "open-llm-v1"
-
-
-@pytest.mark.parametrize(
-    ("running", "waiting", "said"),
-    [
-        (0, 0, ""),
-        (1, 0, "1 evaluation is running"),
-        (2, 1, "2 evaluations are running and 1 waits"),
-        (1, 2, "1 evaluation is running and 2 wait"),
-        (0, 1, "1 evaluation waits"),
-        (0, 3, "3 evaluations wait"),
-    ],
-)
-def test_what_is_under_way_is_a_sentence(running: int, waiting: int, said: str) -> None:
-    assert words.under_way(running, waiting) == said
 
 
 def test_the_board_shows_ranks_errors_and_what_is_apart(hub: Hub, client: TestClient) -> None:
