@@ -2,10 +2,11 @@
 
 from orchestrator.board.columns import Footing, columns_of
 from orchestrator.board.living import Boards
+from orchestrator.board.reading import read_board
 from orchestrator.board.request import BoardRequest
-from orchestrator.board.standings import Board, Cell, Flagging, Standing, rank_rows, read_board
+from orchestrator.board.standings import Board, Cell, Flagging, Standing, rank_rows
 from orchestrator.board.table import Table
-from orchestrator.board.view import Shown, arrange
+from orchestrator.board.view import Line, Shown, arrange
 
 __all__ = [
     "Board",
@@ -14,6 +15,7 @@ __all__ = [
     "Cell",
     "Flagging",
     "Footing",
+    "Line",
     "Shown",
     "Standing",
     "Table",

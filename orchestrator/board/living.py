@@ -15,7 +15,8 @@ from typing import Any, NamedTuple, TypeVar, cast
 from sqlalchemy import func, or_
 from sqlmodel import Session, col, select
 
-from orchestrator.board.standings import Standing, read_standings
+from orchestrator.board.reading import read_standings
+from orchestrator.board.standings import Standing
 from orchestrator.board.table import Table
 from orchestrator.suites import Suite
 from orchestrator.tables import Event
