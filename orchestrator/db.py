@@ -5,8 +5,9 @@ instead of failing. Nothing connects at import; this module knows no table.
 """
 
 import sqlite3
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -68,13 +69,34 @@ def session(engine: Engine, *, read_only: bool = False) -> Iterator[Session]:
     Objects stay readable after the commit. A read-only session never waits for a writer, and may not write.
     """
     bind = engine.execution_options(evalyard_read_only=True, postgresql_readonly=True) if read_only else engine
-    with Session(bind, expire_on_commit=False) as opened:
+    with ExitStack() as stack:
+        if not read_only and engine.dialect.name == "sqlite":
+            stack.enter_context(_turn_to_write(engine))
+        opened = stack.enter_context(Session(bind, expire_on_commit=False))
         try:
             yield opened
             opened.commit()
         except BaseException:
             opened.rollback()
             raise
+
+
+@contextmanager
+def _turn_to_write(engine: Engine) -> Iterator[None]:
+    """Writers of one process follow each other at once: SQLite itself sleeps up to 0.1 s and looks again.
+
+    It still decides; whoever has waited for as long as it would lets it say so.
+    """
+    lock = _writers.setdefault(str(engine.url.database), threading.RLock())
+    has_it = lock.acquire(timeout=BUSY_SECONDS)
+    try:
+        yield
+    finally:
+        if has_it:
+            lock.release()
+
+
+_writers: dict[str, threading.RLock] = {}
 
 
 def chunks(values: Sequence[Value]) -> Iterator[Sequence[Value]]:
@@ -93,7 +115,7 @@ def migrate(engine: Engine, *, revision: str = "head") -> None:
     """
     config, script = _scripts()
     try:
-        with engine.begin() as connection:
+        with _migrating(engine) as connection:
             if engine.dialect.name == "postgresql":
                 connection.execute(text("SET LOCAL lock_timeout = 0"))  # another process may migrate for long
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
@@ -102,11 +124,41 @@ def migrate(engine: Engine, *, revision: str = "head") -> None:
             if set(present) != set(script.get_heads()):
                 config.attributes["connection"] = connection
                 command.upgrade(config, revision)
+                _refuse_dangling(connection)
     except (OperationalError, DBAPIError) as error:
         raise DatabaseUnusable(
             f"The database {_shown(engine)} cannot be used: {_first_line(error.orig)}. "
             "Check that it is running, reachable and writable."
         ) from error
+
+
+@contextmanager
+def _migrating(engine: Engine) -> Iterator[Connection]:
+    """A transaction in which SQLite may copy a table to change it: dropping the old one would break what refers to it."""
+    if engine.dialect.name != "sqlite":
+        with engine.begin() as connection:
+            yield connection
+        return
+    with engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        driver.execute("PRAGMA foreign_keys=OFF")  # without effect inside a transaction
+        try:
+            with connection.begin():
+                yield connection
+        finally:
+            driver.execute("PRAGMA foreign_keys=ON")
+
+
+def _refuse_dangling(connection: Connection) -> None:
+    """Undo a change of the schema after which some row refers to nothing; PostgreSQL sees to it by itself."""
+    if connection.dialect.name == "sqlite":
+        broken = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
+        if broken is not None:
+            raise DatabaseUnusable(
+                f"A row of the table {broken[0]} of {_shown(connection.engine)} refers to one that is not there, so its "
+                "schema was left as it is. Restore a backup."
+            )
 
 
 def head_revision() -> str:

@@ -22,11 +22,11 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("submission") as batch:
         batch.add_column(sa.Column("organisation", sa.String(), nullable=False, server_default=sa.text("''")))
-        batch.create_index("submission_organisation", ["organisation", "submitted_at"])
+    op.create_index("submission_organisation", "submission", ["organisation", "submitted_at"])
 
 
 def downgrade() -> None:
+    op.drop_index("submission_organisation", "submission")
     with op.batch_alter_table("submission") as batch:
-        batch.drop_index("submission_organisation")
         batch.drop_column("organisation")
     op.drop_table("engineversion")
