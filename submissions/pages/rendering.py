@@ -14,6 +14,7 @@ from orchestrator.program import FIRST_SUBMISSION, program
 from submissions import languages, words
 from submissions.pages import telling
 from submissions.pages.cells import score_bar, score_cell
+from submissions.pages.lines import Lines, model_name
 from submissions.people.viewer import present
 from submissions.records import EvaluationRecord
 
@@ -46,6 +47,8 @@ def _environment() -> Environment:
     environment.globals |= {
         "score_cell": score_cell,
         "score_bar": score_bar,
+        "lines_of": Lines,
+        "model_name": model_name,
         "may_change": may_change,
         "may_operate": may_operate,
         "program": program,
