@@ -32,7 +32,7 @@ from orchestrator.settings import HubSettings
 from orchestrator.tables import Cluster
 
 FORMAT = 1
-PREFIXES = ("sheets", "responses", "results")
+PREFIXES = ("sheets", "responses", "results", "canaries")
 TABLE = re.compile(r"[a-z][a-z_]{0,59}")
 
 

@@ -219,7 +219,7 @@ def _lock(session: Session, others: Collection[str], *, own: Mapping[str, Stage]
 
 
 def _unknown(worker: str, stage: Stage) -> dict[str, Any]:
-    kind = "engine" if stage is Stage.INFER else "harness"
+    kind = "engine" if stage.needs_engine else "harness"
     return {"worker": worker, "kind": kind, "failures": [], "times_held_back": 0, "sentence": ""}
 
 

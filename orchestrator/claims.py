@@ -11,6 +11,9 @@ from typing import NamedTuple
 from sqlmodel import Session, col, func, select
 
 from orchestrator import arrows, breaker, evaluations
+from orchestrator.canaries.admission import read_admission
+from orchestrator.canaries.builds import Entry
+from orchestrator.canaries.runs import builds_of
 from orchestrator.dossiers import Dossier
 from orchestrator.lifecycle import JobState
 from orchestrator.tables import Attempt, Job, Worker
@@ -38,9 +41,14 @@ class Capacity:
     is_held_back: bool
     on_trial: bool
     """It may be given one job, while it holds none (`orchestrator.breaker`)."""
+    build: str = ""
+    entry: Entry = Entry.OPEN
 
-    def admits(self, claim: Claim) -> bool:
+    def admits(self, claim: Claim, *, canary_on: str | None = None) -> bool:
+        """Whether the worker may have it; `canary_on`: the build that a canary's job is for."""
         if self.boot != claim.boot or self.is_held_back or (self.on_trial and self.used):
+            return False
+        if self.entry is not Entry.OPEN if canary_on is None else self.build != canary_on:
             return False
         return self.used + claim.devices <= self.slots
 
@@ -67,6 +75,7 @@ def lock_workers(session: Session, names: Iterable[str], *, now: datetime) -> di
         ).all()
     )
     suspicions = breaker.suspicions(session, now=now)
+    admission = read_admission(session)
     return {
         row.name: Capacity(
             boot=row.boot,
@@ -74,6 +83,8 @@ def lock_workers(session: Session, names: Iterable[str], *, now: datetime) -> di
             used=int(used.get(row.name, 0)),
             is_held_back=row.name in suspicions and suspicions[row.name].held_back,
             on_trial=row.name in suspicions,
+            build=row.build,
+            entry=admission.of(row),
         )
         for row in rows
         if not row.stopping and row.mode is Mode.OPEN
@@ -95,9 +106,12 @@ def claim(
     `workers` (`lock_workers`) and the job's `dossier` were locked in this transaction; both are kept true.
     """
     worker, job = workers.get(claim.worker), dossier.job(claim.job)
-    if worker is None or job is None or not worker.admits(claim):
+    if worker is None or job is None:
         return False
-    if identity is not None and not _answers_with_others(dossier, job, identity):
+    is_canary = job.stage is Stage.CANARY
+    if not worker.admits(claim, canary_on=builds_of(session, [claim.job]).get(claim.job, "") if is_canary else None):
+        return False
+    if identity is not None and not is_canary and not _answers_with_others(dossier, job, identity):
         return False
     claimed = arrows.claim(
         session,

@@ -22,6 +22,8 @@ from sqlalchemy.exc import OperationalError
 
 from orchestrator import broker, db
 from orchestrator.artifacts import ArtifactStore
+from orchestrator.canaries.drift import Bounds
+from orchestrator.canaries.keeper import start_keeper
 from orchestrator.clusters.launcher import start_launchers
 from orchestrator.dispatch import Dispatcher
 from orchestrator.errors import EvalyardError, SettingsError
@@ -199,6 +201,8 @@ def run(settings: HubSettings) -> int:
     )
     start_notifier(settings, ticker.hub.engine, stopping=ticker.stopping)
     start_watch(ticker.hub.engine, ticker.hub.suites, settings.rerun_policy, stopping=ticker.stopping)
+    bounds = Bounds(mean=settings.canary_mean, choices=settings.canary_choices, texts=settings.canary_texts)
+    start_keeper(ticker.hub.engine, ArtifactStore(settings.artifacts_url), bounds, stopping=ticker.stopping)
     try:
         worker.start()
     finally:

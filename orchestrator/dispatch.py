@@ -35,7 +35,7 @@ from orchestrator.wire import FailureKind, Order, Stage
 
 log = logging.getLogger(__name__)
 
-FIRST = {(Stage.INFER,): 200, (Stage.PREPARE, Stage.SCORE): 20}
+FIRST: dict[tuple[Stage, ...], int] = {(Stage.CANARY, Stage.INFER): 200, (Stage.PREPARE, Stage.SCORE): 20}
 """Queued jobs of each kind of worker that a round reads at least: where an infer job fits depends on its model."""
 
 BATCH = 16
@@ -116,7 +116,7 @@ class Dispatcher:
         """Free slots of each kind of worker, with the stages that it takes."""
         live = [worker for worker in workers if is_live(worker, self.policy, now)]
         return {
-            (Stage.INFER,): sum(worker.free_slots for worker in live if worker.kind == "engine"),
+            (Stage.CANARY, Stage.INFER): sum(worker.free_slots for worker in live if worker.kind == "engine"),
             (Stage.PREPARE, Stage.SCORE): sum(worker.free_slots for worker in live if worker.kind == "harness"),
         }
 

@@ -5,11 +5,12 @@ because the moves of `orchestrator.arrows` keep the rows in memory as they leave
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlmodel import Session, col, select
 
 from orchestrator.tables import Evaluation, Job, Submission
+from orchestrator.wire import Stage
 
 
 @dataclass(frozen=True)
@@ -17,10 +18,11 @@ class Dossier:
     evaluation: Evaluation
     submission: Submission
     jobs: list[Job]
-    """In the order in which they were made."""
+    """In the order in which they were made. What a canary asks of its model is none of the evaluation's."""
+    canaries: list[Job] = field(default_factory=list)
 
     def job(self, job: int) -> Job | None:
-        return next((one for one in self.jobs if one.id == job), None)
+        return next((one for one in (*self.jobs, *self.canaries) if one.id == job), None)
 
 
 def open_dossiers(session: Session, evaluations: Iterable[int]) -> dict[int, Dossier]:
@@ -43,10 +45,11 @@ def open_dossiers(session: Session, evaluations: Iterable[int]) -> dict[int, Dos
     jobs: dict[int, list[Job]] = {evaluation: [] for evaluation in found}
     # After the lock, in a statement of its own: PostgreSQL shows each statement what was committed before it.
     theirs = select(Job).where(col(Job.evaluation_id).in_(found)).order_by(col(Job.id))
+    canaries: dict[int, list[Job]] = {evaluation: [] for evaluation in found}
     for job in session.exec(theirs.execution_options(populate_existing=True)):
-        jobs[job.evaluation_id].append(job)
+        (canaries if job.stage is Stage.CANARY else jobs)[job.evaluation_id].append(job)
     return {
-        number: Dossier(evaluation, submissions[evaluation.submission_id], jobs[number])
+        number: Dossier(evaluation, submissions[evaluation.submission_id], jobs[number], canaries[number])
         for number, evaluation in found.items()
     }
 

@@ -12,6 +12,7 @@ from orchestrator import arrows, evaluations, jobs
 from orchestrator.budgets import Budgets
 from orchestrator.jobs import Held
 from orchestrator.lifecycle import JobState
+from orchestrator.canaries.builds import build_of
 from orchestrator.tables import Attempt, Job, Launch, Worker
 from orchestrator.wire import Heartbeat, Progress
 
@@ -110,6 +111,9 @@ def _note_worker(session: Session, heartbeat: Heartbeat, *, now: datetime) -> bo
     worker.weights = list(heartbeat.weights)
     worker.warm = list(heartbeat.warm)
     worker.harnesses = list(heartbeat.harnesses)
+    build = build_of(engine, settings=arrows.clean(heartbeat.engine_settings)[:64]) if engine else None
+    worker.build = build.digest if build else ""
+    worker.build_facts = build.facts if build else None
     worker.sentence = heartbeat.sentence
     worker.gpus = [gpu.model_dump(mode="json") for gpu in heartbeat.gpus]
     worker.last_heartbeat = now

@@ -10,6 +10,7 @@ from typing import Any
 from sqlmodel import Session
 
 from orchestrator.artifacts import slug
+from orchestrator.canaries.runs import work_of
 from orchestrator.dossiers import Dossier
 from orchestrator.errors import EvalyardError
 from orchestrator.evaluations import not_asked
@@ -30,8 +31,8 @@ from orchestrator.wire import (
     identity_digest,
 )
 
-TIMEOUT_SECONDS: dict[Stage, float | None] = {Stage.PREPARE: 4 * 3600.0, Stage.INFER: None, Stage.SCORE: 4 * 3600.0}
-STALL_SECONDS: dict[Stage, float | None] = {Stage.PREPARE: None, Stage.INFER: 3600.0, Stage.SCORE: None}
+TIMEOUT_SECONDS: dict[Stage, float | None] = {Stage.PREPARE: 4 * 3600.0, Stage.SCORE: 4 * 3600.0}
+STALL_SECONDS: dict[Stage, float | None] = {Stage.INFER: 3600.0, Stage.CANARY: 3600.0}
 """Inference may take days, but answers come all along; long enough to load large weights from a slow disk."""
 
 
@@ -101,6 +102,9 @@ def write_order(
                 attempt=attempt,
             )
             output = f"responses/{identity_digest(identity)}/{attempt}"
+        case Stage.CANARY:
+            work = work_of(session, job, model=model, attempt=attempt)
+            output = f"responses/{identity_digest(work.identity)}/{attempt}"
         case Stage.SCORE:
             prepare = next(other for other in jobs if other.stage is Stage.PREPARE and other.benchmark == job.benchmark)
             work = ScoreWork(
@@ -120,8 +124,8 @@ def write_order(
         work=work,
         devices=devices,
         lease_seconds=lease_seconds,
-        timeout_seconds=TIMEOUT_SECONDS[job.stage],
-        stall_seconds=STALL_SECONDS[job.stage],
+        timeout_seconds=TIMEOUT_SECONDS.get(job.stage),
+        stall_seconds=STALL_SECONDS.get(job.stage),
         output=output,
     )
 

@@ -15,6 +15,9 @@ from sqlmodel import Session, col, select
 
 from orchestrator import breaker
 from orchestrator.arrows import HELD
+from orchestrator.canaries.admission import read_admission
+from orchestrator.canaries.builds import Entry, engine_name, why_kept
+from orchestrator.canaries.runs import builds_of
 from orchestrator.db import chunks
 from orchestrator.footprint import Footprint, footprint
 from orchestrator.lifecycle import JobState
@@ -30,12 +33,15 @@ from orchestrator.wire import Mode, Precision, Stage
 
 DEFAULT_POLICY = Policy()
 
+STAGES = (Stage.PREPARE, Stage.INFER, Stage.SCORE)
+"""Of evaluations. What canaries ask is read where it is named."""
+
 
 def load_queued(
     session: Session,
     *,
     now: datetime | None = None,
-    stages: Iterable[Stage] = tuple(Stage),
+    stages: Iterable[Stage] = STAGES,
     most: int | None = None,
 ) -> list[QueuedJob]:
     """The queued jobs of these stages, the earliest turn first; with `now`, only those whose pause is over.
@@ -59,13 +65,19 @@ def load_queued(
     failed_on = _failed_on(session, None if most is None else [row.id for row in rows])
     bound_to = _bound_to(session, {row.evaluation_id for row in rows if row.slice_count > 1})
     needs: dict[Footprint, Footprint] = {}
-    harnesses = _harnesses(session) if any(row.stage is not Stage.INFER for row in rows) else {}
-    return [_as_queued(row, failed_on=failed_on, bound_to=bound_to, needs=needs, harnesses=harnesses) for row in rows]
+    harnesses = _harnesses(session) if any(not row.stage.needs_engine for row in rows) else {}
+    canaries = [row.id for row in rows if row.stage is Stage.CANARY]
+    builds = builds_of(session, canaries) if canaries else {}
+    return [
+        _as_queued(row, failed_on=failed_on, bound_to=bound_to, needs=needs, harnesses=harnesses, builds=builds)
+        for row in rows
+    ]
 
 
 def load_workers(session: Session, *, now: datetime) -> list[WorkerView]:
     """Every known worker with the evaluations whose jobs it holds."""
     suspicions = breaker.suspicions(session, now=now)
+    admission = read_admission(session)
     holding: dict[str, list[int]] = defaultdict(list)
     used: dict[str, int] = defaultdict(int)
     held = (
@@ -90,23 +102,29 @@ def load_workers(session: Session, *, now: datetime) -> list[WorkerView]:
             memory_bytes=row.memory_bytes,
             until=row.until,
             stopping=row.stopping,
-            is_open=row.mode is Mode.OPEN,
-            sentence=why_closed(row, suspicions.get(row.name)),
+            # What drifted may be kept out for weeks, too.
+            is_open=row.mode is Mode.OPEN and admission.of(row) is not Entry.KEPT_OUT,
+            sentence=why_closed(row, suspicions.get(row.name), entry=admission.of(row)),
             holding=tuple(holding[row.name]),
             used=used[row.name],
             weights=tuple(row.weights or ()),
             warm=tuple(row.warm or ()),
             harnesses=tuple(row.harnesses or ()),
+            build=row.build if admission.canary_for(row) is not None else "",
+            entry=admission.of(row),
+            engine_version=row.engine_version or "",
         )
         for row in session.exec(select(Worker))
     ]
 
 
-def why_closed(worker: Worker, suspicion: breaker.Suspicion | None) -> str:
+def why_closed(worker: Worker, suspicion: breaker.Suspicion | None, *, entry: Entry) -> str:
     """Why a worker takes no work, or less than it could; empty when it takes all it can."""
     if worker.mode is not Mode.OPEN:
         return f"{worker.mode.value} by an operator"
-    return suspicion.sentence if suspicion else worker.sentence
+    if suspicion:
+        return suspicion.sentence
+    return why_kept(entry, engine_name(worker.build_facts or {})) or worker.sentence
 
 
 def _slots(worker: Worker, suspicion: breaker.Suspicion | None, *, used: int) -> int:
@@ -126,7 +144,7 @@ def load_held(session: Session) -> list[Held]:
     )
     needs: dict[Footprint, Footprint] = {}
     return [
-        Held(_as_queued(row, failed_on={}, bound_to={}, needs=needs, harnesses={}), row.worker, row.devices)
+        Held(_as_queued(row, failed_on={}, bound_to={}, needs=needs, harnesses={}, builds={}), row.worker, row.devices)
         for row in session.execute(statement)
     ]
 
@@ -148,11 +166,13 @@ def load_speeds(session: Session) -> Speeds:
     )
 
 
-def waiting_reasons(session: Session, now: datetime, *, policy: Policy = DEFAULT_POLICY) -> dict[int, str]:
+def waiting_reasons(
+    session: Session, now: datetime, *, policy: Policy = DEFAULT_POLICY, stages: Iterable[Stage] = STAGES
+) -> dict[int, str]:
     """Why each queued job waits, by job id: for the queue page and `evalyard status`."""
     everyone = load_workers(session, now=now)
     share = share_of(everyone, policy, now)
-    queued, workers = note_overlaps(session, load_queued(session), within_share(everyone, share))
+    queued, workers = note_overlaps(session, load_queued(session, stages=stages), within_share(everyone, share))
     found = reasons(queued, workers, policy, now, speeds=load_speeds(session), held=load_held(session))
     if share is not None:
         for job in queued:
@@ -188,7 +208,7 @@ def _jobs(stages: Collection[Stage]) -> Select[Any]:
             submissions.precision,
             submissions.parameters,
             # Long to read, and only inference depends on it.
-            submissions.facts if Stage.INFER in stages else sqlalchemy.null().label("facts"),
+            submissions.facts if any(one.needs_engine for one in stages) else sqlalchemy.null().label("facts"),
         )
         .join(Evaluation, evaluations.id == jobs.evaluation_id)
         .join(Submission, submissions.id == evaluations.submission_id)
@@ -202,6 +222,7 @@ def _as_queued(
     bound_to: dict[int, str],
     needs: dict[Footprint, Footprint],
     harnesses: Mapping[tuple[str, str], str],
+    builds: Mapping[int, str],
 ) -> QueuedJob:
     common: dict[str, Any] = {
         "id": row.id,
@@ -215,7 +236,7 @@ def _as_queued(
         "failed_on": frozenset(failed_on.get(row.id, ())),
         "refused_by": frozenset((worker, str(said.get("boot"))) for worker, said in (row.refused_by or {}).items()),
     }
-    if row.stage is not Stage.INFER:
+    if not row.stage.needs_engine:
         return QueuedJob(**common, requests=1, harness=harnesses.get((row.suite, row.suite_version), ""))
     need = need_of(row.facts, row.precision)
     others = bound_to.get(row.evaluation_id)
@@ -230,6 +251,8 @@ def _as_queued(
         requests=max(row.requests_total - row.requests_done, 0),
         slice_index=row.slice_index,
         slice_count=row.slice_count,
+        # One that is for no build fits nowhere.
+        canary_on=builds.get(row.id, "none") if row.stage is Stage.CANARY else "",
     )
 
 

@@ -67,6 +67,13 @@ class HubSettings(BaseSettings):
     rerun_policy: RerunPolicy = RerunPolicy.OFF
     """What the hub does when a newer harness is installed or a suite file has a new version: `off`, `plan` (make a plan
     and ask an operator), or `start` (start it, too, where no engine is needed)."""
+    canary_mean: float = Field(default=0.2, ge=0)
+    """How far an engine's log-likelihoods may be from the canary's stored ones on average, in nats, before workers with
+    it are kept out (docs/canary.md)."""
+    canary_choices: float = Field(default=0.2, ge=0, le=1)
+    """Share of the canary's documents whose choice may change."""
+    canary_texts: float = Field(default=0.6, ge=0, le=1)
+    """Share of the canary's generated texts that may change."""
     gpu_share: float = Field(default=1.0, gt=0, le=1)
     """Largest part of all workers' GPUs that may be in use at a time: 0.5 leaves half of them."""
     hub_token: SecretStr | None = None

@@ -165,7 +165,7 @@ def _store(session: Session, found: Held, report: Update, *, suites: Mapping[str
     """
     dossier, job = found
     done = report.done
-    if done is None or done.stage is not job.stage:
+    if done is None or done.stage is not (Stage.INFER if job.stage is Stage.CANARY else job.stage):
         raise EvalyardError(f"The {job.stage.value} stage ended without its result.")
     if isinstance(done, ScoreDone):
         results.commit(session, dossier, job, attempt=report.attempt, done=done, suites=suites, now=now)
@@ -175,11 +175,11 @@ def _store(session: Session, found: Held, report: Update, *, suites: Mapping[str
     if isinstance(done, InferDone):
         arrows.note_use(session, report.attempt, results.spent_of(done), restarts=done.restarts)
     arrows.complete(session, job, report.attempt, result=result, now=now)
-    if isinstance(done, InferDone):
+    if isinstance(done, InferDone) and job.stage is Stage.INFER:
         results.add_cost(session, job.evaluation_id)
         jobs.answer_again(session, dossier, now=now)
     return done
 
 
 def _unexplained(stage: Stage) -> FailureKind:
-    return FailureKind.ENGINE if stage is Stage.INFER else FailureKind.HARNESS
+    return FailureKind.ENGINE if stage.needs_engine else FailureKind.HARNESS

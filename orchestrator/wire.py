@@ -29,6 +29,11 @@ class Stage(StrEnum):
     CANARY = "canary"
     """Of the hub's jobs alone: inference of a canary's sample. Its order's work is an `InferWork` like any other."""
 
+    @property
+    def needs_engine(self) -> bool:
+        """Whether engine workers do it; harness workers do the others."""
+        return self is Stage.INFER or self is Stage.CANARY
+
 
 class FailureKind(StrEnum):
     """Why an attempt failed. Each kind has a next step for the submitter in `orchestrator.errors`."""

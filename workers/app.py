@@ -121,7 +121,7 @@ def _work(settings: WorkerSettings, engine: EngineInfo | None, store: artifacts.
         engine=engine,
         weights=weights,
         standing=lambda: watch.standing,
-        device_type=lambda: engine_info(settings.engine).device_type,
+        look=lambda: engine_info(settings.engine),
         on_deaf=lambda: os.kill(os.getpid(), signal.SIGTERM),
     )
     prefetcher = Prefetcher(

@@ -3,6 +3,7 @@
 It also notices two ways in which a worker lives and yet works no more: its queue is not read, or the hub is behind.
 """
 
+import hashlib
 import logging
 import threading
 import time
@@ -13,7 +14,7 @@ from datetime import UTC, datetime
 from celery import Celery
 
 from orchestrator import broker
-from orchestrator.wire import EngineInfo, Heartbeat
+from orchestrator.wire import EngineInfo, Heartbeat, canonical_json
 from workers.harnesses import environments
 from workers.idle.idle_watch import Standing
 from workers.models.weights import Weights
@@ -51,10 +52,10 @@ class HeartbeatThread(threading.Thread):
         engine: EngineInfo | None,
         weights: Weights,
         standing: Callable[[], Standing] = Standing,
-        device_type: Callable[[], str] | None = None,
+        look: Callable[[], EngineInfo] | None = None,
         on_deaf: Callable[[], None],
     ) -> None:
-        """`device_type` says on what an engine started now would compute; `on_deaf` starts the worker anew."""
+        """`look` says what an engine started now would be; `on_deaf` starts the worker anew."""
         super().__init__(name="heartbeat", daemon=True)
         self.boot = uuid.uuid4().hex
         self._app = app
@@ -64,7 +65,9 @@ class HeartbeatThread(threading.Thread):
         self._weights = weights
         self._standing = standing
         self._on_deaf = on_deaf
-        self._device_type = device_type
+        given = settings.worker_engine_settings
+        self._engine_settings = hashlib.sha256(canonical_json(given)).hexdigest()[:8] if engine and given else ""
+        self._look = look
         self._looked_at = time.monotonic()
         self._waiting_since: float | None = None
         self._end = threading.Event()
@@ -118,6 +121,7 @@ class HeartbeatThread(threading.Thread):
                     gpus=standing.gpus,
                     harnesses=self._harnesses(),
                     host=self._settings.host,
+                    engine_settings=self._engine_settings,
                 ),
             )
         except broker.BrokerLost as error:
@@ -152,11 +156,17 @@ class HeartbeatThread(threading.Thread):
             self._on_deaf()
 
     def _look_at_host(self) -> None:
-        """Find out, once a minute, whether the driver came or went: then every order is for another kind of worker."""
-        if self._engine is None or self._device_type is None or time.monotonic() - self._looked_at < LOOK_SECONDS:
+        """Find out, once a minute, whether driver or engine are others than when it started.
+
+        Then the hub takes it for another worker than it is, and its answers for another build's.
+        """
+        if self._engine is None or self._look is None or time.monotonic() - self._looked_at < LOOK_SECONDS:
             return
         self._looked_at = time.monotonic()
-        found = self._device_type()
-        if found != self._engine.device_type:
-            log.error("this host computes on %s now, and not on %s: starting anew", found, self._engine.device_type)
-            self._on_deaf()
+        found = self._look()
+        for name in ("device_type", "version", "driver", "runtime"):
+            now, before = getattr(found, name), getattr(self._engine, name)
+            if now != before:
+                log.error("the %s of this host's engine is %s now, and not %s: starting anew", name, now, before)
+                self._on_deaf()
+                return

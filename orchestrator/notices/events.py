@@ -16,6 +16,7 @@ RERUN_READY = "rerun_ready"
 RERUN_STARTED = "rerun_started"
 RERUN_FINISHED = "rerun_finished"
 RERUN_ASKS = "rerun_asks"
+CANARY_KEEPS_OUT = "canary_keeps_out"
 
 EVENTS = {
     EVALUATION_FINISHED: "an evaluation has its scores",
@@ -27,6 +28,7 @@ EVENTS = {
     RERUN_STARTED: "a re-run was started by the policy",
     RERUN_FINISHED: "a re-run has ended",
     RERUN_ASKS: "something changed that an operator must decide about",
+    CANARY_KEEPS_OUT: "the canary keeps workers with a new engine or driver out",
 }
 
 UNASKED = (RERUN_EVALUATION_FINISHED, RERUN_EVALUATION_FAILED)
@@ -104,3 +106,5 @@ def _words(facts: Facts) -> tuple[str, str, str]:
         return f"{named} has ended", facts.sentence, f"{path}/report"
     subject = "Evalyard asks an operator" if facts.event == RERUN_ASKS else "Something changed that scores depend on"
     return subject, facts.sentence, path
+    if facts.event == CANARY_KEEPS_OUT:
+        return "The canary keeps workers out", facts.sentence, "/canary"

@@ -127,6 +127,6 @@ def open_jobs(session: Session, rerun: Rerun) -> int:
         select(func.count())
         .select_from(Job)
         .join(Evaluation, col(Evaluation.id) == Job.evaluation_id)
-        .where(Evaluation.rerun_id == rerun.id, col(Job.state).not_in(final))
+        .where(Evaluation.rerun_id == rerun.id, col(Job.state).not_in(final), col(Job.stage) != Stage.CANARY)
     )
     return session.exec(counted).one()

@@ -45,7 +45,8 @@ def is_free(holding: Holding) -> ColumnElement[bool] | None:
     condition: ColumnElement[bool] = plan.not_in(holding.wholly)
     if holding.inference:
         condition &= plan.not_in(holding.inference) | (col(Job.stage) != Stage.INFER)
-    return plan.is_(None) | condition
+    # A canary's job hangs on the evaluation that is its model's, and is none of the plan's.
+    return plan.is_(None) | (col(Job.stage) == Stage.CANARY) | condition
 
 
 def is_spent(rerun: Rerun) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
+from orchestrator.canaries.builds import Entry
 from orchestrator.footprint import Footprint, fewest_devices
 from orchestrator.settings import HubSettings
 from orchestrator.wire import EngineFamily, Stage
@@ -66,11 +67,13 @@ class QueuedJob:
         # Made once: of a long queue each round compares them all.
         own = self.__dict__
         own["urgency"] = (self.turn_at or self.created_at, self.evaluation, self.id)
-        own["kind"] = (id(self.need), self.longest, self.device_type, self.bound, self.harness)
+        own["kind"] = (id(self.need), self.longest, self.device_type, self.bound, self.harness, self.canary_on)
         own["is_plain"] = self.not_before is None and not self.asks and not self.refused_by
 
     harness: str = ""
     """Which harness must do it, e.g. `lm_eval 0.4.13`; any where it is empty. Infer needs none."""
+    canary_on: str = ""
+    """Of a canary's job: the only build of an engine that may do it."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,11 @@ class WorkerView:
     """Evaluations that it computes now, with what they ask and is not answered yet."""
     harnesses: tuple[str, ...] = ()
     """Of a harness worker: what it has environments of; where it does not say, it is given any work."""
+    build: str = ""
+    """Of an engine worker, where a canary is set for its kind: which build its engine is."""
+    entry: Entry = Entry.OPEN
+    """Whether a canary lets it work; while not, it gets nothing but the canary's own job."""
+    engine_version: str = ""
 
     @property
     def free_slots(self) -> int:
@@ -164,9 +172,14 @@ class Place(NamedTuple):
     window: timedelta | None
     """At least so much time is left; None without an end."""
     harnesses: tuple[str, ...] = ()
+    build: str = ""
+    is_open: bool = True
+    """It may work, and not on a canary's job alone."""
 
-    def devices_for(self, need: Footprint | None, longest: int | None, harness: str = "") -> int:
+    def devices_for(self, need: Footprint | None, longest: int | None, harness: str = "", canary_on: str = "") -> int:
         """How many slots a job with this need takes here; 0 where it cannot fit."""
+        if self.build != canary_on if canary_on else not self.is_open:
+            return 0
         if self.slots < 1 or (harness and self.harnesses and harness not in self.harnesses):
             return 0
         if need is None or self.memory_bytes is None or self.pool.engine is None:
@@ -184,18 +197,28 @@ def place_of(worker: WorkerView, now: datetime) -> Place:
         window = max(step for step in WINDOWS if step <= left)
     if worker.kind == "harness":
         return Place(pool_of(worker), None, "", None, min(worker.slots, 1), window, worker.harnesses)
-    return Place(pool_of(worker), worker.device_type, worker.device, worker.memory_bytes, worker.slots, window)
+    return Place(
+        pool_of(worker),
+        worker.device_type,
+        worker.device,
+        worker.memory_bytes,
+        worker.slots,
+        window,
+        build=worker.build,
+        is_open=worker.entry is Entry.OPEN,
+    )
 
 
 def devices_for(job: QueuedJob, worker: WorkerView) -> int:
     """How many of the worker's usable slots the job takes; 0 where it cannot fit, whoever holds them now."""
-    return place_of(worker, worker.last_heartbeat).devices_for(job.need, job.longest, job.harness)
+    return place_of(worker, worker.last_heartbeat).devices_for(job.need, job.longest, job.harness, job.canary_on)
 
 
 def could_hold(job: QueuedJob, worker: WorkerView) -> int:
     """How many of all its host's devices the job would take, were all of them usable; 0 where it cannot fit."""
-    whole = place_of(worker, worker.last_heartbeat)._replace(slots=max(worker.slots, worker.device_count))
-    return whole.devices_for(job.need, job.longest, job.harness)
+    slots = max(worker.slots, worker.device_count)
+    whole = place_of(worker, worker.last_heartbeat)._replace(slots=slots, is_open=True)
+    return whole.devices_for(job.need, job.longest, job.harness, job.canary_on)
 
 
 def is_live(worker: WorkerView, policy: Policy, now: datetime) -> bool:
@@ -220,7 +243,7 @@ def pool_of(worker: WorkerView) -> Pool:
 
 
 def pool_for(job: QueuedJob) -> Pool:
-    return Pool("engine", job.engine) if job.stage is Stage.INFER else Pool("harness")
+    return Pool("engine", job.engine) if job.stage.needs_engine else Pool("harness")
 
 
 def urgency(job: QueuedJob) -> tuple[datetime, int, int]:

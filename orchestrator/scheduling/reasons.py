@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from orchestrator.canaries.builds import Entry
 from orchestrator.footprint import GIB, fewest_devices
 from orchestrator.scheduling.answering import Answering
 from orchestrator.scheduling.estimates import Speeds
@@ -128,7 +129,7 @@ class _Crew:
 
     def lack(self, job: QueuedJob) -> tuple[str, bool]:
         """What must happen before the job can start, and whether that is a matter of time."""
-        key = (job.need, job.longest, job.refused_by, job.harness)
+        key = (job.need, job.longest, job.refused_by, job.harness, job.canary_on)
         if key not in self._told:
             self._told[key] = self._lack(job)
         return self._told[key]
@@ -136,6 +137,8 @@ class _Crew:
     def _lack(self, job: QueuedJob) -> tuple[str, bool]:
         if not self.live:
             return f"No {self.pool} is connected", False
+        if job.canary_on and not any(worker.build == job.canary_on for worker in self.live):
+            return f"Waits for a {self.pool} of its build", False
         able = [worker for worker in self.live if could_hold(job, worker)]
         if not able and job.harness:
             return _lacks_harness(job.harness), False
@@ -145,6 +148,9 @@ class _Crew:
         if not willing:
             return f"Waits for another {self.pool}: {_names(able)} refused it", False
         open_now = [(worker, devices) for worker in willing if (devices := devices_for(job, worker))]
+        kept = [worker for worker in willing if worker.entry is not Entry.OPEN]
+        if not open_now and kept and not job.canary_on:
+            return _canary(kept), any(worker.entry is Entry.WAITS for worker in kept)
         if not open_now:
             said = next((worker.sentence for worker in willing if worker.sentence), "")
             why = f" ({said.rstrip('.')})" if said else ""
@@ -178,6 +184,15 @@ class _Crew:
         if needed is None:
             return f"Needs larger GPUs ({weights}, and no more of them can share its heads); {has}"
         return f"Needs {needed} GPUs of {gpu_memory(memory)} ({weights}); {has}"
+
+
+def _canary(kept: Sequence[WorkerView]) -> str:
+    """`waits for the canary on gpu-7 (vllm 0.33.0)`."""
+    waiting = [worker for worker in kept if worker.entry is not Entry.KEPT_OUT]
+    named = waiting or kept
+    versions = sorted({f"{one.engine.value if one.engine else 'engine'} {one.engine_version}".strip() for one in named})
+    which = f"{_names(named)} ({', '.join(versions)})"
+    return f"waits for the canary on {which}" if waiting else f"the canary keeps out {which}"
 
 
 def _lacks_harness(harness: str) -> str:

@@ -79,7 +79,7 @@ class Room:
         self._workers: list[tuple[WorkerView, int]] = []
         self._places: dict[Place, int] = {}
         self._left: dict[str, int] = {}
-        self._sizes: dict[tuple[object, int | None, str], tuple[int, ...]] = {}
+        self._sizes: dict[tuple[object, int | None, str, str], tuple[int, ...]] = {}
         self._free_in: list[int] = []
         self._wanted: frozenset[str] = frozenset()
         self._near: dict[tuple[int, int, str], _Alike] = {}
@@ -105,10 +105,10 @@ class Room:
 
     def sizes(self, job: QueuedJob) -> tuple[int, ...]:
         """Slots that the job takes in each place; 0 where it does not fit."""
-        key = (job.need, job.longest, job.harness)
+        key = (job.need, job.longest, job.harness, job.canary_on)
         found = self._sizes.get(key)
         if found is None:
-            found = tuple(place.devices_for(job.need, job.longest, job.harness) for place in self._places)
+            found = tuple(place.devices_for(*key) for place in self._places)
             self._sizes[key] = found
         return found
 

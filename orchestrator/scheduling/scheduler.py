@@ -150,7 +150,7 @@ def _first(
     engines = {pool.engine.value: there for pool, there in sorting.items() if pool.engine is not None}
     for job in queued:
         # Of a hundred thousand jobs nearly all end here: nothing is made that need not be.
-        there = engines.get(job.engine) if job.stage is Stage.INFER else harness
+        there = engines.get(job.engine) if job.stage is Stage.INFER or job.stage is Stage.CANARY else harness
         if there is None:
             continue
         _, warm, alike, odd = there

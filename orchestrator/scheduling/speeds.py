@@ -41,6 +41,8 @@ class Sums(NamedTuple):
 
 def measured(dossier: Dossier, job: Job, attempt: Attempt, *, done: Done, now: datetime) -> tuple[Kind, Sums] | None:
     """What the completed attempt of this job measured, if it measured anything."""
+    if job.stage is Stage.CANARY:
+        return None  # a sample of everything, which tells nothing of a suite
     if isinstance(done, InferDone):
         if done.computed < LEAST_REQUESTS or not 0 < done.seconds <= done.total_seconds < float("inf"):
             return None

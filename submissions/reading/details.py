@@ -42,10 +42,17 @@ def read_detail(
     pair = find(session, evaluation_id)
     evaluation, submission = pair
     record = as_records(session, [pair])[0]
-    jobs = session.exec(select(Job).where(Job.evaluation_id == evaluation_id).order_by(col(Job.id))).all()
+    jobs = session.exec(
+        select(Job).where(Job.evaluation_id == evaluation_id, Job.stage != Stage.CANARY).order_by(col(Job.id))
+    ).all()
     scores = session.exec(select(Score).where(Score.evaluation_id == evaluation_id).order_by(col(Score.id))).all()
     events = session.exec(
-        select(Event).where(Event.evaluation_id == evaluation_id).order_by(col(Event.id).desc()).limit(MOST_EVENTS)
+        select(Event)
+        .where(Event.evaluation_id == evaluation_id, col(Event.job_id).is_(None) | col(Event.job_id).not_in(canaries))
+        .order_by(col(Event.id).desc())
+        .limit(MOST_EVENTS)
+    # What a canary asks of its model is no part of how the evaluation went.
+    canaries = select(Job.id).where(Job.evaluation_id == evaluation_id, Job.stage == Stage.CANARY)
     ).all()
     suite = find_version(session, suites, evaluation.suite, evaluation.suite_version)
     attempts = results.attempts_of(session, jobs)

@@ -13,6 +13,7 @@ from orchestrator.scheduling.places import Policy
 from orchestrator.tables import Evaluation, Job, Submission
 from orchestrator.visibility import unrestricted
 from orchestrator.votes import count_votes_by_revision
+from orchestrator.wire import Stage
 from submissions.reading.progress import next_jobs, progress_of
 from submissions.reading.waiting import with_reasons
 from submissions.records import EvaluationRecord
@@ -71,7 +72,7 @@ def as_records(session: Session, pairs: Sequence[tuple[Evaluation, Submission]])
     if not ids:
         return []
     jobs: dict[int, list[Job]] = defaultdict(list)
-    for job in session.exec(select(Job).where(col(Job.evaluation_id).in_(ids))):
+    for job in session.exec(select(Job).where(col(Job.evaluation_id).in_(ids), Job.stage != Stage.CANARY)):
         jobs[job.evaluation_id].append(job)
     unfinished = [evaluation.id for evaluation, _ in pairs if not evaluation.state.is_final]
     earlier: list[int] = []

@@ -7,12 +7,14 @@ from datetime import UTC, datetime, timedelta
 from sqlmodel import Session, col, select
 
 from orchestrator import breaker
+from orchestrator.canaries.admission import read_admission
+from orchestrator.canaries.builds import Entry
 from orchestrator.lifecycle import EvaluationState, JobState
 from orchestrator.roster import DEFAULT_POLICY, why_closed
 from orchestrator.scheduling.places import Policy
 from orchestrator.tables import Attempt, Evaluation, Job, Submission, Worker
 from orchestrator.visibility import audience_of, unrestricted
-from orchestrator.wire import Gpu, Mode
+from orchestrator.wire import Gpu, Mode, Stage
 from submissions import words
 from submissions.reading.evaluations import NOT_IN_LINE, as_records
 from submissions.reading.waiting import with_reasons
@@ -54,16 +56,30 @@ def read_workers(session: Session, now: datetime) -> list[WorkerRecord]:
     with unrestricted(session):  # by their numbers alone
         busy = session.exec(held).all()
     for worker, job in busy:
+        if job.stage is Stage.CANARY:
+            doing[worker].append("the canary")
+            continue
         what = f"{job.stage.value} {job.benchmark}".strip()
         part = f", slice {job.slice_index + 1} of {job.slice_count}" if job.slice_count > 1 else ""
         far = f" ({words.percent(job.requests_done / job.requests_total)})" if job.requests_total else ""
         doing[worker].append(f"{what} of evaluation {job.evaluation_id}{part}{far}")
     listed = session.exec(select(Worker).order_by(col(Worker.kind), col(Worker.name))).all()
     suspicions = breaker.suspicions(session, now=now)
+    admission = read_admission(session)
     commits = {commit for worker in listed for commit in worker.warm or ()}
     known = {commit: words.revision(commit) for commit in commits} if audience_of(session).everything else {}
     names = known | _names(session, commits)
-    return [_worker(worker, doing[worker.name], suspicions.get(worker.name), names=names, now=now) for worker in listed]
+    return [
+        _worker(
+            worker,
+            doing[worker.name],
+            suspicions.get(worker.name),
+            entry=admission.of(worker),
+            names=names,
+            now=now,
+        )
+        for worker in listed
+    ]
 
 
 def read_worker(session: Session, name: str, *, now: datetime | None = None) -> WorkerRecord:
@@ -84,6 +100,7 @@ def _worker(
     doing: list[str],
     suspicion: breaker.Suspicion | None,
     *,
+    entry: Entry,
     names: Mapping[str, str],
     now: datetime,
 ) -> WorkerRecord:
@@ -99,8 +116,8 @@ def _worker(
         last_heartbeat=worker.last_heartbeat,
         doing=doing,
         mode=worker.mode,
-        sentence=why_closed(worker, suspicion),
-        slots=worker.slots if is_open and not (suspicion and suspicion.held_back) else 0,
+        sentence=why_closed(worker, suspicion, entry=entry),
+        slots=worker.slots if is_open and entry is Entry.OPEN and not (suspicion and suspicion.held_back) else 0,
         until=worker.until,
         devices=worker.device_count if worker.device_type == "cuda" else 0,
         warm=[names[commit] for commit in worker.warm or () if commit in names],

@@ -15,6 +15,7 @@ from orchestrator.visibility import unrestricted
 from submissions.reading.progress import next_jobs
 from submissions.records import EvaluationRecord
 
+from orchestrator.wire import Stage
 
 def waiting_because(
     session: Session, record: EvaluationRecord, *, now: datetime | None = None, policy: Policy = DEFAULT_POLICY
@@ -38,7 +39,9 @@ def _waiting_because(session: Session, evaluations: Sequence[int], *, now: datet
     held = holding_reasons(session, evaluations) if evaluations else {}
     open_states = [JobState.QUEUED, JobState.DISPATCHED, JobState.RUNNING]
     jobs: dict[int, list[Job]] = defaultdict(list)
-    query = select(Job).where(col(Job.evaluation_id).in_(evaluations), col(Job.state).in_(open_states))
+    query = select(Job).where(
+        col(Job.evaluation_id).in_(evaluations), col(Job.state).in_(open_states), Job.stage != Stage.CANARY
+    )
     for job in session.exec(query.order_by(col(Job.id))):
         jobs[job.evaluation_id].append(job)
     first = {one: next_jobs(unfinished) for one, unfinished in jobs.items() if one not in held}

@@ -7,6 +7,7 @@ import csv
 import functools
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
@@ -25,6 +26,7 @@ PACKAGES = {
 }
 
 _NVIDIA = Path("/proc/driver/nvidia/gpus")
+_NVIDIA_VERSION = Path("/proc/driver/nvidia/version")
 
 
 class EngineMissing(Exception):
@@ -52,6 +54,8 @@ def engine_info(family: EngineFamily) -> EngineInfo:
             device=gpus[0] if gpus else cpu_name(),
             device_count=len(gpus) or 1,
             memory_bytes=gpu_memory_bytes() if gpus else _memory_bytes(),
+            driver=driver_version() if gpus else "",
+            runtime=_runtime(),
         )
     names = " or ".join(PACKAGES[family])
     raise EngineMissing(
@@ -73,6 +77,28 @@ def cpu_name() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def driver_version() -> str:
+    """Version of the NVIDIA driver that the kernel has loaded; empty where it does not tell."""
+    try:
+        told = _NVIDIA_VERSION.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return version_in(told)
+
+
+def version_in(told: str) -> str:
+    """The driver's version in the first line of `/proc/driver/nvidia/version`."""
+    found = re.search(r"Kernel Module\b.*?\s(\d+(?:\.\d+)+)\s", told.partition("\n")[0] + " ")
+    return found[1] if found else ""
+
+
+def _runtime() -> str:
+    """`torch 2.13.0+cu130`; empty without it."""
+    with suppress(PackageNotFoundError):
+        return f"torch {version('torch')}"
+    return ""
 
 
 def gpu_names() -> list[str]:

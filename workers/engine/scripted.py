@@ -31,6 +31,7 @@ DEFAULTS: dict[str, Any] = {
     "raises_at": None,  # hash prefix of requests that make it raise
     "hangs_at": None,  # hash prefix of requests that it never ends
     "freezes_at": None,  # the same, and the interpreter stands still
+    "drift": 0.0,  # log-likelihoods are off by up to so much, and where it is not 0 one text in two is another
     "journal": None,  # file to which the hash of each answer is appended, whatever becomes of it
 }
 
@@ -83,7 +84,7 @@ class ScriptedEngine:
             self._fail_at(request)
         position, self._answered = self._answered, self._answered + 1
         self.tokens_computed += request.length
-        response = answer(request)
+        response = answer(request, drift=float(self.settings["drift"]))
         if position == self.settings["nan_at"] and isinstance(response, Scored):
             return Scored(response.id, float("nan"), response.greedy)
         return response
@@ -102,10 +103,11 @@ class ScriptedEngine:
                 ctypes.PyDLL(None).sleep(FOR_EVER)  # unlike CDLL it keeps the interpreter's lock
 
 
-def answer(request: Request) -> Response:
-    """The one answer to a request, in any process and at any time."""
+def answer(request: Request, *, drift: float = 0.0) -> Response:
+    """The one answer to a request, in any process and at any time; with `drift` the one of another build."""
     seed = int(request.id[:12], 16)
     if isinstance(request, Loglikelihood):
-        return Scored(request.id, -(seed % 10_000_019) / 1e6 - 1e-6, seed % 16 == 0)
-    text = TEXTS[seed % len(TEXTS)]
+        off = drift * (seed % 2_001 / 1_000 - 1)
+        return Scored(request.id, -(seed % 10_000_019) / 1e6 - 1e-6 + off, seed % 16 == 0)
+    text = TEXTS[(seed + (drift != 0 and seed >> 20 & 1)) % len(TEXTS)]
     return Generated(request.id, text, [seed % 251, (seed >> 8) % 251], "stop")
