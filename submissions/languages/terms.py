@@ -27,7 +27,9 @@ STATES = (
 """Of evaluations, jobs and re-runs."""
 OUTCOMES = (N_("expired"), N_("preempted"), N_("released"), N_("refused"), N_("unsent"))
 """Of attempts, beside the states of their jobs."""
-STAGES = (N_("prepare"), N_("infer"), N_("score"))
+STAGES = (N_("prepare"), N_("infer"), N_("score"), N_("canary"))
+WORKERS = (N_("harness"), N_("engine"))
+"""Their kinds."""
 FAILURES = (
     N_("download"),
     N_("gated"),

@@ -13,6 +13,7 @@ from submissions.pages import (
     form,
     lists,
     model,
+    operate,
     pictures,
     rerun_report,
     reruns,
@@ -20,5 +21,5 @@ from submissions.pages import (
 )
 
 router = APIRouter()
-for part in (account, board, pictures, model, form, evaluation, samples, diff, rerun_report, reruns, lists):
+for part in (account, board, pictures, model, operate, form, evaluation, samples, diff, rerun_report, reruns, lists):
     router.include_router(part.router)

@@ -94,6 +94,8 @@ ROUTES: Mapping[str, Need] = {
     f"POST {API}{ONE}/boost": Need.OPERATOR,
     f"POST {API}/workers/{{name}}/{{action}}": Need.OPERATOR,
     f"GET {API}/clusters": Need.OPERATOR,
+    "GET /operate": Need.OPERATOR,
+    "POST /operate": Need.OPERATOR,
     f"POST {API}/flags": Need.OPERATOR,
     f"POST {API}/flags/{{flag_id}}/lift": Need.OPERATOR,
     f"POST {API}/reruns": Need.OPERATOR,

@@ -49,8 +49,13 @@ def _waiting_because(session: Session, evaluations: Sequence[int], *, now: datet
     if not waiting:
         return held
     # A plan of the whole queue: not for those that move.
-    with unrestricted(session):  # what others wait for takes room, too; the sentences name evaluations by number
-        reasons = waiting_reasons(session, now, policy=policy)
+    reasons = job_reasons(session, now, policy)
     return held | {
         one: next((reasons[job.id] for job in those if job.id in reasons), "") for one, those in waiting.items()
     }
+
+
+def job_reasons(session: Session, now: datetime, policy: Policy) -> dict[int, str]:
+    """Why each job waits."""
+    with unrestricted(session):  # what others wait for takes room, too; the sentences name evaluations by number
+        return waiting_reasons(session, now, policy=policy)

@@ -1,0 +1,110 @@
+"""The operators' page: what it lists of the jobs, and cancelling and retrying several at once."""
+
+import time
+from datetime import timedelta
+
+import sqlalchemy
+from sqlmodel import select
+from starlette.testclient import TestClient
+
+from orchestrator.lifecycle import EvaluationState, JobState
+from orchestrator.tables import Evaluation, Job
+from orchestrator.wire import FailureKind, Stage
+from submissions.context import Hub
+from submissions.reading.jobs import PAGE_JOBS, Show, read_jobs
+from tests.submissions.factories import NOON, add_evaluation
+from tests.submissions.pages import page
+
+
+def test_without_jobs_every_state_says_so(client: TestClient) -> None:
+    for show in Show:
+        assert "No job is in this state" in page(client, f"/operate?show={show.value}").text
+    assert "/operate" in page(client, "/queue").links
+
+
+def test_jobs_are_listed_by_state_with_why_they_wait_or_failed(hub: Hub, client: TestClient) -> None:
+    with hub.writing() as session:
+        demo = hub.suites["demo"]
+        add_evaluation(session, demo, model="acme/waits", state=EvaluationState.RUNNING, waits=True)
+        add_evaluation(session, demo, model="acme/runs", state=EvaluationState.RUNNING, requests=(30, 60))
+        broken = add_evaluation(
+            session,
+            demo,
+            model="acme/broken",
+            state=EvaluationState.FAILED,
+            failure=FailureKind.OUT_OF_MEMORY,
+            sentence="It needs 90 GB.",
+        )
+    queued = page(client, "/operate")
+    assert "acme/waits" in queued.text
+    assert "acme/runs" not in queued.text
+    assert "No vllm engine worker is connected." in queued.text
+    running = page(client, "/operate?show=running")
+    assert "acme/runs" in running.text
+    assert "50 % answered" in running.text
+    failed = page(client, "/operate?show=failed")
+    assert "failed out of memory It needs 90 GB." in failed.text
+    assert f"/evaluations/{broken.id}" in failed.links
+    assert "/operate?show=failed&failure=out_of_memory" in failed.links
+    assert "It needs 90 GB." in page(client, "/operate?show=failed&failure=out_of_memory").text
+    assert "No job is in this state" in page(client, "/operate?show=failed&failure=timeout").text
+
+
+def test_several_are_cancelled_at_once_and_what_has_ended_stops_none_of_them(hub: Hub, client: TestClient) -> None:
+    with hub.writing() as session:
+        demo = hub.suites["demo"]
+        first, second = (
+            add_evaluation(session, demo, model=f"acme/{name}", state=EvaluationState.RUNNING, waits=True)
+            for name in "ab"
+        )
+        ended = add_evaluation(session, demo, model="acme/ended")
+        numbers = [row.id for row in (first, ended, second)]
+    form = {"do": "cancel", "show": "queued", "page": "1", "evaluation": [str(number) for number in numbers]}
+    answer = client.post("/operate", data=form)
+    assert "2 evaluations were changed. 1 could not be" in " ".join(answer.text.split())
+    with hub.reading() as session:
+        states = {number: session.get_one(Evaluation, number).state for number in numbers if number}
+    assert list(states.values()) == [EvaluationState.CANCELLED, EvaluationState.FINISHED, EvaluationState.CANCELLED]
+
+
+def test_what_failed_is_retried_by_evaluation_and_foreign_choices_are_refused(hub: Hub, client: TestClient) -> None:
+    with hub.writing() as session:
+        failed = add_evaluation(
+            session, hub.suites["demo"], state=EvaluationState.FAILED, failure=FailureKind.ENGINE, sentence="It died."
+        )
+        number = failed.id
+    client.post("/operate", data={"do": "retry", "show": "failed", "evaluation": str(number)})
+    with hub.reading() as session:
+        left = session.exec(select(Job).where(Job.evaluation_id == number, Job.state == JobState.FAILED)).all()
+    assert left == []
+    for form in ({"do": "delete", "evaluation": "1"}, {"do": "cancel", "evaluation": "1; drop"}):
+        assert client.post("/operate", data=form).status_code == 422
+    many = {"do": "cancel", "evaluation": ["1"] * 500}
+    assert client.post("/operate", data=many).status_code == 422
+
+
+def test_a_page_of_ten_thousand_waiting_jobs_is_one_page_of_them(hub: Hub) -> None:
+    with hub.writing() as session:
+        first = add_evaluation(session, hub.suites["demo"], state=EvaluationState.RUNNING, waits=True)
+        jobs = [
+            {
+                "evaluation_id": first.id,
+                "stage": Stage.SCORE,
+                "benchmark": f"B{number}",
+                "state": JobState.QUEUED,
+                "created_at": NOON,
+                "turn_at": NOON + timedelta(seconds=number),
+                "result": {},
+                "identity": {},
+            }
+            for number in range(10_000)
+        ]
+        session.execute(sqlalchemy.insert(Job), jobs)
+    with hub.reading() as session:
+        begun = time.perf_counter()
+        found = read_jobs(session, Show.QUEUED, page=3, policy=hub.policy)
+        seconds = time.perf_counter() - begun
+    assert len(found.lines) == PAGE_JOBS
+    assert found.counts[Show.QUEUED] >= 10_000
+    assert found.pages >= 200
+    assert seconds < 10, "generous: other work shares the machine"
