@@ -34,7 +34,7 @@ import redis
 from sqlalchemy import Engine, func, insert
 from sqlmodel import Session, col, select
 
-from orchestrator import broker, db, valkey
+from orchestrator import arrows, broker, db, valkey
 from orchestrator.control import collect_rarely
 from orchestrator.footprint import GIB, Footprint
 from orchestrator.lifecycle import EvaluationState, JobState
@@ -160,7 +160,8 @@ def show_dispatch(given: argparse.Namespace, folder: Path) -> None:
         kind = engine.dialect.name
         print(f"orders: {rate:.0f}/s over {given.seconds:.0f} s, {given.evaluations:,} evaluations queued, ", end="")
         print(f"{given.workers} workers, {kind}; {load}; {rate / noop:.2f} of no-op Celery;")
-        print(f"        {cpu * 1000:.1f} ms of CPU each in the control process", flush=True)
+        print(f"        {cpu * 1000:.1f} ms of CPU each in the control process; ", end="")
+        print("in one transaction: " + ", ".join(f"{mean:.1f} {name}" for name, mean in together(engine).items()))
         for name, gaps in idle_times(engine).items():
             if gaps:
                 longest, most = max(gaps), gaps[int(len(gaps) * 0.99)]
@@ -349,6 +350,18 @@ def cpu_seconds(pid: int) -> float:
 def orders(engine: Engine) -> int:
     with db.session(engine, read_only=True) as session:
         return session.exec(select(func.count()).select_from(Attempt)).one()
+
+
+def together(engine: Engine) -> dict[str, float]:
+    """How many moves of each kind share a transaction, on average: they have the same time."""
+    names = {"claims": arrows.JOB_CLAIMED, "starts": arrows.JOB_STARTED, "ends": arrows.JOB_COMPLETED}
+    found = {}
+    with db.session(engine, read_only=True) as session:
+        for word, name in names.items():
+            statement = select(func.count(), func.count(func.distinct(Event.at))).where(Event.name == name)
+            moves, moments = session.exec(statement).one()
+            found[word] = moves / max(moments, 1)
+    return found
 
 
 def wait_for_orders(engine: Engine, logs: list[Path]) -> None:

@@ -134,7 +134,7 @@ def migrate(engine: Engine, *, revision: str = "head") -> None:
 
 @contextmanager
 def _migrating(engine: Engine) -> Iterator[Connection]:
-    """A transaction in which SQLite may copy a table to change it: dropping the old one would break what refers to it."""
+    """A transaction in which SQLite may copy a table to change it: dropping the old one breaks what refers to it."""
     if engine.dialect.name != "sqlite":
         with engine.begin() as connection:
             yield connection
@@ -156,8 +156,8 @@ def _refuse_dangling(connection: Connection) -> None:
         broken = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
         if broken is not None:
             raise DatabaseUnusable(
-                f"A row of the table {broken[0]} of {_shown(connection.engine)} refers to one that is not there, so its "
-                "schema was left as it is. Restore a backup."
+                f"A row of the table {broken[0]} of {_shown(connection.engine)} refers to one that is not there, so "
+                "its schema was left as it is. Restore a backup."
             )
 
 
