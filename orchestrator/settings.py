@@ -6,7 +6,7 @@ Nothing is read at import. A variable that no process knows, or two that contrad
 import difflib
 import os
 from collections.abc import Mapping
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -94,9 +94,15 @@ class HubSettings(BaseSettings):
     """Who is an admin from their sign-in on: subjects or verified e-mail addresses, separated by commas."""
     public_url: str = ""
     """Address that browsers reach the site by, such as `https://evals.example.org`; needed with accounts."""
+    trusted_proxies: str = ""
+    """Addresses and networks, separated by commas, of proxies whose `X-Forwarded-For` is believed, such as
+    `10.0.0.0/8`; one on the same host always is. Sign-ins are counted by the address that it names."""
+    webhook_hosts: str = ""
+    """Hosts, separated by commas, that people's own webhooks may reach though they are in a private network or speak
+    http, such as `hooks.corp.example`; all others must be public and https."""
     secret_key: SecretStr | None = None
-    """At least 32 characters, for the digests of tokens and sessions; a file in the data folder, made at the first
-    start, by default. Give it where several web processes share a database."""
+    """At least 32 characters, for the digests of tokens and sessions and for what is kept encrypted; a file in the data
+    folder, made at the first start, by default. Give it where web and control processes share no folder."""
     submissions_per_day: int = Field(default=50, ge=0)
     """New evaluations that a person may ask for within 24 hours; 0 for any number. Only with accounts."""
     team_submissions_per_day: int = Field(default=0, ge=0)
@@ -169,6 +175,13 @@ class HubSettings(BaseSettings):
                 raise ValueError(f"{PREFIX}{name.upper()} must be an https:// address; http:// is for loopback alone.")
         if urlsplit(self.public_url).path.strip("/"):
             raise ValueError("EVALYARD_PUBLIC_URL has a path; the site needs a host name of its own.")
+        for part in filter(None, map(str.strip, self.trusted_proxies.split(","))):
+            try:
+                ip_network(part, strict=False)
+            except ValueError:
+                raise ValueError(
+                    f"EVALYARD_TRUSTED_PROXIES: '{part[:60]}' is no address or network. Write e.g. 10.0.0.0/8."
+                ) from None
         if self.secret_key is not None and len(self.secret_key.get_secret_value()) < 32:
             raise ValueError("EVALYARD_SECRET_KEY is shorter than 32 characters. Take e.g. `openssl rand -hex 32`.")
 
@@ -181,6 +194,11 @@ class HubSettings(BaseSettings):
     def official(self) -> frozenset[str]:
         """The official providers, in lower case."""
         return frozenset(name.strip().casefold() for name in self.official_providers.split(",") if name.strip())
+
+    @property
+    def open_webhook_hosts(self) -> frozenset[str]:
+        """Hosts that people's own webhooks may reach whatever network they are in."""
+        return frozenset(name.strip().lower() for name in self.webhook_hosts.split(",") if name.strip())
 
     @property
     def clusters_file(self) -> Path | None:

@@ -55,6 +55,36 @@ def mcnemar_exact(only_ours: int, only_theirs: int) -> float:
     return min(1.0, 2 * tail / (1 << discordant))
 
 
+def mcnemar_worse(only_ours: int, only_theirs: int) -> float:
+    """One-sided exact p of McNemar's test, that ours is worse: so few of the discordant documents are only ours.
+
+    The lower tail of a binomial(n, 1/2); see `mcnemar_exact`.
+    """
+    discordant = only_ours + only_theirs
+    return sum(math.comb(discordant, count) for count in range(only_ours + 1)) / (1 << discordant)
+
+
+def chance_of_less(value: float, stderr: float) -> float:
+    """One-sided p of a difference this low where there is none: the normal distribution's lower tail."""
+    if not stderr:
+        return 0.0 if value < 0 else 1.0
+    return statistics.NormalDist().cdf(value / stderr)
+
+
+def holm(chances: Sequence[float]) -> list[float]:
+    """P-values corrected for being several, so that at most one in 1/alpha families has any wrong rejection.
+
+    Holm 1979, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of Statistics 6.
+    """
+    order = sorted(range(len(chances)), key=chances.__getitem__)
+    corrected = [1.0] * len(chances)
+    largest = 0.0
+    for place, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(chances) - place) * chances[index]))
+        corrected[index] = largest
+    return corrected
+
+
 def confidence_interval(estimate: Estimate, count: int, level: float = LEVEL) -> tuple[float, float] | None:
     """Student's interval around the mean of `count` numbers; None where one number tells nothing of the spread.
 

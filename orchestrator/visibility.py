@@ -43,9 +43,9 @@ AUDIENCE = "evalyard_audience"
 def restrict(session: Session, audience: Audience) -> None:
     """Leave out of every query of this session what the audience may not see, for as long as the session lives.
 
-    It covers `Submission`, `Evaluation` and what hangs on them (`Job`, `Score`, `Event`, `SeriesPoint`, `Flag`) in every ORM
-    statement, joined, aliased or in a subquery, and `session.get`. Statements on bare tables or in text are not
-    covered: write none that names a model.
+    It covers `Submission`, `Evaluation` and what hangs on them (`Job`, `Score`, `Event`, `SeriesPoint`, `Flag`) in
+    every ORM statement, joined, aliased or in a subquery, and `session.get`. Statements on bare tables or in text are
+    not covered: write none that names a model.
     """
     session.info[AUDIENCE] = audience
     if audience.everything:

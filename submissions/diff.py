@@ -16,10 +16,11 @@ from orchestrator.errors import NotFound
 from orchestrator.suites import Suite, SuiteBenchmark
 from orchestrator.tables import Score
 from submissions import pairing
+from submissions.kept_samples import fetch
 from submissions.pairing import Comparison, Entry, Pair
 from submissions.reading import evaluations, suites
 from submissions.records import EvaluationRecord
-from submissions.samples import read_lines, read_records, results_key, sample_files
+from submissions.samples import read_lines, read_records, reading, results_key, sample_files
 from submissions.verdicts import Counted, counted_filter, counted_numbers
 
 
@@ -84,6 +85,7 @@ def read_side(session: Session, evaluation_id: int, benchmark: str, *, known: Ma
     return Side(record, key, counting, scores)
 
 
+@reading.taken()
 def read_diff(
     store: ArtifactStore, a: Side, b: Side, *, scratch: Path, asked: Asked, offset: int = 0, limit: int = 5
 ) -> DiffPage:
@@ -91,6 +93,7 @@ def read_diff(
 
     Raises:
         NotFound: there is no such task, filter or kind, or no samples of one of the two.
+        Busy: too many are being read.
     """
     files = sample_files(store, a.key), sample_files(store, b.key)
     tasks = _moves(a, b, [name for name in files[0] if name in files[1]])
@@ -102,9 +105,9 @@ def read_diff(
     if asked.kind is not None and asked.kind not in pairing.KINDS:
         raise NotFound(f"There is no kind of change of that name. There are: {', '.join(pairing.KINDS)}.")
     counted = counted_numbers(a.counting, task), counted_numbers(b.counting, task)
-    paths = store.fetch_file(files[0][task], scratch), store.fetch_file(files[1][task], scratch)
+    paths = fetch(store, files[0][task], scratch), fetch(store, files[1][task], scratch)
     entries = tuple(
-        _entries(path, path.stat().st_mtime_ns, numbers) for path, numbers in zip(paths, counted, strict=True)
+        read_entries(path, *numbers) for path, numbers in zip(paths, counted, strict=True)
     )
     filters = [tuple(dict.fromkeys(entry.filter for entry in side)) for side in entries]
     common = tuple(name for name in filters[0] if name in filters[1])
@@ -143,6 +146,11 @@ def _moves(a: Side, b: Side, tasks: Sequence[str]) -> dict[str, float | None]:
     """How far each task's score moved, the farthest first; None where one of the two does not say."""
     moves = {name: b.scores[name] - a.scores[name] if name in a.scores and name in b.scores else None for name in tasks}
     return dict(sorted(moves.items(), key=lambda item: (-abs(item[1] or 0.0), item[0])))
+
+
+def read_entries(path: Path, *counted: Counted) -> tuple[Entry, ...]:
+    """What there is to pair and compare of every record of a samples file, by these numbers."""
+    return _entries(path, path.stat().st_mtime_ns, counted)
 
 
 @lru_cache(maxsize=16)

@@ -7,13 +7,11 @@ does not change.
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Literal
 
 from orchestrator.errors import Refused
-from submissions.faults import Busy
+from submissions.places import Places
 
 Form = Literal["svg", "png", "json"]
 VEGA_LITE = "v6_1"
@@ -24,22 +22,9 @@ MOST_WAITING = 8
 _kept: OrderedDict[tuple[str, Form], bytes] = OrderedDict()
 _keeping = threading.Lock()
 _one_at_a_time = threading.Lock()
-_places = threading.BoundedSemaphore(MOST_WAITING)
-
-
-@contextmanager
-def a_place() -> Iterator[None]:
-    """A place among those who draw or wait to.
-
-    Raises:
-        Busy: there is none.
-    """
-    if not _places.acquire(blocking=False):
-        raise Busy("Many pictures are being drawn at this moment. Ask for this one again in some seconds.")
-    try:
-        yield
-    finally:
-        _places.release()
+places = Places(
+    MOST_WAITING, sentence="Many pictures are being drawn at this moment. Ask for this one again in some seconds."
+)
 
 
 def picture(spec: dict[str, Any], form: Form) -> bytes:
@@ -53,7 +38,7 @@ def picture(spec: dict[str, Any], form: Form) -> bytes:
     found = _find(text, form)
     if found is not None:
         return found
-    with a_place(), _one_at_a_time:
+    with places.taken(), _one_at_a_time:
         found = _find(text, form)  # somebody else may have had it drawn meanwhile
         if found is None:
             found = _convert(text, form)

@@ -10,7 +10,7 @@ SECRETS = (
     re.compile(r"(?i)(?<=bearer )[A-Za-z0-9._~+/-]{8,}=*"),
     re.compile(r"(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"),
     re.compile(r"(?<=[?&]code=)[^&\s\"']+|(?<=[?&]state=)[^&\s\"']+"),
-    re.compile(r"(?i)(?<=evalyard-session=)[^;\s\"']+"),
+    re.compile(r"(?i)(?:(?<=evalyard-session=)|(?<=evalyard-signin=))[^;\s\"']+"),
 )
 """Tokens of this site and of the Hub, bearer tokens, passwords in addresses, codes and states of sign-ins, sessions."""
 

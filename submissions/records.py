@@ -207,6 +207,15 @@ class PastScores(BaseModel):
     benchmarks: dict[str, PastCell]
 
 
+class SeriesPlace(BaseModel):
+    """Where an evaluation stands among the checkpoints of a training run."""
+
+    name: str
+    owner: int
+    """Number of the person whose series it is; 0 without accounts."""
+    step: int
+
+
 class EvaluationDetail(EvaluationRecord):
     """An evaluation with everything that is known of it."""
 
@@ -220,6 +229,8 @@ class EvaluationDetail(EvaluationRecord):
     facts: dict[str, Any]
     history: list[PastScores] = []
     """The same submission under every version of the suite, the latest first; empty where there is but one."""
+    series: list[SeriesPlace] = []
+    """The series of checkpoints that it belongs to."""
 
 
 class SubmissionAnswer(BaseModel):

@@ -6,15 +6,19 @@ Imports no database and no Hub client, so that the command line starts at once.
 from collections.abc import Sequence
 from difflib import get_close_matches
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from orchestrator.people import Visibility
 from orchestrator.wire import Precision
 
 DEFAULT_SUITE = "open-llm-v2"
 PRECISIONS = ("auto", *(precision.value for precision in Precision))
+SERIES_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+"""A part of an address as it stands."""
+LAST_STEP = 2**53 - 1
+"""The largest whole number that every reader of JSON takes as it is."""
 ALSO_CALLED = {
     "fp16": "float16", "f16": "float16", "half": "float16", "bf16": "bfloat16", "brain": "bfloat16",
     "fp32": "float32", "f32": "float32", "full": "float32", "float": "float32",
@@ -64,6 +68,16 @@ class SubmissionRequest(BaseModel):
     """Which team, where you are in several."""
     limit: int | None = Field(default=None, ge=1, le=1_000_000)
     """Documents for each lm-eval task. An evaluation with a limit is a trial: it is never ranked."""
+    series: str | None = Field(default=None, pattern=SERIES_NAME)
+    """Name of the series that this is a checkpoint of: letters, digits, `.`, `_`, `-`; yours alone. With `step`."""
+    step: int | None = Field(default=None, ge=0, le=LAST_STEP)
+    """Which step of the series it is: steps, tokens, whatever you count by. With `series`."""
+
+    @model_validator(mode="after")
+    def _series_and_step_go_together(self) -> Self:
+        if (self.series is None) != (self.step is None):
+            raise ValueError("A series and a step go together: name both, or neither.")
+        return self
 
     @field_validator("precision", mode="before")
     @classmethod

@@ -20,13 +20,22 @@ from orchestrator.errors import NotFound, Refused
 from orchestrator.suites import SuiteBenchmark
 from orchestrator.tables import Evaluation, Job, SuiteVersion
 from orchestrator.wire import Stage
+from submissions.kept_samples import fetch
+from submissions.places import Places
 from submissions.verdicts import Counted, counted_filter, counted_numbers, is_right
 
 PREFIX, SUFFIX = "samples_", ".jsonl.zst"
 LINE_BYTES = 32 << 20
 """A record larger than this is not shown."""
+MOST_READING = 8
+"""Requests that read samples: a file is decompressed and parsed whole before its first page is known."""
 PAGE_BYTES = 4 << 20
 """A page ends early, after one record at least, when its records are larger: prompts can be long."""
+
+
+reading = Places(
+    MOST_READING, sentence="Many samples are being read at this moment. Ask for these again in some seconds."
+)
 
 
 class Wanted(NamedTuple):
@@ -35,6 +44,8 @@ class Wanted(NamedTuple):
     task: str | None = None
     filter: str | None = None
     right: bool | None = None
+    search: str = ""
+    """Text that they hold anywhere, upper or lower case."""
     counted_only: bool = False
     """Where no filter is named: the one that the suite counts, since each document is kept once for each filter."""
 
@@ -63,13 +74,13 @@ class Entry(NamedTuple):
     is_right: bool | None
 
 
-def results_key(session: Session, evaluation_id: int, benchmark: str) -> str:
-    """Where the results of a scored benchmark are kept.
+def results_key(session: Session, evaluation_id: int, benchmark: str, *, to_show: bool = True) -> str:
+    """Where the results of a scored benchmark are kept; to show its samples, or only to compute with them.
 
     Raises:
         NotFound: the benchmark has not been scored, or its suite keeps its samples confidential.
     """
-    if is_confidential(session, evaluation_id, benchmark):
+    if to_show and is_confidential(session, evaluation_id, benchmark):
         raise NotFound(f"The samples of '{benchmark}' are not shown: its suite keeps this dataset confidential.")
     job = session.exec(
         select(Job).where(Job.evaluation_id == evaluation_id, Job.benchmark == benchmark, Job.stage == Stage.SCORE)
@@ -91,6 +102,7 @@ def is_confidential(session: Session, evaluation_id: int, benchmark: str) -> boo
     )
 
 
+@reading.taken()
 def read_page(
     store: ArtifactStore,
     key: str,
@@ -105,12 +117,13 @@ def read_page(
 
     Raises:
         NotFound: there is no such task or filter among the results, or no samples at all.
+        Busy: too many are being read.
     """
     files = sample_files(store, key)
     task = wanted.task or next(iter(files))
     if task not in files:
         raise NotFound(f"There are no samples of a task of that name. There are: {', '.join(list(files)[:20])}.")
-    path = store.fetch_file(files[task], scratch)
+    path = fetch(store, files[task], scratch)
     counted = counted_numbers(benchmark, task)
     entries = _entries(path, path.stat().st_mtime_ns, counted)
     filters = tuple(dict.fromkeys(entry.filter for entry in entries))
@@ -121,6 +134,8 @@ def read_page(
         filter = counted_filter(counted, filters) or filters[0]
     own = [(number, entry) for number, entry in enumerate(entries) if filter is None or entry.filter == filter]
     fitting = [number for number, entry in own if wanted.right is None or entry.is_right is wanted.right]
+    if wanted.search:
+        fitting = _holding(path, fitting, wanted.search)
     records = [record for _, record in read_records(path, fitting[offset : offset + limit])]
     end = offset + len(records)
     return Page(
@@ -134,6 +149,22 @@ def read_page(
         counted=counted,
         by_verdict=dict(Counter(entry.is_right for _, entry in own)),
     )
+
+
+def _holding(path: Path, numbers: list[int], text: str) -> list[int]:
+    """Those of the records that hold a text; it reads the whole file."""
+    wanted, needle = set(numbers), text.casefold()
+    lines = enumerate(itertools.islice(read_lines(path), max(numbers, default=-1) + 1))
+    return [number for number, line in lines if number in wanted and needle in _said(json.loads(line)).casefold()]
+
+
+def _said(part: Any) -> str:
+    """Every text within a record, a line each."""
+    if isinstance(part, str):
+        return part
+    if isinstance(part, dict):
+        return "\n".join(_said(value) for value in part.values())
+    return "\n".join(_said(value) for value in part) if isinstance(part, list) else ""
 
 
 def sample_files(store: ArtifactStore, key: str) -> dict[str, str]:

@@ -20,7 +20,7 @@ from starlette.staticfiles import StaticFiles
 
 from orchestrator.errors import EvalyardError
 from orchestrator.settings import HubSettings, read_settings
-from submissions import api, boards, clusters, comparing, flagging, operating, pages, reruns, voting
+from submissions import api, boards, checkpoints, clusters, comparing, flagging, operating, pages, reruns, voting
 from submissions.context import Hub, open_hub
 from submissions.guard import SECURITY_HEADERS, Guard
 from submissions.languages.choosing import Choose
@@ -56,6 +56,7 @@ def make_site(hub: Hub) -> FastAPI:
     app.include_router(operations.router)
     app.include_router(voting.router)
     app.include_router(comparing.router)
+    app.include_router(checkpoints.router)
     app.include_router(reruns.router)
     app.include_router(pages.router)
     app.mount("/static", StaticFiles(directory=str(files("submissions") / "static")), name="static")

@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from orchestrator import series
 from orchestrator.lifecycle import EvaluationState
 from orchestrator.suite_versions import shown_suites
 from submissions import receipts
@@ -49,6 +50,9 @@ def submit_to(hub: Hub, request: SubmissionRequest, *, key: str | None = None) -
                 quota.check(session, hub.settings, hub.viewer, now=now)
             if slip is not None:
                 receipts.keep(session, slip, taken.evaluation.id, existing=taken.existing, now=now)
+            if request.series is not None and request.step is not None:
+                owner = hub.viewer.person or 0
+                series.add(session, taken.evaluation.id, owner=owner, name=request.series, step=request.step, now=now)
             row = evaluations.read_evaluation(session, taken.evaluation.id)
     except receipts.AlreadyKept:
         assert slip is not None

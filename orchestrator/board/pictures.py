@@ -68,7 +68,7 @@ def _size(lines: Sequence[Line], colours: dict[str, str]) -> Spec:
     left_out = len(lines) - len(sized)
     note = f"The line is the Pareto front: no smaller model scores higher. {_many(len(sized), 'model')}"
     note += f", {left_out} of unknown size left out." if left_out else "."
-    return _whole("Score against parameters", note, layers, colours)
+    return whole("Score against parameters", note, layers, colours)
 
 
 def _time(lines: Sequence[Line], colours: dict[str, str]) -> Spec:
@@ -84,7 +84,7 @@ def _time(lines: Sequence[Line], colours: dict[str, str]) -> Spec:
         _points(x, dated, colours),
         {"data": {"values": best}, "mark": mark, "encoding": {"x": x, "y": _average()}},
     ]
-    return _whole("Score over time", f"The line is the best so far. {_many(len(dated), 'model')}.", layers, colours)
+    return whole("Score over time", f"The line is the best so far. {_many(len(dated), 'model')}.", layers, colours)
 
 
 def _compare(shown: Shown, colours: dict[str, str]) -> Spec:
@@ -117,7 +117,7 @@ def _compare(shown: Shown, colours: dict[str, str]) -> Spec:
             "encoding": {"x": x, "xOffset": offset, "y": _average("low", "Score"), "y2": {"field": "high"}},
         },
     ]
-    spec = _whole("Scores side by side", "With 95 % intervals.", layers, colours)
+    spec = whole("Scores side by side", "With 95 % intervals.", layers, colours)
     return spec | {"data": {"values": values}}
 
 
@@ -175,7 +175,8 @@ def _average(field: str = "average", title: str = "Average") -> Spec:
     return {"field": field, "type": "quantitative", "title": title, "scale": {"zero": title == "Score"}}
 
 
-def _whole(title: str, note: str, layers: list[Spec], colours: dict[str, str]) -> Spec:
+def whole(title: str, note: str, layers: list[Spec], colours: dict[str, str]) -> Spec:
+    """A picture of these layers, in the size, words and colours that all of them have."""
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         "title": {"text": title, "subtitle": note, "anchor": "start"},

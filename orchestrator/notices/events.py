@@ -52,9 +52,19 @@ class Facts(NamedTuple):
     more: Mapping[str, Any] = {}
 
 
+class Asker(NamedTuple):
+    """Who asked for an evaluation; nobody for what is a re-run's own."""
+
+    names: frozenset[str] = frozenset()
+    """What the notifications file may call them: names that nobody else can take."""
+    person: int | None = None
+
+
 class Message(NamedTuple):
     subject: str
     body: str
+    records: tuple[dict[str, Any], ...] = ()
+    """The same for programs, a record for each notice."""
 
 
 def wants(events: Sequence[str], event: str) -> bool:
@@ -68,7 +78,17 @@ def write(facts: Facts, *, site: str = "") -> Message:
     """One notice in words; `site` is where links lead, none where it is not known."""
     subject, sentence, path = _words(facts)
     link = f"{site.rstrip('/')}{path}" if site and path else ""
-    return Message(harmless(subject), "\n".join(filter(None, (harmless(sentence), link))))
+    record = {
+        "event": facts.event,
+        "evaluation": facts.evaluation,
+        "model": facts.model,
+        "suite": facts.suite,
+        "suite_version": facts.version,
+        "average": facts.average,
+        "sentence": facts.sentence,
+        "link": link or None,
+    }
+    return Message(harmless(subject), "\n".join(filter(None, (harmless(sentence), link))), (record,))
 
 
 def together(messages: Iterable[Message]) -> Message:
@@ -77,14 +97,15 @@ def together(messages: Iterable[Message]) -> Message:
     if len(found) == 1:
         return found[0]
     body = "\n\n".join(f"{message.subject}\n{message.body}".rstrip() for message in found)
-    return Message(f"{len(found)} notices from Evalyard", body)
+    records = tuple(record for message in found for record in message.records)
+    return Message(f"{len(found)} notices from Evalyard", body, records)
 
 
 def harmless(text: str) -> str:
-    """On one line, printable, not too long, and calling nobody: services read `@everyone` in any text."""
+    """On one line, printable, not too long, and calling nobody: services read `@all` and `<!channel>` in any text."""
     plain = " ".join("".join(character if character.isprintable() else " " for character in text).split())
     cut = plain if len(plain) <= LINE else plain[: LINE - 1] + "…"
-    return cut.replace("@", "@\u200b")
+    return cut.replace("@", "@\u200b").replace("<", "<\u200b")
 
 
 def _words(facts: Facts) -> tuple[str, str, str]:
@@ -96,6 +117,8 @@ def _words(facts: Facts) -> tuple[str, str, str]:
             return f"Evaluation {facts.evaluation} failed: {what}", facts.sentence, path
         average = f"Average {facts.average:.2f}." if facts.average is not None else ""
         return f"Evaluation {facts.evaluation} finished: {what}", f"{average} {facts.sentence}".strip(), path
+    if facts.event == CANARY_KEEPS_OUT:
+        return "The canary keeps workers out", facts.sentence, "/canary"
     path = f"/reruns/{facts.rerun}" if facts.rerun is not None else "/reruns"
     named = f"Re-run {facts.rerun} of {facts.suite} to version {facts.version}"
     if facts.event == RERUN_READY:
@@ -106,5 +129,3 @@ def _words(facts: Facts) -> tuple[str, str, str]:
         return f"{named} has ended", facts.sentence, f"{path}/report"
     subject = "Evalyard asks an operator" if facts.event == RERUN_ASKS else "Something changed that scores depend on"
     return subject, facts.sentence, path
-    if facts.event == CANARY_KEEPS_OUT:
-        return "The canary keeps workers out", facts.sentence, "/canary"

@@ -7,6 +7,7 @@ import logging
 import threading
 from collections import defaultdict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -18,7 +19,10 @@ from orchestrator import db
 from orchestrator.errors import SettingsError
 from orchestrator.notices import outbox
 from orchestrator.notices.events import Message, together, write
+from orchestrator.notices.outbox import Recipient
+from orchestrator.notices.own import Sender, load_own
 from orchestrator.notices.targets import Target, Targets, read_hub_targets
+from orchestrator.sealing import open_sealer
 from orchestrator.settings import HubSettings
 
 log = logging.getLogger(__name__)
@@ -26,6 +30,9 @@ log = logging.getLogger(__name__)
 EVERY_SECONDS = 5.0
 SEND_SECONDS = 30.0
 """A service that takes longer is tried again later; less than `outbox.HOLD`."""
+
+AT_A_TIME = 8
+"""Of people's own targets."""
 
 Send = Callable[[Target, Message], str]
 """Sends a message to a target; returns what went wrong as a sentence, empty when it was taken."""
@@ -38,30 +45,50 @@ class Notifier:
     engine: Engine
     told: Targets
     send: Send
+    own: Sender | None = None
+    """Sends to people's own targets; None where there are no accounts."""
 
     def round(self, now: datetime) -> int:
         """Tell what there is to tell; returns how many messages were sent."""
         with db.session(self.engine, read_only=True) as session:
             if not outbox.is_anything(session, now=now):
                 return 0
+            own = load_own(session, has_mail=self.own.mail is not None) if self.own is not None else []
+        everybody: list[Recipient] = [*self.told.targets, *own]
         with db.session(self.engine) as session:
-            outbox.spread(session, self.told.targets, now=now)
+            outbox.spread(session, everybody, now=now)
         by_target: dict[str, list[outbox.Held]] = defaultdict(list)
         with db.session(self.engine) as session:
-            holder, everything = outbox.hold(session, self.told.targets, now=now)
+            holder, everything = outbox.hold(session, everybody, now=now)
         for held in everything:
             by_target[held.target].append(held)
         sent = 0
         for target in self.told.targets:
-            if own := by_target.get(target.name):
-                trouble = self.send(target, together(write(held.facts, site=self.told.site) for held in own))
-                if trouble:
-                    log.warning("notices_not_sent target=%s notices=%s sentence=%s", target.name, len(own), trouble)
-                with db.session(self.engine) as session:
-                    for held in own:
-                        outbox.settle(session, holder, held, trouble=trouble, now=now)
-                sent += not trouble
+            if due := by_target.get(target.name):
+                trouble = self.send(target, self._message(due))
+                sent += self._settle(holder, due, trouble=trouble, now=now)
+        waiting = [(one, due) for one in own if (due := by_target.get(one.name))]
+        if self.own is not None and waiting:
+            # Strangers' addresses: one that hangs must not keep the others waiting for as long as notices are held.
+            with ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="own-notices") as pool:
+                troubles = pool.map(
+                    self.own.send, [one for one, _ in waiting], [self._message(due) for _, due in waiting]
+                )
+                for (_, due), trouble in zip(waiting, troubles, strict=True):
+                    sent += self._settle(holder, due, trouble=trouble, now=now)
         return sent
+
+    def _message(self, due: list[outbox.Held]) -> Message:
+        return together(write(held.facts, site=self.told.site) for held in due)
+
+    def _settle(self, holder: str, due: list[outbox.Held], *, trouble: str, now: datetime) -> bool:
+        """Write down how it went; whether it was sent."""
+        if trouble:
+            log.warning("notices_not_sent target=%s notices=%s sentence=%s", due[0].target, len(due), trouble)
+        with db.session(self.engine) as session:
+            for held in due:
+                outbox.settle(session, holder, held, trouble=trouble, now=now)
+        return not trouble
 
 
 def start_notifier(hub: HubSettings, engine: Engine, *, stopping: threading.Event) -> threading.Thread:
@@ -73,9 +100,9 @@ def start_notifier(hub: HubSettings, engine: Engine, *, stopping: threading.Even
     told = read_hub_targets(hub)
     for target in told.targets:
         make_service(target)
-    thread = threading.Thread(
-        target=run, args=(Notifier(engine, told, send_by_apprise), stopping), name="notifier", daemon=True
-    )
+    own = Sender(open_sealer(hub), told.mail, hub.open_webhook_hosts) if hub.has_accounts else None
+    notifier = Notifier(engine, told, send_by_apprise, own)
+    thread = threading.Thread(target=run, args=(notifier, stopping), name="notifier", daemon=True)
     thread.start()
     return thread
 

@@ -7,7 +7,7 @@ same time never: each delivery is held by a guarded UPDATE.
 import secrets
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from sqlalchemy import ColumnElement, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -16,10 +16,9 @@ from sqlmodel.sql.expression import SelectOfScalar
 
 from orchestrator.lifecycle import EvaluationState
 from orchestrator.notices import events
-from orchestrator.notices.events import Facts
-from orchestrator.notices.targets import Target
+from orchestrator.notices.events import Asker, Facts
 from orchestrator.people import Visibility
-from orchestrator.tables import Delivery, Evaluation, Notice, Submission
+from orchestrator.tables import Delivery, Evaluation, Notice, Person, Submission
 
 HOLD = timedelta(minutes=2)
 """How long a sender has a delivery for itself."""
@@ -30,6 +29,8 @@ MOST_TRIES = 24
 STALE = timedelta(days=3)
 """What happened longer ago is told to nobody: a hub that gets its first target does not tell its history."""
 MOST_SPREAD = 200
+PREFIX = "person:"
+"""Of the names of people's own targets; the notifications file can hold none that begins so."""
 MOST_HELD = 50
 """Deliveries of a round; those to one target are one message."""
 
@@ -85,41 +86,52 @@ def is_anything(session: Session, *, now: datetime) -> bool:
     return new is not None or session.exec(due).first() is not None
 
 
-def spread(session: Session, targets: Sequence[Target], *, now: datetime) -> int:
+class Recipient(Protocol):
+    """A target of the notifications file, or a person's own."""
+
+    @property
+    def name(self) -> str: ...
+
+    def wants(self, event: str, *, asker: Asker) -> bool: ...
+
+
+def spread(session: Session, targets: Sequence[Recipient], *, now: datetime) -> int:
     """Decide of the new notices who is told; returns how many deliveries came of it."""
     if not targets:
         nobody = update(Notice).where(col(Notice.spread_at).is_(None)).values(spread_at=now)
         session.connection().execute(nobody)
         return 0
     statement = (
-        select(Notice, Submission.submitter)
+        select(Notice, Submission, Person)
         .join(Evaluation, col(Evaluation.id) == col(Notice.evaluation_id), isouter=True)
         .join(Submission, col(Submission.id) == col(Evaluation.submission_id), isouter=True)
+        .join(Person, col(Person.id) == col(Submission.person_id), isouter=True)
         .where(col(Notice.spread_at).is_(None))
         .order_by(col(Notice.id))
         .limit(MOST_SPREAD)
     )
     made = 0
-    for notice, submitter in session.exec(statement).all():
+    for notice, submission, person in session.exec(statement).all():
         guarded = update(Notice).where(col(Notice.id) == notice.id, col(Notice.spread_at).is_(None))
         if not session.connection().execute(guarded.values(spread_at=now)).rowcount or now - notice.at > STALE:
             continue
+        asker = _asker(submission, person)
         for target in targets:
-            if target.wants(notice.event, submitter=submitter):
+            if target.wants(notice.event, asker=asker):
                 session.add(Delivery(notice_id=notice.id or 0, target=target.name, due_at=now))
                 made += 1
     session.flush()
     return made
 
 
-def hold(session: Session, targets: Sequence[Target], *, now: datetime) -> tuple[str, list[Held]]:
+def hold(session: Session, targets: Sequence[Recipient], *, now: datetime) -> tuple[str, list[Held]]:
     """Take what is due, so that no other sender sends it meanwhile; with the mark to settle it by."""
     holder = secrets.token_hex(8)
     gone = col(Delivery.target).not_in([target.name for target in targets])
     session.connection().execute(
         update(Delivery)
         .where(col(Delivery.state) == "pending", gone)
-        .values(state="given_up", sentence="The notifications file has no target of that name any more.")
+        .values(state="given_up", sentence="There is no target of that name any more.")
     )
     due = session.exec(
         select(Delivery.notice_id, Delivery.target)
@@ -148,7 +160,12 @@ def hold(session: Session, targets: Sequence[Target], *, now: datetime) -> tuple
         .execution_options(populate_existing=True)
     ).all()
     return holder, [
-        Held(delivery.notice_id, delivery.target, delivery.tries, _facts(notice, evaluation, submission))
+        Held(
+            delivery.notice_id,
+            delivery.target,
+            delivery.tries,
+            _facts(notice, evaluation, submission, is_own=delivery.target.startswith(PREFIX)),
+        )
         for delivery, notice, evaluation, submission in rows
     ]
 
@@ -186,7 +203,18 @@ def _is_free(now: datetime) -> ColumnElement[bool]:
     return until.is_(None) | (until < now) | (until > now + 2 * HOLD)
 
 
-def _facts(notice: Notice, evaluation: Evaluation | None, submission: Submission | None) -> Facts:
+def _asker(submission: Submission | None, person: Person | None) -> Asker:
+    if submission is None:
+        return Asker()
+    if person is None:
+        return Asker(frozenset({submission.submitter}))
+    # Not their name: people choose it at the provider, also somebody else's.
+    return Asker(frozenset(filter(None, (person.subject, person.email))), person.id)
+
+
+def _facts(
+    notice: Notice, evaluation: Evaluation | None, submission: Submission | None, *, is_own: bool = False
+) -> Facts:
     told = notice.facts
     if evaluation is None or submission is None:
         return Facts(
@@ -197,7 +225,7 @@ def _facts(notice: Notice, evaluation: Evaluation | None, submission: Submission
             sentence=str(told.get("sentence", "")),
         )
     # Who reads a channel is not known here: of what not everybody may see, the number leads those who may to its page.
-    is_public = submission.visibility is Visibility.PUBLIC
+    is_public = submission.visibility is Visibility.PUBLIC or is_own
     return Facts(
         event=notice.event,
         evaluation=evaluation.id,

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from orchestrator.errors import SettingsError
-from orchestrator.notices.events import EVENTS, wants
+from orchestrator.notices.events import EVENTS, Asker, wants
 from orchestrator.settings import HubSettings
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,58}[a-z0-9])?")
@@ -34,7 +34,8 @@ class Target(BaseModel):
     events: tuple[str, ...] = ()
     """Names or patterns (`rerun_*`) of what is told; all but single evaluations of re-runs where none is named."""
     submitters: tuple[str, ...] = ()
-    """Tell only of evaluations that one of these asked for; of everything where none is named."""
+    """Tell only of evaluations that one of these asked for, by subject or verified e-mail address as `/account` shows
+    them (without accounts `local`); of everything where none is named."""
 
     @field_validator("name")
     @classmethod
@@ -59,11 +60,9 @@ class Target(BaseModel):
             raise ValueError("give either url or url_file")
         return self
 
-    def wants(self, event: str, *, submitter: str | None) -> bool:
-        """Whether it is told of an event; `submitter` is who asked for its evaluation, None for a re-run's own."""
-        if not wants(self.events, event):
-            return False
-        return not self.submitters or (submitter is not None and submitter in self.submitters)
+    def wants(self, event: str, *, asker: Asker) -> bool:
+        """Whether it is told of an event of an evaluation that `asker` asked for."""
+        return wants(self.events, event) and (not self.submitters or not asker.names.isdisjoint(self.submitters))
 
     def address(self) -> str:
         """The service's address.
@@ -85,13 +84,24 @@ class Targets(NamedTuple):
 
     targets: tuple[Target, ...] = ()
     site: str = ""
+    mail: SecretStr | None = None
+    """The server that mail to people's own addresses goes through, as Apprise's address without whom it is to."""
 
 
 class _File(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     site: str = ""
+    mail: SecretStr | None = None
+    mail_file: Path | None = None
     target: tuple[Target, ...] = Field(default=())
+
+    @field_validator("mail")
+    @classmethod
+    def _is_a_mail_server(cls, mail: SecretStr) -> SecretStr:
+        if urlsplit(mail.get_secret_value()).scheme not in ("mailto", "mailtos"):
+            raise ValueError("write the mail server as mailtos://user:password@mail.example.org?from=…")
+        return mail
 
     @field_validator("site")
     @classmethod
@@ -133,7 +143,16 @@ def read_targets(path: Path) -> Targets:
     names = [target.name for target in file.target]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise SettingsError(f"{path}: two targets are named {twice[0]}. Give each a name of its own.")
-    return Targets(file.target, file.site)
+    return Targets(file.target, file.site, _mail(file, path))
+
+
+def _mail(file: _File, path: Path) -> SecretStr | None:
+    if file.mail_file is None:
+        return file.mail
+    try:
+        return _File(mail=SecretStr(file.mail_file.expanduser().read_text(encoding="utf-8").strip())).mail
+    except (OSError, UnicodeDecodeError, ValidationError) as error:
+        raise SettingsError(f"{path}: the mail server cannot be read from {file.mail_file}.") from error
 
 
 def _sentence(error: ValidationError) -> str:

@@ -11,7 +11,7 @@ import typer
 
 from orchestrator.artifacts import ArtifactError
 from orchestrator.errors import EvalyardError
-from submissions.cli import actions, clusters, flags, look, people, reruns, submit, system, workers
+from submissions.cli import actions, checkpoints, clusters, flags, look, people, reruns, submit, system, workers
 from submissions.cli.output import complain
 
 HELP = """Host your own Open LLM Leaderboard on GPUs that are otherwise idle.
@@ -31,6 +31,7 @@ GROUPS = (
     submit.commands,
     look.commands,
     actions.commands,
+    checkpoints.commands,
     flags.commands,
     workers.commands,
     people.commands,

@@ -11,6 +11,7 @@ from orchestrator.errors import EvalyardError
 from orchestrator.program import DEFAULT_URL, default_data, program
 from submissions.cli.credentials import find_token
 
+SECONDS = 60.0
 SUBMIT_SECONDS = 900.0
 """A folder with large weights is read whole for its digest before the answer comes."""
 
@@ -50,9 +51,9 @@ class Client:
             raise ServerAway(f"EVALYARD_URL is '{self.url}', which is no address. Write it as {DEFAULT_URL}.")
         self._token = find_token(self.url) if token is None else token
 
-    def get(self, path: str, **query: Any) -> Any:
+    def get(self, path: str, *, timeout: float = SECONDS, **query: Any) -> Any:
         """The JSON at this path."""
-        return self._send("GET", path, params=_given(query)).json()
+        return self._send("GET", path, timeout=timeout, params=_given(query)).json()
 
     def get_text(self, path: str, **query: Any) -> str:
         return self._send("GET", path, params=_given(query)).text
@@ -60,8 +61,8 @@ class Client:
     def post(self, path: str, content: dict[str, Any] | None = None) -> Any:
         return self._send("POST", path, json=content if content is not None else {}, timeout=SUBMIT_SECONDS).json()
 
-    def put(self, path: str) -> Any:
-        return self._send("PUT", path).json()
+    def put(self, path: str, content: dict[str, Any] | None = None) -> Any:
+        return self._send("PUT", path, **({} if content is None else {"json": content})).json()
 
     def delete(self, path: str) -> Any:
         return self._send("DELETE", path).json()
@@ -70,7 +71,7 @@ class Client:
         """Address of a page for people."""
         return f"{self.url}{path}"
 
-    def _send(self, method: str, path: str, *, timeout: float = 60.0, **arguments: Any) -> httpx.Response:
+    def _send(self, method: str, path: str, *, timeout: float = SECONDS, **arguments: Any) -> httpx.Response:
         # A proxy of the environment is never meant for this machine's own address.
         is_local = urlsplit(self.url).hostname in ("127.0.0.1", "localhost", "::1")
         headers = {"authorization": f"Bearer {self._token}"} if self._token else {}

@@ -1,4 +1,4 @@
-"""Commands about accounts: `login`, `logout`, `whoami`, `token`, `people`, `person`. For sites that have accounts."""
+"""Commands of sites with accounts: `login`, `logout`, `whoami`, `token`, `notify`, `people`, `person`."""
 
 import re
 import sys
@@ -16,6 +16,13 @@ commands = typer.Typer()
 AsJson = Annotated[bool, typer.Option("--json", help="Answer with JSON on standard output.")]
 TOKEN = re.compile(r"evy_[A-Za-z0-9_-]{43}")
 SCOPES = ("read", "submit", "operate")
+
+
+class NotifyAction(StrEnum):
+    LIST = "list"
+    MAIL = "mail"
+    WEBHOOK = "webhook"
+    OFF = "off"
 
 
 class TokenAction(StrEnum):
@@ -37,9 +44,7 @@ def login() -> None:
     client = Client(token="")
     if sys.stdin.isatty():
         chat(f"Make a token at {client.page('/account')}.")
-        secret = typer.prompt("Token", hide_input=True, err=True).strip()
-    else:
-        secret = sys.stdin.readline().strip()
+    secret = _secret_line("Token")
     if not TOKEN.fullmatch(secret):
         complain("That is no token of Evalyard: one begins with evy_ and has 47 characters. Copy it whole.")
         raise typer.Exit(1)
@@ -111,6 +116,52 @@ def token(
     else:
         chat(made["message"])
         answer(made["secret"])
+
+
+@commands.command()
+def notify(
+    action: Annotated[
+        NotifyAction, typer.Argument(metavar="list|mail|webhook|off", help="How to be told, or no more.")
+    ] = NotifyAction.LIST,
+    kind: Annotated[str, typer.Argument(metavar="mail|webhook", help="With off: what to end.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Be told by mail or webhook when an evaluation of yours has ended.
+
+    A webhook's address is a secret: it is asked for, or read from standard input, and never an argument. Mail goes
+    to the address that your provider has verified.
+
+    \b
+    evalyard notify
+    evalyard notify webhook < address.txt
+    evalyard notify mail
+    evalyard notify off webhook
+    """
+    client = Client()
+    if action is NotifyAction.LIST:
+        found = client.get("/account/targets")
+        if as_json:
+            answer_json(found)
+        elif not found:
+            answer("You are told nothing yet.")
+        else:
+            answer_table((("By", "left"), ("Address", "left")), [(one["kind"], one["address"]) for one in found])
+        return
+    if action is NotifyAction.OFF:
+        if kind not in ("mail", "webhook"):
+            raise typer.BadParameter("Say which: mail or webhook.")
+        answered = client.delete(f"/account/targets/{kind}")
+    else:
+        asked = {"url": _secret_line("Address")} if action is NotifyAction.WEBHOOK else {}
+        answered = client.put(f"/account/targets/{action.value}", asked)
+    answer_json(answered) if as_json else answer(answered["message"])
+
+
+def _secret_line(prompt: str) -> str:
+    """What somebody types unseen, or the first line of standard input."""
+    if sys.stdin.isatty():
+        return str(typer.prompt(prompt, hide_input=True, err=True)).strip()
+    return sys.stdin.readline().strip()
 
 
 @commands.command()

@@ -80,6 +80,10 @@ def submit(
         int | None,
         typer.Option(metavar="N", parser=documents, help="Documents for each task: a trial, never ranked."),
     ] = None,
+    series: Annotated[
+        str | None, typer.Option(metavar="NAME", help="It is a checkpoint of this training run: with --step.")
+    ] = None,
+    step: Annotated[int | None, typer.Option(metavar="N", min=0, help="Which step of the series it is.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Stay until it ends; exit code 1 unless all is scored.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Answer with JSON on standard output.")] = False,
 ) -> None:
@@ -92,7 +96,10 @@ def submit(
     evalyard submit org/name --revision v1.1 --precision bfloat16 --type chat --chat-template
     evalyard submit ./my-model --suite demo --wait
     evalyard submit org/name --suite demo --wait --json | jq .average
+    evalyard submit org/run-7 --revision step-2000 --series run-7 --step 2000
     """
+    if (series is None) != (step is None):
+        raise typer.BadParameter("--series and --step go together: give both, or neither.")
     client = Client()
     request = {
         "model": model_address(model),
@@ -106,6 +113,8 @@ def submit(
         "limit": limit,
         "visibility": visibility if visibility != "public" else None,
         "team": team,
+        "series": series,
+        "step": step,
     }
     try:
         with telling("Waiting for the hub, which reads the model's files", chat, quiet_start=True):

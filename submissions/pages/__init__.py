@@ -18,8 +18,9 @@ from submissions.pages import (
     rerun_report,
     reruns,
     samples,
+    series,
 )
 
 router = APIRouter()
-for part in (account, board, pictures, model, operate, form, evaluation, samples, diff, rerun_report, reruns, lists):
+for part in (account, board, pictures, model, operate, form, evaluation, samples, series, diff, rerun_report, reruns, lists):
     router.include_router(part.router)

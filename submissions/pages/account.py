@@ -14,8 +14,8 @@ from orchestrator.errors import Refused
 from orchestrator.people import Scope
 from submissions.context import AHub, Hub
 from submissions.pages.rendering import render
-from submissions.people import operations, persons, sessions, signing_in, tokens
-from submissions.people.operations import MadeToken, TokenRequest
+from submissions.people import operations, own_targets, persons, sessions, signing_in, tokens
+from submissions.people.operations import MadeToken, OwnTargetRequest, TargetKind, TokenRequest
 from submissions.problems import fault_of
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
@@ -103,10 +103,47 @@ def revoke_token(token_id: Annotated[int, Path(ge=1, le=2**31 - 1)], hub: AHub) 
     return RedirectResponse("/account", status_code=303)
 
 
-def _page(hub: Hub, *, made: MadeToken | None = None, faults: list[str] | None = None, status: int = 200) -> Response:
-    viewer, person, own = hub.viewer, None, []
+@router.post("/account/targets")
+async def keep_target(request: Request, hub: AHub) -> Response:
+    """Be told by mail or webhook; a webhook's address is not shown again."""
+    given = await _fields(request)
+    try:
+        kind: TargetKind = "mail" if given.get("kind") == "mail" else "webhook"
+        wanted = OwnTargetRequest(url=given.get("url") or None)
+        await run_in_threadpool(operations.keep_own_target, kind, wanted, hub)
+    except (Refused, ValidationError) as error:
+        sentence = error.sentence if isinstance(error, Refused) else "A webhook's address has 1,000 characters at most."
+        return await run_in_threadpool(_page, hub, target_fault=sentence, status=422)
+    return RedirectResponse("/account#told", status_code=303)
+
+
+@router.post("/account/targets/{kind}/remove")
+def remove_target(kind: TargetKind, hub: AHub) -> Response:
+    operations.remove_own_target(kind, hub)
+    return RedirectResponse("/account#told", status_code=303)
+
+
+async def _fields(request: Request) -> dict[str, str]:
+    body = (await request.body()).decode("utf-8", errors="replace")
+    try:
+        return dict(parse_qsl(body, max_num_fields=10))
+    except ValueError as error:
+        raise Refused("The form has more fields than the one at /account. Use that one.") from error
+
+
+def _page(
+    hub: Hub,
+    *,
+    made: MadeToken | None = None,
+    faults: list[str] | None = None,
+    target_fault: str = "",
+    status: int = 200,
+) -> Response:
+    viewer, person, own, targets = hub.viewer, None, [], []
     if viewer.person is not None:
+        means = hub.need_accounts().means
         with hub.reading() as session:
+            targets = own_targets.list_targets(session, means, viewer.person)
             own = operations.as_records(tokens.list_tokens(session, viewer.person, datetime.now(UTC)))
             person = persons.find(session, viewer.person)
     answer = render(
@@ -116,6 +153,9 @@ def _page(hub: Hub, *, made: MadeToken | None = None, faults: list[str] | None =
         tokens=own,
         made=made,
         faults=faults or [],
+        targets=targets,
+        target_fault=target_fault,
+        can_mail=bool(person and person.email and hub.accounts and hub.accounts.means.has_mail),
         scopes=list(Scope),
         teams=sorted(viewer.teams),
     )

@@ -86,6 +86,12 @@ def _form_fault(fault: Fault) -> Fault:
     """A schema's message in the form's words."""
     if fault.field == "model":
         return Fault("model", gettext("Name a model: a Hub id such as org/name, or the absolute path of a folder."))
+    if fault.field == "series":
+        return Fault(
+            "series", "A series is named with letters, digits, dots and dashes, and begins with a letter or digit."
+        )
+    if fault.field == "step":
+        return Fault("step", "A step is a whole number, 0 or more.")
     if fault.field == "limit":
         return Fault("limit", gettext("The limit is a whole number of documents, at least 1. Leave it empty for all."))
     return fault

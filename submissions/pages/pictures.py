@@ -12,6 +12,8 @@ from submissions.drawing import Form, picture
 from submissions.reading import boards
 
 MEDIA_TYPES = {"svg": "image/svg+xml", "png": "image/png", "json": "application/json"}
+SVG_ALONE = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"}
+"""An SVG that is opened by itself runs and loads nothing."""
 
 router = APIRouter(include_in_schema=False)
 
@@ -27,6 +29,4 @@ def show_picture(
     if kind == "compare":
         boards.pinned_or_refuse(shown)
     body = picture(draw(shown, kind, dark=theme == "dark"), form)
-    # An SVG that is opened by itself runs and loads nothing.
-    headers = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"} if form == "svg" else {}
-    return Response(body, media_type=MEDIA_TYPES[form], headers=headers)
+    return Response(body, media_type=MEDIA_TYPES[form], headers=SVG_ALONE if form == "svg" else {})

@@ -6,18 +6,14 @@ key lies beside the database and not in it, so that a copy of the database tells
 
 import hashlib
 import hmac
-import os
 import re
 import secrets
-import tempfile
-from pathlib import Path
 
-from orchestrator.errors import SettingsError
+from orchestrator.secret_key import read_key
 from orchestrator.settings import HubSettings
 
 TOKEN_PREFIX = "evy_"  # noqa: S105  # what tokens begin with, so that people and scanners know one
 TOKEN = re.compile(r"evy_[A-Za-z0-9_-]{43}")
-KEY_FILE = "secret-key"
 
 
 def new_token() -> str:
@@ -45,37 +41,9 @@ def same(one: str, other: str) -> bool:
 
 
 def open_digester(settings: HubSettings) -> Digester:
-    """The digests of this hub: by the key of its settings, else by that of the data folder, made when first wanted.
+    """The digests of this hub.
 
     Raises:
-        SettingsError: the file cannot be read or written, or holds no key.
+        SettingsError: its key cannot be read.
     """
-    if settings.secret_key is not None:
-        return Digester(settings.secret_key.get_secret_value().encode())
-    path = settings.data / KEY_FILE
-    try:
-        if not path.exists():
-            _make(path)
-        key = path.read_bytes().strip()
-    except OSError as error:
-        raise SettingsError(
-            f"The key file {path} cannot be used ({error.strerror}). Change its owner, or set EVALYARD_SECRET_KEY."
-        ) from error
-    if len(key) < 32:
-        raise SettingsError(f"The key file {path} holds no key. Delete it: everybody then signs in again.")
-    return Digester(key)
-
-
-def _make(path: Path) -> None:
-    """Write a new key whole, for the owner alone; where another process was faster, its key stays."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{KEY_FILE}-")  # for the owner alone
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(new_secret() + "\n")
-        try:
-            os.link(name, path)
-        except FileExistsError:
-            return
-    finally:
-        Path(name).unlink()
+    return Digester(read_key(settings))

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from orchestrator.people import Role, Scope
 from orchestrator.tables import Person, Token
 from submissions.context import AHub
-from submissions.people import persons, tokens
+from submissions.people import own_targets, persons, tokens
 from submissions.records import Problem
 
 router = APIRouter(prefix="/api/v1")
@@ -19,6 +19,7 @@ FOUND: dict[int | str, dict[str, Any]] = WITHOUT | {
     404: {"model": Problem, "description": "There is no such thing, or it is not yours."}
 }
 Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
+TargetKind = Literal["mail", "webhook"]
 
 
 class AccountRecord(BaseModel):
@@ -69,6 +70,24 @@ class MadeToken(BaseModel):
 class TokenAnswer(BaseModel):
     message: str
     token: TokenRecord
+
+
+class OwnTargetRecord(BaseModel):
+    kind: TargetKind
+    address: str
+    """An e-mail address, or a webhook's host alone."""
+    made_at: datetime
+
+
+class OwnTargetRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    url: str | None = Field(default=None, max_length=1000)
+    """Of a webhook: https, and on the internet unless operators allow its host. It is kept encrypted."""
+
+
+class OwnTargetAnswer(BaseModel):
+    message: str
 
 
 class PersonRecord(BaseModel):
@@ -147,6 +166,32 @@ def revoke_token(token_id: Number, hub: AHub) -> TokenAnswer:
         message=f"Revoked token {token_id} ({row.name}). It is refused from now on.",
         token=TokenRecord.model_validate(row),
     )
+
+
+@router.get("/account/targets", responses=WITHOUT, summary="How you are told that an evaluation of yours has ended")
+def list_own_targets(hub: AHub) -> list[OwnTargetRecord]:
+    means = hub.need_accounts().means
+    assert hub.viewer.person is not None
+    with hub.reading() as session:
+        found = own_targets.list_targets(session, means, hub.viewer.person)
+    return [OwnTargetRecord(**one._asdict()) for one in found]
+
+
+@router.put("/account/targets/{kind}", responses=WITHOUT, summary="Be told by mail or webhook")
+def keep_own_target(kind: TargetKind, request: OwnTargetRequest, hub: AHub) -> OwnTargetAnswer:
+    """Mail goes to the address that your provider has verified; a webhook is posted JSON."""
+    means = hub.need_accounts().means
+    with hub.writing() as session:
+        own_targets.keep_target(session, means, hub.viewer, kind, url=request.url or "", now=datetime.now(UTC))
+    return OwnTargetAnswer(message=f"You are told by {kind} when an evaluation of yours has ended.")
+
+
+@router.delete("/account/targets/{kind}", responses=FOUND, summary="Be told no more by mail or webhook")
+def remove_own_target(kind: TargetKind, hub: AHub) -> OwnTargetAnswer:
+    hub.need_accounts()
+    with hub.writing() as session:
+        own_targets.remove_target(session, hub.viewer, kind)
+    return OwnTargetAnswer(message=f"You are not told by {kind} any more.")
 
 
 @router.get("/people", responses=WITHOUT, summary="Who has signed in here, by their number")

@@ -26,7 +26,7 @@ def owner_of(viewer: Viewer, request: SubmissionRequest) -> Owner:
     Raises:
         SubmissionRefused: it is to be seen by a team that the viewer is not in, or by fewer than all without accounts.
     """
-    visibility, team = request.visibility, (request.team or "").casefold() or None
+    visibility, team = request.visibility, (request.team or "").lower() or None
     if viewer.person is None:
         if visibility is not Visibility.PUBLIC:
             raise _refused("visibility", "This site has no accounts: whoever uses it sees everything. Leave it public.")

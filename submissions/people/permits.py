@@ -17,7 +17,8 @@ from orchestrator.people import Role, Scope
 from orchestrator.tables import Submission
 from submissions.context import Hub, Id, get_hub
 from submissions.guard import SAFE_METHODS
-from submissions.people.limits import SIGN_INS, SUBMISSIONS, WRITES
+from submissions.people.addresses import address_of
+from submissions.people.limits import CHECKS, SIGN_INS, SUBMISSIONS, WRITES
 from submissions.people.refusals import NotAllowed, NotSignedIn
 from submissions.people.viewer import Viewer
 from submissions.reading.evaluations import find
@@ -46,6 +47,7 @@ RIGHTS: Mapping[Need, tuple[Role | None, Scope]] = {
 
 NUMBER: TypeAdapter[int] = TypeAdapter(Id)
 API = "/api/v1"
+FORWARDED = "x-forwarded-for"
 ONE = "/evaluations/{evaluation_id}"
 ROUTES: Mapping[str, Need] = {
     # The board and all that leads on from it
@@ -67,6 +69,10 @@ ROUTES: Mapping[str, Need] = {
     "GET /models/{name:path}": Need.EVERYBODY,
     "GET /pictures/{kind}.{form}": Need.EVERYBODY,
     "GET /diff": Need.EVERYBODY,
+    "GET /series/{name}": Need.EVERYBODY,
+    "GET /series/{name}/picture.{form}": Need.EVERYBODY,
+    f"GET {API}/series/{{name}}": Need.EVERYBODY,
+    f"GET {API}{ONE}/gate": Need.EVERYBODY,
     "GET /reruns": Need.EVERYBODY,
     "GET /reruns/{rerun_id}": Need.EVERYBODY,
     "GET /reruns/{rerun_id}/report": Need.EVERYBODY,
@@ -82,6 +88,8 @@ ROUTES: Mapping[str, Need] = {
     # Submitting, and what is one's own
     "GET /submit": Need.SUBMITTER,
     "POST /submit": Need.SUBMITTER,
+    "POST /submit/check": Need.SUBMITTER,
+    f"POST {API}/checks": Need.SUBMITTER,
     f"POST {API}/evaluations": Need.SUBMITTER,
     f"POST {ONE}/retry": Need.OWNER,
     f"POST {ONE}/cancel": Need.OWNER,
@@ -115,7 +123,12 @@ ROUTES: Mapping[str, Need] = {
     "GET /account": Need.PERSON,
     "POST /account/tokens": Need.SUBMITTER,
     "POST /account/tokens/{token_id}/revoke": Need.SUBMITTER,
+    "POST /account/targets": Need.SUBMITTER,
+    "POST /account/targets/{kind}/remove": Need.SUBMITTER,
     f"GET {API}/account": Need.PERSON,
+    f"GET {API}/account/targets": Need.PERSON,
+    f"PUT {API}/account/targets/{{kind}}": Need.SUBMITTER,
+    f"DELETE {API}/account/targets/{{kind}}": Need.SUBMITTER,
     f"GET {API}/tokens": Need.PERSON,
     f"POST {API}/tokens": Need.SUBMITTER,
     f"DELETE {API}/tokens/{{token_id}}": Need.SUBMITTER,
@@ -124,6 +137,8 @@ ROUTES: Mapping[str, Need] = {
 }
 LIMITED: Mapping[str, RateLimitItem] = {
     "POST /submit": SUBMISSIONS,
+    "POST /submit/check": CHECKS,
+    f"POST {API}/checks": CHECKS,
     f"POST {API}/evaluations": SUBMISSIONS,
     "GET /signin": SIGN_INS,
     "GET /signin/back": SIGN_INS,
@@ -145,7 +160,7 @@ async def enforce(request: Request) -> None:
     check(hub.viewer, need)
     if hub.accounts is not None and (name in LIMITED or request.method not in SAFE_METHODS):
         limit = LIMITED.get(name, WRITES)
-        hub.accounts.limiter.take(limit, _who(hub.viewer, request))
+        hub.accounts.limiter.take(limit, _who(hub, request), what=name if name in LIMITED else "writes")
     if need is Need.OWNER and not hub.viewer.may(Role.OPERATOR, Scope.OPERATE):
         await run_in_threadpool(check_owner, hub, request.path_params["evaluation_id"])
 
@@ -190,8 +205,9 @@ def is_own(viewer: Viewer, submission: Submission) -> bool:
     return viewer.person is not None and submission.person_id == viewer.person
 
 
-def _who(viewer: Viewer, request: Request) -> str:
+def _who(hub: Hub, request: Request) -> str:
     """Whom a limit counts: a person by their number, which no spelling changes; else the address."""
-    if viewer.person is not None:
-        return f"person {viewer.person}"
-    return f"address {request.client.host if request.client else ''}"
+    if hub.viewer.person is not None:
+        return f"person {hub.viewer.person}"
+    peer, forwarded = request.client.host if request.client else "", ",".join(request.headers.getlist(FORWARDED))
+    return f"address {address_of(peer, forwarded, hub.accounts.proxies if hub.accounts else ())}"

@@ -14,6 +14,8 @@ from orchestrator.tables import Membership, Person, WebSession
 from submissions.people.refusals import SignInRefused
 
 NAME_CHARACTERS = 100
+TEAM_CHARACTERS = 100
+"""A team with a longer name is none here: a form, a filter and a log show it whole or not at all."""
 MOST_TEAMS = 200
 
 
@@ -31,8 +33,9 @@ class Identity(NamedTuple):
 def identity_of(issuer: str, claims: dict[str, Any], *, teams_claim: str) -> Identity:
     """A provider's claims, cut to what is kept. Pure."""
     email = claims.get("email") if claims.get("email_verified") is True else None
-    named = (claims.get("preferred_username"), claims.get("name"), email, claims["sub"])
-    name = next(str(one).strip() for one in named if str(one or "").strip())
+    named = (claims.get("preferred_username"), claims.get("name"), claims["sub"], "somebody")
+    # The name is public where they submit; an address of theirs is not, whichever claim holds it.
+    name = next(found for one in named if (found := str(one or "").strip().partition("@")[0].strip()))
     return Identity(
         issuer=issuer,
         subject=str(claims["sub"]),
@@ -47,8 +50,9 @@ def _teams(claim: Any) -> list[str]:
     found = []
     for one in claim if isinstance(claim, list) else []:
         name = one.get("preferred_username") or one.get("name") if isinstance(one, dict) else one
-        if isinstance(name, str) and name.strip():
-            found.append(name.strip().casefold()[:NAME_CHARACTERS])
+        # Cut or folded together, two teams would be one and read each other's submissions.
+        if isinstance(name, str) and 0 < len(name.strip()) <= TEAM_CHARACTERS:
+            found.append(name.strip().lower())
     return list(dict.fromkeys(found))[:MOST_TEAMS]
 
 
@@ -61,9 +65,11 @@ def welcome(
         SignInRefused: they are blocked, or belong to no team that may come in.
     """
     listed = set(admins)
-    email = (identity.email or "").casefold()
-    is_admin = identity.subject in listed or (bool(email) and email in {one.casefold() for one in listed})
-    if members and not is_admin and not set(identity.teams) & {team.casefold() for team in members}:
+    email = (identity.email or "").lower()
+    # Letters that look or fold alike are another's address: of what is not ASCII the subject must be named.
+    by_email = email.isascii() and email in {one.lower() for one in listed}
+    is_admin = identity.subject in listed or (bool(email) and by_email)
+    if members and not is_admin and not set(identity.teams) & {team.lower() for team in members}:
         raise SignInRefused("This site is for members of certain teams; you are in none of them. Ask its operators.")
     person = _find(session, identity)
     if person is None:

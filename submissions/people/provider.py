@@ -92,6 +92,10 @@ class Provider:
         """The claims of an ID token that is signed by the provider, for this site, now, and for this browser."""
         offered = described.get("id_token_signing_alg_values_supported") or ["RS256"]
         algorithms = [name for name in ALGORITHMS if name in offered]
+        if not algorithms:  # an empty list would mean the library's own choice, shared secrets among it
+            raise ProviderAway(
+                f"{self._issuer} signs with nothing that is taken here. Let it sign ID tokens with RS256 or ES256."
+            )
         registry = JWSRegistry(algorithms=algorithms, strict_check_header=False)
         try:
             try:

@@ -10,13 +10,16 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement
 from sqlmodel import Session, col, func, select
 
+from orchestrator.arrows import JOB_RETRIED
 from orchestrator.people import Role, Scope
 from orchestrator.settings import HubSettings
-from orchestrator.tables import Membership, Person, Submission
+from orchestrator.tables import Event, Membership, Person, Submission
 from submissions.people.refusals import TooMany
 from submissions.people.viewer import Viewer
 
 DAY = timedelta(hours=24)
+MOST_RETRIES = 5
+"""Of one evaluation in a day, by whom it belongs to."""
 
 
 def check(session: Session, settings: HubSettings, viewer: Viewer, *, now: datetime) -> None:
@@ -35,6 +38,27 @@ def check(session: Session, settings: HubSettings, viewer: Viewer, *, now: datet
         members = session.exec(select(Membership.person_id).where(Membership.team == team)).all()
         _lock(session, col(Person.id).in_(members))
         _refuse_beyond(session, members, settings.team_submissions_per_day, whose=f"The team {team} has", now=now)
+
+
+def check_retries(session: Session, viewer: Viewer, evaluation: int, *, now: datetime) -> None:
+    """That an evaluation, which this transaction has just retried, was not so too often: each time it has fresh
+    budgets. Nothing limits operators.
+
+    Raises:
+        TooMany: it was; the transaction must be undone.
+    """
+    if viewer.person is None or viewer.may(Role.OPERATOR, Scope.SUBMIT):
+        return
+    # All jobs of one retry are revived at one moment.
+    moments = select(func.count(func.distinct(Event.at))).where(
+        Event.evaluation_id == evaluation, Event.name == JOB_RETRIED, col(Event.at) > now - DAY
+    )
+    if session.exec(moments).one() > MOST_RETRIES:
+        raise TooMany(
+            f"Evaluation {evaluation} was retried {MOST_RETRIES} times within 24 hours. Find out what it fails of "
+            "before the next time; an operator can retry it at once.",
+            retry_after=int(DAY.total_seconds()),
+        )
 
 
 def _lock(session: Session, whom: ColumnElement[bool]) -> None:

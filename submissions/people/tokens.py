@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from sqlalchemy import update
 from sqlmodel import Session, col, func, select
 
 from orchestrator.errors import NotFound, Refused
@@ -51,8 +52,10 @@ def create(
         raise Refused(f"You have {MOST_TOKENS} tokens already. Revoke some first.")
     expires = now + timedelta(days=days) if days is not None else None
     if viewer.token is not None:
-        own = session.exec(select(Token.expires_at).where(Token.id == viewer.token)).one()
-        expires = min(filter(None, (expires, own)), default=None)
+        own = session.exec(select(Token).where(Token.id == viewer.token)).one()
+        if own.revoked_at is not None:
+            raise Refused("The token you use was revoked a moment ago, and can make none.")
+        expires = min(filter(None, (expires, own.expires_at)), default=None)
     secret = new_token()
     row = Token(
         person_id=viewer.person,
@@ -62,6 +65,7 @@ def create(
         scopes=[scope.value for scope in wanted],
         made_at=now,
         expires_at=expires,
+        made_with=viewer.token,
     )
     session.add(row)
     session.flush()
@@ -74,7 +78,7 @@ def list_tokens(session: Session, person: int, now: datetime) -> list[Token]:
 
 
 def revoke(session: Session, viewer: Viewer, token: int, now: datetime) -> Token:
-    """End one of the viewer's own tokens, at once.
+    """End one of the viewer's own tokens, at once, and with it all that were made with it.
 
     Raises:
         NotFound: they have no such token.
@@ -82,9 +86,14 @@ def revoke(session: Session, viewer: Viewer, token: int, now: datetime) -> Token
     row = session.exec(select(Token).where(Token.id == token, Token.person_id == viewer.person)).first()
     if row is None:
         raise NotFound(f"You have no token {token}. `evalyard token list` names those you have.")
-    row.revoked_at = row.revoked_at or now
-    session.add(row)
-    session.flush()
+    # Those that come at the same moment with the token itself follow, or find it ended.
+    session.exec(select(Person.id).where(Person.id == viewer.person).with_for_update()).one()
+    ending: set[int | None] = {row.id}
+    while ending:
+        of_these = (Token.person_id == viewer.person, col(Token.id).in_(ending), col(Token.revoked_at).is_(None))
+        session.exec(update(Token).where(*of_these).values(revoked_at=now))
+        ending = set(session.exec(select(Token.id).where(col(Token.made_with).in_(ending))).all())
+    session.refresh(row)
     return row
 
 

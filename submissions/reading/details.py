@@ -10,6 +10,7 @@ from orchestrator.errors import next_step
 from orchestrator.lifecycle import JobState
 from orchestrator.roster import DEFAULT_POLICY
 from orchestrator.scheduling.places import Policy
+from orchestrator.series import places_of
 from orchestrator.suite_versions import find_version
 from orchestrator.suites import Suite
 from orchestrator.tables import Attempt, Event, Job, Score
@@ -26,6 +27,7 @@ from submissions.records import (
     EventRecord,
     JobRecord,
     ScoreRecord,
+    SeriesPlace,
 )
 
 MOST_EVENTS = 300
@@ -46,13 +48,13 @@ def read_detail(
         select(Job).where(Job.evaluation_id == evaluation_id, Job.stage != Stage.CANARY).order_by(col(Job.id))
     ).all()
     scores = session.exec(select(Score).where(Score.evaluation_id == evaluation_id).order_by(col(Score.id))).all()
+    # What a canary asks of its model is no part of how the evaluation went.
+    canaries = select(Job.id).where(Job.evaluation_id == evaluation_id, Job.stage == Stage.CANARY)
     events = session.exec(
         select(Event)
         .where(Event.evaluation_id == evaluation_id, col(Event.job_id).is_(None) | col(Event.job_id).not_in(canaries))
         .order_by(col(Event.id).desc())
         .limit(MOST_EVENTS)
-    # What a canary asks of its model is no part of how the evaluation went.
-    canaries = select(Job.id).where(Job.evaluation_id == evaluation_id, Job.stage == Stage.CANARY)
     ).all()
     suite = find_version(session, suites, evaluation.suite, evaluation.suite_version)
     attempts = results.attempts_of(session, jobs)
@@ -72,6 +74,7 @@ def read_detail(
         ],
         facts=submission.facts,
         history=read_history(session, evaluation),
+        series=[SeriesPlace(**place._asdict()) for place in places_of(session, evaluation_id)],
     )
 
 

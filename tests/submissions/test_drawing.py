@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from starlette.testclient import TestClient
 
 from submissions.context import Hub
-from submissions.drawing import MOST_WAITING, a_place
+from submissions.drawing import MOST_WAITING, places
 from tests.submissions.factories import DEMO, add_evaluation
 
 
@@ -14,9 +14,9 @@ def test_where_many_wait_for_pictures_one_more_is_told_to_come_again(client: Tes
         add_evaluation(session, hub.suites["demo"], model="acme/m", values=DEMO)
     kept, new = "/pictures/size.svg?suite=demo", "/pictures/size.svg?suite=demo&q=acme&theme=dark"
     assert client.get(kept).status_code == 200
-    with ExitStack() as places:
+    with ExitStack() as taken:
         for _ in range(MOST_WAITING):
-            places.enter_context(a_place())
+            taken.enter_context(places.taken())
         refused = client.get(new)
         assert (refused.status_code, "retry-after" in refused.headers) == (503, True)
         assert client.get(kept).status_code == 200

@@ -150,3 +150,20 @@ def test_only_operators_submit_folders_of_the_hubs_machine(sign_in: SignIn, mode
 
 def test_nobody_submits_without_signing_in(site: Callable[[], TestClient], model: Path) -> None:
     problem(Browser(site()).post("/api/v1/evaluations", json=asked(model)), 401)
+
+
+def test_a_series_of_the_same_name_is_each_persons_own_and_a_private_one_nobody_elses(
+    sign_in: SignIn, hub: Hub, model: Path
+) -> None:
+    ada, eve = sign_in("ada"), sign_in("eve")
+    step = {"series": "run", "step": 1}
+    made = ada.post("/api/v1/evaluations", json=asked(model, **step))
+    assert eve.post("/api/v1/evaluations", json=asked(model, **step | {"step": 2})).json()["existing"] is True
+    steps = {
+        run["owner"]: [point["step"] for point in run["points"]] for run in eve.get("/api/v1/series/run").json()["runs"]
+    }
+    assert steps == {1: [1], 2: [2]}
+    ada.post("/api/v1/evaluations", json=asked(model, visibility="private", series="hidden", step=5))
+    assert ada.get("/series/hidden").status_code == 200
+    assert (eve.get("/series/hidden").status_code, eve.get("/api/v1/series/hidden").status_code) == (404, 404)
+    assert len(eve.get(f"/api/v1/evaluations/{made.json()['evaluation']['id']}").json()["series"]) == 2

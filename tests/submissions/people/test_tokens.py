@@ -8,11 +8,12 @@ from sqlalchemy import text
 from sqlmodel import select
 
 from orchestrator import db
+from orchestrator.secret_key import KEY_FILE
 from orchestrator.settings import HubSettings, SettingsError, read_settings
 from orchestrator.tables import Token
 from submissions.cli.credentials import BadCredentials, find_token, keep_token, token_file
 from submissions.context import Hub
-from submissions.people.keys import KEY_FILE, open_digester
+from submissions.people.keys import open_digester
 from tests.submissions.conftest import problem
 from tests.submissions.people.browser import Browser
 from tests.submissions.people.conftest import SignIn

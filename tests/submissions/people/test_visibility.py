@@ -8,6 +8,7 @@ import pytest
 from sqlmodel import Session, col, select
 from starlette.testclient import TestClient
 
+from orchestrator import series
 from orchestrator.lifecycle import EvaluationState, RerunState
 from orchestrator.people import Visibility
 from orchestrator.tables import Cluster, Evaluation, Event, Job, Rerun, Score, Submission
@@ -29,6 +30,7 @@ QUERIES = {
     "/compare": ["?suite=demo&pin=1&pin=2", "?suite=demo&pin=2&pin=5"],
     "/diff": ["?a=2&b=1&benchmark=Letters", "?a=2&b=5&benchmark=Letters"],
     "/api/v1/diff": ["?a=2&b=1&benchmark=Letters", "?a=2&b=5&benchmark=Letters"],
+    "/api/v1/evaluations/{evaluation_id}/gate": ["?baseline=1", "?baseline=2&benchmark=Letters"],
     "/reruns/{rerun_id}/report": ["", "?format=md", "?format=csv"],
     "/api/v1/reruns/{rerun_id}/report": ["", "?format=md", "?format=csv"],
 }
@@ -58,6 +60,8 @@ def fill(hub: Hub, person: int) -> dict[str, int]:
         ).id
         team = hidden | {"visibility": Visibility.TEAM, "team": "vision"}
         made["team"] = add_evaluation(session, suite, model=f"acme/{SECRET}-4", values=DEMO, **team).id
+        for step, number in enumerate(made.values()):
+            series.add(session, number or 0, owner=person, name="demo", step=step, now=NOON)
         _rerun(session, made["finished"] or 0)
         warm = session.exec(select(Submission.revision).where(Submission.model == f"acme/{SECRET}-1")).one()
         now = datetime.now(UTC)
