@@ -4,8 +4,11 @@ The hub's clock alone decides about leases: a worker's own clock only orders tha
 attempts that the worker should stop are returned.
 """
 
+from contextlib import suppress
 from datetime import datetime, timedelta
+from typing import Any
 
+from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
 from orchestrator import arrows, evaluations, jobs
@@ -13,8 +16,11 @@ from orchestrator.budgets import Budgets
 from orchestrator.jobs import Held
 from orchestrator.lifecycle import JobState
 from orchestrator.canaries.builds import build_of
-from orchestrator.tables import Attempt, Job, Launch, Worker
+from orchestrator.tables import Attempt, EngineVersion, Job, Launch, Worker
 from orchestrator.wire import Heartbeat, Progress
+
+MOST_NAMES = 2000
+"""Of what an engine knows."""
 
 OVERTAKEN = timedelta(minutes=1)
 """A message of another boot that is older than the last one by less than this was overtaken; by more, the worker's
@@ -119,8 +125,31 @@ def _note_worker(session: Session, heartbeat: Heartbeat, *, now: datetime) -> bo
     worker.last_heartbeat = now
     worker.reported_at = heartbeat.at
     session.add(worker)
+    _note_knowledge(session, heartbeat, now=now)
     session.flush()
     return True
+
+
+def _note_knowledge(session: Session, heartbeat: Heartbeat, *, now: datetime) -> None:
+    """Keep what the worker's engine knows: once for all workers that have this version of it."""
+    engine, told = heartbeat.engine, heartbeat.knowledge
+    if engine is None or told is None:
+        return
+    kept = session.get(EngineVersion, (engine.family, engine.version))
+    said: dict[str, Any] = {
+        "architectures": [arrows.clean(name)[:100] for name in told.architectures[:MOST_NAMES]],
+        "dropped": {arrows.clean(a)[:100]: arrows.clean(b)[:40] for a, b in [*told.dropped.items()][:MOST_NAMES]},
+        "quantisations": [arrows.clean(name)[:100] for name in told.quantisations[:MOST_NAMES]],
+    }
+    if kept is None:
+        with suppress(IntegrityError), session.begin_nested():  # another worker's heartbeat was faster
+            session.add(EngineVersion(engine=engine.family, version=engine.version, told_at=now, **said))
+            session.flush()
+    elif any(getattr(kept, name) != value for name, value in said.items()):
+        for name, value in said.items():
+            setattr(kept, name, value)
+        kept.told_at = now
+        session.add(kept)
 
 
 def _launched_on(session: Session, heartbeat: Heartbeat) -> str:

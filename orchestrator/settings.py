@@ -108,6 +108,20 @@ class HubSettings(BaseSettings):
     team_submissions_per_day: int = Field(default=0, ge=0)
     """New evaluations that the members of one team may ask for within 24 hours, all together; 0 for any number."""
 
+    denied_models: str = ""
+    """Models that are not evaluated here, nor adapters on them, separated by commas: `org/name`, or `org/*` for all of an
+    organisation. Upper and lower case are the same, and so are a repository's old and new names."""
+    private_models: str = ""
+    """Who, besides operators, may submit private repositories that the Hub token reads: `organisation=team` pairs,
+    separated by commas; the team's members may submit that organisation's. Only with accounts."""
+    organisation_submissions_per_week: int = Field(default=0, ge=0)
+    """New evaluations of one Hub organisation's models within seven days, whoever asks; 0 for any number. Official
+    providers' and what operators ask for are not limited."""
+    card_characters: int | None = Field(default=None, ge=0)
+    """Length that the model card of a Hub repository must have; 0 asks for none. 200 with accounts, 0 without."""
+    need_licence: bool | None = None
+    """Whether a Hub repository must name a licence: a tag, or name and link. By default with accounts only."""
+
     official_providers: str = ""
     """Organisations whose models the board can be narrowed to, separated by commas, as in `meta-llama/Llama-3.1-8B`."""
     device_watts: float = Field(default=700.0, gt=0)
@@ -141,6 +155,9 @@ class HubSettings(BaseSettings):
                 "EVALYARD_LEASE_SECONDS to at least three times EVALYARD_TICK_SECONDS."
             )
         self._check_accounts()
+        for part in filter(str.strip, self.private_models.split(",")):
+            if not all(map(str.strip, part.partition("="))):
+                raise ValueError(f"EVALYARD_PRIVATE_MODELS: '{part.strip()[:60]}' is no pair. Write organisation=team.")
         for name in ("suites", "datasets", "models"):
             folder: Path | None = getattr(self, name)
             if folder is not None and not folder.is_dir():
@@ -199,6 +216,26 @@ class HubSettings(BaseSettings):
     def open_webhook_hosts(self) -> frozenset[str]:
         """Hosts that people's own webhooks may reach whatever network they are in."""
         return frozenset(name.strip().lower() for name in self.webhook_hosts.split(",") if name.strip())
+
+    @property
+    def least_card(self) -> int:
+        """Characters of the shortest model card that is accepted."""
+        return self.card_characters if self.card_characters is not None else 200 * self.has_accounts
+
+    @property
+    def asks_licence(self) -> bool:
+        return self.need_licence if self.need_licence is not None else self.has_accounts
+
+    @property
+    def denied(self) -> frozenset[str]:
+        """The denied models, in lower case."""
+        return frozenset(name.strip().casefold() for name in self.denied_models.split(",") if name.strip())
+
+    @property
+    def private_teams(self) -> frozenset[tuple[str, str]]:
+        """Pairs of an organisation and a team that may submit its private models, in lower case."""
+        pairs = (part.partition("=") for part in self.private_models.casefold().split(",") if part.strip())
+        return frozenset((organisation.strip(), team.strip()) for organisation, _, team in pairs)
 
     @property
     def clusters_file(self) -> Path | None:

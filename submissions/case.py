@@ -1,10 +1,26 @@
 """A model as somebody wants it evaluated: what checks judge. Pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from orchestrator.wire import EngineFamily, Precision
 from submissions import adapters
 from submissions.facts import ModelFacts
+from submissions.fleet import Fleet
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What this site asks of models, beside that they can be evaluated."""
+
+    least_card: int = 0
+    """Characters of the shortest model card that is accepted; 0 asks for none."""
+    asks_licence: bool = False
+    denied: frozenset[str] = frozenset()
+    """Models that are not evaluated, in lower case: `org/name` or `org/*`."""
+
+    def denies(self, name: str) -> bool:
+        asked = name.casefold()
+        return asked in self.denied or ("/" in asked and f"{asked.partition('/')[0]}/*" in self.denied)
 
 
 @dataclass(frozen=True)
@@ -19,8 +35,17 @@ class Case:
     weight_type: str = "original"
     chat_template: bool = False
     engine: EngineFamily = EngineFamily.VLLM
-    has_gpu: bool | None = None
-    """Whether any engine worker has a GPU; None when no engine worker is known."""
+    fleet: Fleet = field(default_factory=Fleet)
+    rules: Rules = field(default_factory=Rules)
+    asked_names: tuple[str, ...] = ()
+    """What the submitter called the model and its base; repositories may have new names since."""
+    template_fault: str | None = None
+    """What is wrong with the chat template, where it is to be applied and was tried; the end of a sentence."""
+
+    @property
+    def has_gpu(self) -> bool | None:
+        """Whether any engine worker has a GPU; None when no engine worker is known."""
+        return self.fleet.has_gpu
 
     @property
     def is_adapter(self) -> bool:

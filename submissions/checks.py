@@ -1,17 +1,16 @@
 """May this model be evaluated as asked? Small pure functions over facts; each finds one fault or nothing.
 
-All of them are asked, so that a person sees everything at once. No check reads a file or the network.
+`submissions.findings` asks all of them, so that a person sees everything at once. No check reads a file or the network.
 """
 
 import functools
-from collections.abc import Callable
 
+from orchestrator.footprint import footprint, kept_facts
 from orchestrator.wire import FailureKind
-from submissions import adapters
 from submissions.case import Case
-from submissions.facts import PICKLES, TOKENIZER_FILES, ModelFacts
+from submissions.facts import TOKENIZER_FILES
 from submissions.faults import Fault
-from submissions.precision import check_gpu, check_precision
+from submissions.precision import resolve_precision
 from submissions.words import shown
 
 NOT_GENERATIVE = (
@@ -21,24 +20,12 @@ NOT_GENERATIVE = (
     "ForQuestionAnswering",
     "ForImageClassification",
     "ForMultipleChoice",
+    "ForPreTraining",
+    "ForNextSentencePrediction",
 )
-
-
-Check = Callable[[Case], Fault | None]
-
-
-def find_faults(case: Case) -> list[Fault]:
-    """Every fault, in the order in which a person would mend them."""
-    return [_for_folder(case, fault) for check in CHECKS if (fault := check(case)) is not None]
-
-
-def _for_folder(case: Case, fault: Fault) -> Fault:
-    """A folder has no commits: what is mended in it is submitted as it then is."""
-    about = case.base if fault.field == "base_model" else case.model
-    if about is None or about.folder is None:
-        return fault
-    sentence = fault.sentence.replace("submit the new commit", "submit the folder again")
-    return fault._replace(sentence=sentence)
+SPEAKING = ("LMHeadModel", "ChatGLMModel")
+"""Ends of names that generate although they end as a model without a head does."""
+WITHOUT_A_HEAD = "Model"
 
 
 def check_adapter_kind(case: Case) -> Fault | None:
@@ -125,7 +112,7 @@ def check_generative(case: Case) -> Fault | None:
     whole = case.whole
     if whole is None or not whole.architectures:
         return None
-    named = [name for name in whole.architectures if name.endswith(NOT_GENERATIVE)]
+    named = [name for name in whole.architectures if not _speaks(name)]
     if len(named) < len(whole.architectures):
         return None
     return Fault(
@@ -133,6 +120,48 @@ def check_generative(case: Case) -> Fault | None:
         f"{whole.name} is a {shown(named[0])}: it does not generate text, which every benchmark here needs. "
         "Submit a causal language model.",
         FailureKind.ARCHITECTURE,
+    )
+
+
+def _speaks(architecture: str) -> bool:
+    if architecture.endswith(SPEAKING):
+        return True
+    return not architecture.endswith((*NOT_GENERATIVE, WITHOUT_A_HEAD))
+
+
+def check_architecture(case: Case) -> Fault | None:
+    """Asked of the engine's own registry, as the workers have it."""
+    whole, fleet = case.whole, case.fleet
+    if whole is None or not whole.architectures or fleet.architectures is None:
+        return None
+    if any(name in fleet.architectures for name in whole.architectures):
+        return None
+    if check_generative(case) is not None or check_remote_code(case) is not None:
+        return None  # said there, and it comes to the same
+    named = whole.architectures[0]
+    once = next((fleet.dropped[name] for name in whole.architectures if name in fleet.dropped), None)
+    until = f" since version {once}, the last that had it" if once else ""
+    return Fault(
+        case.whole_field,
+        f"{whole.name} is a {named}, which {fleet.engine} does not know{until}. Ask the operators for an engine that "
+        "does, or submit a model of an architecture that it knows.",
+        FailureKind.ARCHITECTURE,
+    )
+
+
+def check_size(case: Case) -> Fault | None:
+    """Against the largest worker that this hub knows."""
+    whole = case.whole
+    if whole is None or not whole.config or not whole.weight_bytes:
+        return None
+    stored = whole.weight_bytes + (case.model.weight_bytes if case.is_adapter else 0)
+    lacks = case.fleet.lacks_room(footprint(kept_facts(whole.config), resolve_precision(case), stored))
+    if lacks is None:
+        return None
+    return Fault(
+        case.whole_field,
+        f"{whole.name} {lacks}. Submit a smaller or a quantised one, or ask the operators for more memory.",
+        FailureKind.OUT_OF_MEMORY,
     )
 
 
@@ -160,26 +189,18 @@ def check_tokenizer(case: Case) -> Fault | None:
     )
 
 
-def check_model_weights(case: Case) -> Fault | None:
-    if case.is_adapter and case.holds_adapter and adapters.WEIGHTS not in case.model.files:
-        return Fault(
-            "model",
-            f"{case.model.name} has no {adapters.WEIGHTS}. Pickled ones (.bin) are never opened because they can run "
-            "code: convert them (save_pretrained does) and submit the new commit.",
-            FailureKind.WEIGHTS,
-        )
-    return _check_weights(case.model, field="model")
-
-
-def check_base_weights(case: Case) -> Fault | None:
-    return _check_weights(case.base, field="base_model") if case.is_adapter and case.base else None
-
-
 def check_chat_template(case: Case) -> Fault | None:
     owner = case.speaker
-    if not case.chat_template or owner is None or owner.has_chat_template:
+    if not case.chat_template or owner is None or case.whole is None or case.whole.config is None:
         return None
-    if case.whole is None or case.whole.config is None:
+    if case.template_fault is not None:
+        return Fault(
+            "chat_template",
+            f"The chat template of {owner.name} {case.template_fault}. Submit it without one (--no-chat-template), or "
+            "mend it and submit the new commit.",
+            FailureKind.CHAT_TEMPLATE,
+        )
+    if owner.has_chat_template:
         return None
     return Fault(
         "chat_template",
@@ -187,46 +208,6 @@ def check_chat_template(case: Case) -> Fault | None:
         "Submit it without one (--no-chat-template), or add it and submit the new commit.",
         FailureKind.CHAT_TEMPLATE,
     )
-
-
-CHECKS: tuple[Check, ...] = (
-    check_adapter_kind,
-    check_adapter_base,
-    check_adapter_applied,
-    check_config,
-    check_remote_code,
-    check_generative,
-    check_tokenizer,
-    check_model_weights,
-    check_base_weights,
-    check_precision,
-    check_gpu,
-    check_chat_template,
-)
-
-
-def _check_weights(model: ModelFacts, *, field: str) -> Fault | None:
-    weights = model.weights
-
-    def fault(sentence: str) -> Fault:
-        return Fault(field, sentence, FailureKind.WEIGHTS)
-
-    if weights.damaged:
-        return fault(f"{model.name}: {weights.damaged}. Upload the weights again and submit the new commit.")
-    if weights.missing:
-        listed = ", ".join(shown(name) for name in weights.missing[:3])
-        more = f" and {len(weights.missing) - 3} more" if len(weights.missing) > 3 else ""
-        return fault(f"{model.name} lacks weights that its index names: {listed}{more}. Upload them and submit again.")
-    if weights.files:
-        return (
-            None if weights.tensors else fault(f"The safetensors of {model.name} hold no tensor. Upload the weights.")
-        )
-    if any(name.endswith(PICKLES) for name in model.files):
-        return fault(
-            f"{model.name} has its weights as pickle files (.bin) only, which are never opened because they can run "
-            "code. Convert them to safetensors (save_pretrained does) and submit the new commit."
-        )
-    return fault(f"{model.name} has no safetensors weights. Upload them and submit the new commit.")
 
 
 @functools.cache

@@ -4,13 +4,14 @@ Reading never decides: a file that is missing or damaged is a fact too.
 """
 
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.wire import Precision
-from submissions.headers import MOST_ELEMENTS, Unreadable
+from submissions import cards, chat_templates
+from submissions.headers import BYTES, MOST_ELEMENTS, TensorHeader, Unreadable
 from submissions.repositories import Repository
 from submissions.words import shown
 
@@ -30,7 +31,11 @@ VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 PACKED = frozenset({"I32", "U8", "U32", "I8"})
 """Dtypes that hold several quantised weights in one element, or one in eight bits."""
-BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
+SMALL_FLOATS = frozenset({"F8_E4M3", "F8_E5M2", "F8_E4M3FN", "F8_E8M0", "F4"})
+"""Dtypes that hold numbers only together with the scales that a quantisation keeps beside them."""
+MOST_SHARDS = 1000
+AT_ONCE = 8
+"""Headers that are asked for at a time."""
 DTYPES = {"BF16": Precision.BFLOAT16, "F16": Precision.FLOAT16, "F32": Precision.FLOAT32, "F64": Precision.FLOAT32}
 CONFIG_DTYPES = {
     "bfloat16": Precision.BFLOAT16,
@@ -40,8 +45,6 @@ CONFIG_DTYPES = {
     "float": Precision.FLOAT32,
     "float64": Precision.FLOAT32,
 }
-LICENCE_LINE = re.compile(r"^license(?:_name)?:[ \t]*[\"']?([\w.+-]{1,60})[\"']?[ \t]*$", re.MULTILINE)
-
 Record = dict[str, Any]
 
 
@@ -76,6 +79,16 @@ class ModelFacts:
     weights: Weights
     unreadable: Mapping[str, str]
     """File name to what is wrong with it."""
+    chat_template: str | None = None
+    """The text of the template; None where there is none, or none that could be read."""
+    card: cards.Card = cards.NO_CARD
+    is_private: bool = False
+    tags: tuple[str, ...] = ()
+
+    @property
+    def organisation(self) -> str:
+        """The part of a Hub id before the slash, in lower case; empty of a folder."""
+        return self.name.partition("/")[0].casefold() if "/" in self.name else ""
 
     @property
     def architectures(self) -> tuple[str, ...]:
@@ -158,6 +171,8 @@ def read_facts(repository: Repository) -> ModelFacts:
         return value
 
     tokenizer_config = record("tokenizer_config.json")
+    template = chat_templates.find_template(repository, tokenizer_config)
+    card = cards.read_card(repository)
     return ModelFacts(
         name=repository.name,
         revision=repository.revision,
@@ -167,35 +182,15 @@ def read_facts(repository: Repository) -> ModelFacts:
         tokenizer_config=tokenizer_config,
         adapter_config=record("adapter_config.json"),
         has_generation_config="generation_config.json" in repository.files,
-        has_chat_template=_has_chat_template(repository, tokenizer_config),
-        licence=_licence(repository),
+        has_chat_template=template is not None or chat_templates.has_others(repository),
+        licence=card.licence,
         weights=_read_weights(repository),
         unreadable=unreadable,
+        chat_template=template,
+        card=card,
+        is_private=repository.is_private,
+        tags=repository.tags,
     )
-
-
-def _has_chat_template(repository: Repository, tokenizer_config: Record | None) -> bool:
-    """Older repositories keep it in tokenizer_config.json, newer ones in a file of its own."""
-    return (
-        bool((tokenizer_config or {}).get("chat_template"))
-        or any(name in repository.files for name in ("chat_template.jinja", "chat_template.json"))
-        or any(name.startswith("additional_chat_templates/") for name in repository.files)
-    )
-
-
-def _licence(repository: Repository) -> str | None:
-    """The licence that the model card's header names."""
-    if "README.md" not in repository.files:
-        return None
-    try:
-        card = repository.text("README.md")
-    except Unreadable:
-        return None
-    if not card.startswith("---"):
-        return None
-    found = LICENCE_LINE.findall(card[3:].split("\n---", 1)[0])
-    named = [licence for licence in found if licence != "other"]
-    return str((named or found)[0]) if found else None
 
 
 def _read_weights(repository: Repository) -> Weights:
@@ -215,13 +210,13 @@ def _read_weights(repository: Repository) -> Weights:
         wanted = {"model.safetensors"}
     elif "adapter_model.safetensors" in present:
         wanted = {"adapter_model.safetensors"}
+    if len(wanted) > MOST_SHARDS:
+        damaged, wanted = damaged or f"it has its weights in {len(wanted)} files, and {MOST_SHARDS} are the most", set()
     elements: dict[str, int] = {}
     tensors = 0
-    for name in sorted(wanted):
-        try:
-            header = repository.header(name)
-        except Unreadable as error:
-            damaged = damaged or str(error)
+    for header in _headers(repository, sorted(wanted)):
+        if isinstance(header, Unreadable):
+            damaged = damaged or str(header)
             continue
         tensors += header.tensors
         for dtype, count in header.elements.items():
@@ -235,6 +230,22 @@ def _read_weights(repository: Repository) -> Weights:
         elements=elements,
         tensors=tensors,
     )
+
+
+def _headers(repository: Repository, names: list[str]) -> Iterator[TensorHeader | Unreadable]:
+    """Each file's header, or what is wrong with it."""
+
+    def read(name: str) -> TensorHeader | Unreadable:
+        try:
+            return repository.header(name)
+        except Unreadable as error:
+            return error
+
+    if repository.folder is not None or len(names) < 2:
+        yield from map(read, names)
+        return
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        yield from pool.map(read, names)
 
 
 def _indexed(text: str) -> set[str]:

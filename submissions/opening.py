@@ -5,10 +5,12 @@ Whatever the name is, what comes back is a repository at a pinned revision, or a
 
 import functools
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
+    DisabledRepoError,
     GatedRepoError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
@@ -20,16 +22,23 @@ from submissions.faults import SubmissionRefused
 from submissions.repositories import (
     MOST_FILES,
     NETWORK_ERRORS,
+    REQUEST_SECONDS,
     FolderRepository,
     HubRepository,
     Repository,
     away,
     gated,
+    is_final,
     refused,
 )
 from submissions.words import shown
 
+MOST_TAGS = 200
+UNANSWERED: tuple[type[Exception], ...] = (*NETWORK_ERRORS, ValueError)
+"""What comes of a Hub that answers nothing, an error, or what is not its language."""
 HUB_NAME = re.compile(r"(?:[A-Za-z0-9][\w.-]{0,95}/)?[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+MayRead = Callable[[str], bool]
+"""Whether whoever asks may have a private repository of this name read with the server's token."""
 REVISION = re.compile(r"[A-Za-z0-9][\w./+-]{0,199}", re.ASCII)
 
 
@@ -41,10 +50,12 @@ def open_model(
     token: str | None = None,
     endpoint: str | None = None,
     field: str = "model",
+    may_read: MayRead = lambda name: True,
 ) -> Repository:
     """The model at its pinned revision: an absolute folder, else the mirror's copy, else the Hub's repository.
 
-    `field` names the form's field that faults belong to (`model` or `base_model`).
+    `field` names the form's field that faults belong to (`model` or `base_model`). A private repository is not there
+    for whom `may_read` says no.
 
     Raises:
         SubmissionRefused: there is no such model or revision, or it may not be read.
@@ -67,7 +78,7 @@ def open_model(
         )
     if mirror is not None and (mirror / name).is_dir():
         return _open_mirrored(mirror / name, name, revision, field=field)
-    return _open_hub(name, revision, token=token, endpoint=endpoint, field=field)
+    return _open_hub(name, revision, token=token, endpoint=endpoint, field=field, may_read=may_read)
 
 
 def _open_folder(folder: Path, revision: str | None, *, field: str) -> Repository:
@@ -105,32 +116,64 @@ def _open_mirrored(folder: Path, name: str, revision: str | None, *, field: str)
     return FolderRepository(folder.resolve(), name=name, revision=digest)
 
 
-def _open_hub(name: str, revision: str | None, *, token: str | None, endpoint: str | None, field: str) -> Repository:
+def _open_hub(
+    name: str, revision: str | None, *, token: str | None, endpoint: str | None, field: str, may_read: MayRead
+) -> Repository:
     api = HfApi(endpoint=endpoint, token=token or None)
     try:
-        info = api.model_info(name, revision=revision, files_metadata=True, timeout=20)
+        info = api.model_info(name, revision=revision, files_metadata=True, timeout=REQUEST_SECONDS)
     except RevisionNotFoundError as error:
+        if not may_read(name) and _is_hidden(api, name, may_read):
+            raise _not_there(name, field=field) from error
         raise refused(
             _revision_field(field),
             f"Model {name} has no revision '{shown(revision or 'main')}'. Use a branch, tag or commit from its page.",
         ) from error
     except GatedRepoError as error:
         raise gated(name, field=field) from error
+    except DisabledRepoError as error:
+        raise refused(field, f"Model {name} was disabled by the Hub. Ask there why, and submit another one.") from error
     except RepositoryNotFoundError as error:
-        raise refused(
-            field,
-            f"There is no model {name} on the Hub that this server may read. Check the spelling on its page; a private "
-            "model needs a server token with access (EVALYARD_HUB_TOKEN).",
-        ) from error
-    except NETWORK_ERRORS as error:
-        cached = _cached(name, revision)
+        raise _not_there(name, field=field) from error
+    except UNANSWERED as error:
+        if is_final(error):
+            raise _not_there(name, field=field) from error
+        # What lies in the cache may be private, and nobody can say now who may read it.
+        cached = _cached(name, revision) if may_read(name) else None
         if cached is None:
-            raise away(name) from error
+            raise away(name, error) from error
         return FolderRepository(cached, name=name, revision=cached.name, is_cache=True)
     if info.sha is None:
         raise away(name)
+    if info.private and not may_read(info.id):
+        raise _not_there(name, field=field)
     files = {sibling.rfilename: sibling.size or 0 for sibling in (info.siblings or [])[:MOST_FILES]}
-    return HubRepository(api, name=info.id, revision=info.sha, files=files)
+    return HubRepository(
+        api,
+        name=info.id,
+        revision=info.sha,
+        files=files,
+        is_private=bool(info.private),
+        tags=tuple(str(tag)[:100] for tag in (info.tags or [])[:MOST_TAGS]),
+    )
+
+
+def _is_hidden(api: HfApi, name: str, may_read: MayRead) -> bool:
+    """Whether a repository is private and not for whoever asks: then they are not told what it has."""
+    try:
+        info = api.model_info(name, timeout=REQUEST_SECONDS)
+    except UNANSWERED:
+        return True
+    return bool(info.private) and not may_read(info.id)
+
+
+def _not_there(name: str, *, field: str) -> SubmissionRefused:
+    return refused(
+        field,
+        f"There is no model {name} on the Hub that you may have evaluated here. Check the spelling on its page. A "
+        "private model needs a server token that reads it, and an operator or a member of a team that may submit it "
+        "(docs/submitting.md).",
+    )
 
 
 def _cached(name: str, revision: str | None) -> Path | None:

@@ -60,6 +60,18 @@ def check_precision(case: Case) -> Fault | None:
     return None
 
 
+def check_quantisation(case: Case) -> Fault | None:
+    """Asked of the engine's own list, as the workers have it; what a device or a kernel lacks only the engine knows."""
+    whole, known = case.whole, case.fleet.quantisations
+    method = whole.quantization_method if whole is not None else ""
+    if whole is None or not method or not known or method in known:
+        return None
+    return _precision(
+        f"The weights of {whole.name} are quantised with {method}, which {case.fleet.engine} does not load. Submit the "
+        "unquantised weights, or ask the operators for an engine that has it."
+    )
+
+
 def check_gpu(case: Case) -> Fault | None:
     """vLLM computes with bitsandbytes weights on GPUs alone. Said here, before anybody waits for such a worker."""
     if case.has_gpu is not False or case.engine is not EngineFamily.VLLM or check_precision(case) is not None:

@@ -4,23 +4,24 @@ Nothing here runs or unpickles a file of a model, and no weights are downloaded:
 """
 
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, get_session, hf_hub_url
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
     LocalEntryNotFoundError,
-    SafetensorsParsingError,
 )
+from huggingface_hub.utils._http import hf_raise_for_status
 
 from orchestrator.wire import FailureKind
 from submissions.faults import Fault, HubAway, SubmissionRefused
-from submissions.headers import HEADER_BYTES, TensorHeader, Unreadable, parse_header
+from submissions.headers import TensorHeader, Unreadable, check_length, header_length, parse_header
 
 NETWORK_ERRORS: tuple[type[Exception], ...] = HfHubHTTPError.__bases__
 """What the HTTP library of huggingface_hub raises, whichever library that is in its version."""
@@ -28,6 +29,14 @@ TEXT_BYTES = 16 << 20
 """Larger text files are not read: no model needs them, and a hostile one could fill the memory."""
 MOST_FILES = 20_000
 """What is looked at in a folder, which may be any of this machine."""
+READ_SECONDS = 90.0
+"""For everything that is read of one repository on the Hub; one that is slower counts as away."""
+REQUEST_SECONDS = 20.0
+FIRST_BYTES = 100_000
+"""Of a safetensors file: most headers are shorter."""
+WAIT, TIMEOUT = 429, 408
+
+Read = TypeVar("Read")
 
 
 class Repository(Protocol):
@@ -49,6 +58,14 @@ class Repository(Protocol):
     def files(self) -> Mapping[str, int]:
         """Bytes by path inside the repository, `/`-separated."""
 
+    @property
+    def is_private(self) -> bool:
+        """Whether the Hub shows it to some only."""
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """What the Hub has it tagged with."""
+
     def text(self, path: str) -> str:
         """The content of a small text file."""
 
@@ -65,6 +82,8 @@ class FolderRepository:
         self.revision = revision
         self.folder = None if is_cache else str(folder)
         self.files = folder_files(folder)
+        self.is_private = False
+        self.tags: tuple[str, ...] = ()
 
     def text(self, path: str) -> str:
         if self.files[path] > TEXT_BYTES:
@@ -77,10 +96,9 @@ class FolderRepository:
     def header(self, path: str) -> TensorHeader:
         try:
             with (self.path / path).open("rb") as file:
-                length = int.from_bytes(file.read(8), "little")
-                if not 2 <= length <= min(HEADER_BYTES, self.files[path]):
-                    raise Unreadable(f"{path} is not a safetensors file")
-                return parse_header(path, file.read(length))
+                length = header_length(path, file.read(8), file_bytes=self.files[path])
+                header = parse_header(path, file.read(length))
+            return check_length(path, header, length=length, file_bytes=self.files[path])
         except OSError as error:
             raise Unreadable(f"{path} cannot be read ({error.strerror})") from error
 
@@ -88,21 +106,75 @@ class FolderRepository:
 class HubRepository:
     """A model repository on the Hub, at a pinned commit."""
 
-    def __init__(self, api: HfApi, *, name: str, revision: str, files: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        api: HfApi,
+        *,
+        name: str,
+        revision: str,
+        files: Mapping[str, int],
+        is_private: bool = False,
+        tags: tuple[str, ...] = (),
+    ) -> None:
         self.api = api
         self.name = name
         self.revision = revision
         self.folder = None
         self.files = files
+        self.is_private = is_private
+        self.tags = tags
+        self._until = time.monotonic() + READ_SECONDS
 
     def text(self, path: str) -> str:
         if self.files[path] > TEXT_BYTES:
             raise Unreadable(f"{path} is larger than {TEXT_BYTES >> 20} MiB")
         try:
-            local = self.api.hf_hub_download(self.name, path, revision=self.revision)
+            local = self._ask(path, lambda: self.api.hf_hub_download(self.name, path, revision=self.revision))
             return Path(local).read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise Unreadable(f"{path} is not UTF-8 text") from error
+
+    def header(self, path: str) -> TensorHeader:
+        size = self.files[path]
+        start = self._part(path, 0, FIRST_BYTES)
+        length = header_length(path, start, file_bytes=size)
+        while len(start) < 8 + length:
+            more = self._part(path, len(start), 8 + length - len(start))
+            if not more:
+                raise Unreadable(f"{path} is cut off")
+            start += more
+        header = parse_header(path, start[8 : 8 + length])
+        return check_length(path, header, length=length, file_bytes=size)
+
+    def _part(self, path: str, first: int, length: int) -> bytes:
+        """Bytes of a file; no more are read than were asked for, whatever the answer holds."""
+        url = hf_hub_url(self.name, path, revision=self.revision, endpoint=self.api.endpoint)
+        headers = self.api._build_hf_headers() | {"range": f"bytes={first}-{first + length - 1}"}
+
+        def read() -> bytes:
+            with get_session().stream("GET", url, headers=headers, timeout=REQUEST_SECONDS) as answer:
+                hf_raise_for_status(answer)
+                found = b""
+                for chunk in answer.iter_bytes():
+                    found += chunk
+                    if len(found) >= length:
+                        break
+                return found[:length]
+
+        return self._ask(path, read)
+
+    def _ask(self, path: str, read: Callable[[], Read]) -> Read:
+        """What the Hub answers.
+
+        Raises:
+            Unreadable: it has no such file.
+            SubmissionRefused: it does not let us read it.
+            HubAway: it does not answer, or not in time.
+        """
+        if time.monotonic() > self._until:
+            raise away(self.name)
+        try:
+            return read()
         except GatedRepoError as error:
             raise gated(self.name) from error
         except LocalEntryNotFoundError as error:  # what huggingface_hub makes of a failed connection
@@ -110,20 +182,9 @@ class HubRepository:
         except EntryNotFoundError as error:
             raise Unreadable(f"{path} is listed but cannot be fetched") from error
         except NETWORK_ERRORS as error:
-            raise away(self.name) from error
-
-    def header(self, path: str) -> TensorHeader:
-        try:
-            metadata = self.api.parse_safetensors_file_metadata(self.name, path, revision=self.revision)
-            return TensorHeader({str(name): n for name, n in metadata.parameter_count.items()}, len(metadata.tensors))
-        except SafetensorsParsingError as error:
-            raise Unreadable(f"{path} is not a safetensors file") from error
-        except GatedRepoError as error:
-            raise gated(self.name) from error
-        except EntryNotFoundError as error:
-            raise Unreadable(f"{path} is listed but cannot be fetched") from error
-        except NETWORK_ERRORS as error:
-            raise away(self.name) from error
+            if is_final(error):
+                raise Unreadable(f"{path} is listed, but the Hub refuses to send it") from error
+            raise away(self.name, error) from error
 
 
 def folder_files(folder: Path) -> dict[str, int]:
@@ -157,8 +218,20 @@ def gated(name: str, *, field: str = "model") -> SubmissionRefused:
     )
 
 
-def away(name: str) -> HubAway:
+def is_final(error: Exception) -> bool:
+    """Whether the Hub answered and will answer the same again: a client's error other than being asked to wait."""
+    status = getattr(getattr(error, "response", None), "status_code", 0)
+    return isinstance(status, int) and 400 <= status < 500 and status not in (WAIT, TIMEOUT)
+
+
+def away(name: str, error: Exception | None = None) -> HubAway:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    what = "does not answer"
+    if status == WAIT:
+        what = "asks us to wait (429)"
+    elif isinstance(status, int):
+        what = f"is in trouble ({status})"
     return HubAway(
-        f"The Hub does not answer, so {name} could not be checked. Nothing was submitted: try again in a few minutes, "
-        "or submit a local folder."
+        f"The Hub {what}, so {name} could not be checked. Nothing was submitted and nothing is held against the model: "
+        "try again in a few minutes."
     )

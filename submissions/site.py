@@ -20,7 +20,19 @@ from starlette.staticfiles import StaticFiles
 
 from orchestrator.errors import EvalyardError
 from orchestrator.settings import HubSettings, read_settings
-from submissions import api, boards, checkpoints, clusters, comparing, flagging, operating, pages, reruns, voting
+from submissions import (
+    api,
+    boards,
+    checking,
+    checkpoints,
+    clusters,
+    comparing,
+    flagging,
+    operating,
+    pages,
+    reruns,
+    voting,
+)
 from submissions.context import Hub, open_hub
 from submissions.guard import SECURITY_HEADERS, Guard
 from submissions.languages.choosing import Choose
@@ -49,6 +61,7 @@ def make_site(hub: Hub) -> FastAPI:
     )
     app.state.hub = hub
     app.include_router(api.router)
+    app.include_router(checking.router)
     app.include_router(boards.router)
     app.include_router(flagging.router)
     app.include_router(operating.router)

@@ -9,9 +9,13 @@ from orchestrator.lifecycle import EvaluationState
 from orchestrator.suite_versions import shown_suites
 from submissions import receipts
 from submissions.context import Hub
-from submissions.intake import examine, record, workers_have_gpu
+from submissions.examining import examine
+from submissions.fleet import read_fleet
+from submissions.intake import record
 from submissions.people import quota
+from submissions.people.organisations import check_organisation
 from submissions.people.ownership import check_source, owner_of
+from submissions.people.private_models import may_read
 from submissions.reading import evaluations
 from submissions.records import EvaluationRecord, SubmissionAnswer
 from submissions.request import SubmissionRequest
@@ -37,17 +41,20 @@ def submit_to(hub: Hub, request: SubmissionRequest, *, key: str | None = None) -
     slip = receipts.slip(hub.viewer, key, request) if key is not None else None
     with hub.reading() as session:
         kept = receipts.find(session, slip, now=now) if slip is not None else None
-        has_gpu = workers_have_gpu(session, hub.settings.engine)
+        fleet = read_fleet(session, hub.settings)
         suites = shown_suites(session, hub.suites)
     if kept is not None:
         return _again(hub, kept.evaluation_id, existing=kept.existing)
-    accepted = replace(examine(hub.settings, suites, request=request, has_gpu=has_gpu), owner=owner)
+    may = may_read(hub.viewer, hub.settings)
+    accepted = replace(examine(hub.settings, suites, request=request, fleet=fleet, may_read=may), owner=owner)
     try:
         with hub.writing() as session:
             taken = record(session, accepted)
             assert taken.evaluation.id is not None
             if not taken.existing:
                 quota.check(session, hub.settings, hub.viewer, now=now)
+                whose = taken.submission.organisation
+                check_organisation(session, hub.settings, viewer=hub.viewer, organisation=whose, now=now)
             if slip is not None:
                 receipts.keep(session, slip, taken.evaluation.id, existing=taken.existing, now=now)
             if request.series is not None and request.step is not None:

@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from celery import Celery
 
 from orchestrator import broker
-from orchestrator.wire import EngineInfo, Heartbeat, canonical_json
+from orchestrator.wire import EngineInfo, EngineKnowledge, Heartbeat, canonical_json
+from workers.engine.knowledge import engine_knowledge
 from workers.harnesses import environments
 from workers.idle.idle_watch import Standing
 from workers.models.weights import Weights
@@ -28,6 +29,9 @@ LEAST_PAUSE = 0.3
 
 MOST_WAITING = 20_000
 """Messages for the hub beyond which no heartbeat is added: it is away, and would have to read them all."""
+
+FIRST_BEATS, EVERY_BEATS = 3, 200
+"""What the engine knows is said in the first heartbeats of a boot, as one may be lost, and then in each so-many-th."""
 
 MOST_WEIGHTS = 50
 """Models on the disk that a heartbeat lists."""
@@ -70,6 +74,7 @@ class HeartbeatThread(threading.Thread):
         self._look = look
         self._looked_at = time.monotonic()
         self._waiting_since: float | None = None
+        self._beats = 0
         self._end = threading.Event()
         self._lost = False
 
@@ -121,6 +126,7 @@ class HeartbeatThread(threading.Thread):
                     gpus=standing.gpus,
                     harnesses=self._harnesses(),
                     host=self._settings.host,
+                    knowledge=self._knowledge(),
                     engine_settings=self._engine_settings,
                 ),
             )
@@ -132,7 +138,13 @@ class HeartbeatThread(threading.Thread):
         if self._lost:
             log.info("heartbeats are delivered again")
         self._lost = False
+        self._beats += 1
         self._supervisor.heard(list(running))
+
+    def _knowledge(self) -> EngineKnowledge | None:
+        if self._engine is None or (self._beats >= FIRST_BEATS and self._beats % EVERY_BEATS):
+            return None
+        return engine_knowledge(self._engine.family)
 
     def _harnesses(self) -> tuple[str, ...]:
         """Looked for anew each time: one may be added while the worker runs."""

@@ -11,7 +11,7 @@ import typer
 
 from orchestrator.artifacts import ArtifactError
 from orchestrator.errors import EvalyardError
-from submissions.cli import actions, checkpoints, clusters, flags, look, people, reruns, submit, system, workers
+from submissions.cli import actions, check, checkpoints, clusters, flags, look, people, reruns, submit, system, workers
 from submissions.cli.output import complain
 
 HELP = """Host your own Open LLM Leaderboard on GPUs that are otherwise idle.
@@ -29,6 +29,7 @@ The server is found by EVALYARD_URL, or where `evalyard up` says it is.
 GROUPS = (
     system.commands,
     submit.commands,
+    check.commands,
     look.commands,
     actions.commands,
     checkpoints.commands,

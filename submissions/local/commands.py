@@ -57,7 +57,7 @@ def evaluate(
     settings = read_settings(engine=asked.engine)
     given = read_engine_settings(engine_settings, settings.engine)
     chosen = plans.choose_suite(settings, asked)
-    accepted = plans.check(settings, chosen, asked, has_gpu=plans.has_gpu(settings.engine))
+    accepted = plans.check(settings, chosen, asked, fleet=plans.find_fleet(settings.engine))
     if output:
         output.mkdir(parents=True, exist_ok=True)  # what cannot be written is better known before the work than after
     folder = (

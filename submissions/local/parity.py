@@ -15,7 +15,7 @@ from orchestrator.settings import read_settings
 from orchestrator.suites import Suite
 from orchestrator.wire import EngineFamily, Precision
 from submissions.cli.output import answer_json, on_interrupt
-from submissions.intake import Accepted
+from submissions.examining import Accepted
 from submissions.local import parity_report
 from submissions.local import plan as plans
 from submissions.local import report as reports

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.program import as_typed
 from orchestrator.suites import Suite
 from submissions.cli.output import answer, answer_table, chat, complain
-from submissions.intake import Accepted
+from submissions.examining import Accepted
 from submissions.local.plan import TASKS
 from workers.local import pipeline
 from workers.reference.parity import MOST_LISTED, BenchmarkParity, MetricPair

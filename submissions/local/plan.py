@@ -19,14 +19,16 @@ from orchestrator.suites import Part, Suite, SuiteBenchmark
 from orchestrator.wire import EngineFamily, Model, PrepareWork
 from submissions.cli.output import chat
 from submissions.cli.submit import model_address
+from submissions.examining import Accepted, examine
 from submissions.faults import HubAway
-from submissions.intake import Accepted, examine
+from submissions.fleet import Fleet, Machine
 from submissions.local.asked import Asked
 from submissions.problems import fault_of
 from submissions.request import SubmissionRequest
 from workers import sheets
 from workers.devices import names_of
 from workers.engine.info import EngineMissing, device_type, engine_info
+from workers.engine.knowledge import engine_knowledge
 from workers.harnesses import environments, launching
 from workers.local import pipeline
 from workers.models.weights import LocalModel, ModelUnavailable, Weights
@@ -73,8 +75,8 @@ def _refuse_unknown_tasks(names: list[str], folders: tuple[str, ...]) -> None:
             raise Refused(error.sentence) from error
 
 
-def check(settings: HubSettings, suite: Suite, asked: Asked, *, has_gpu: bool | None = None) -> Accepted:
-    """The model with everything resolved; `has_gpu` says whether it is computed on one, where that is known."""
+def check(settings: HubSettings, suite: Suite, asked: Asked, *, fleet: Fleet | None = None) -> Accepted:
+    """The model with everything resolved; `fleet` is this machine, where it is known what computes here."""
     fields = {
         "model": model_address(asked.model),
         "revision": asked.revision,
@@ -90,7 +92,7 @@ def check(settings: HubSettings, suite: Suite, asked: Asked, *, has_gpu: bool | 
     except ValidationError as error:
         raise Refused(" ".join(fault_of(detail).sentence for detail in error.errors())) from error
     try:
-        return examine(settings, {suite.name: suite}, request=request, has_gpu=has_gpu)
+        return examine(settings, {suite.name: suite}, request=request, fleet=fleet)
     except HubAway as error:
         raise Refused(
             f"{asked.model} is no folder here, and the Hub does not answer, so it could not be checked. Check the "
@@ -194,12 +196,19 @@ def find_devices(engine: EngineFamily) -> tuple[str, ...]:
         raise Refused(str(error)) from error
 
 
-def has_gpu(engine: EngineFamily) -> bool | None:
-    """Whether this machine computes on a GPU; None where the engine is not installed, which is told later."""
+def find_fleet(engine: EngineFamily) -> Fleet | None:
+    """This machine, as the checks ask about workers; None where the engine is not installed, which is told later."""
     try:
-        return device_type(engine) != "cpu"
+        info, known = engine_info(engine), engine_knowledge(engine)
     except EngineMissing:
         return None
+    return Fleet(
+        machines=(Machine(info.device_type, info.device_count, info.memory_bytes),),
+        engine=f"{engine.value} {info.version.partition('+')[0]}",
+        architectures=frozenset(known.architectures) if known else None,
+        dropped=known.dropped if known else {},
+        quantisations=frozenset(known.quantisations) if known else frozenset(),
+    )
 
 
 def read_sheets(folder: Path) -> dict[str, PrepareWork]:

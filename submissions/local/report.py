@@ -15,7 +15,7 @@ from orchestrator.results.values import BenchmarkValue, average, evaluate_benchm
 from orchestrator.suites import Suite
 from orchestrator.wire import FailureKind, InferDone, Model
 from submissions.cli.output import answer_table, chat, complain
-from submissions.intake import Accepted
+from submissions.examining import Accepted
 from submissions.local.plan import TASKS, describe_model
 from workers.local import pipeline
 

@@ -10,8 +10,10 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from orchestrator.errors import Refused
 from orchestrator.suites import Suite
 from orchestrator.wire import Precision
+from submissions.checking import CheckAnswer, check_for
 from submissions.context import AHub, Hub
 from submissions.faults import Fault, HubAway, SubmissionRefused
+from submissions.findings import Outcome
 from submissions.languages import gettext
 from submissions.pages.rendering import render
 from submissions.problems import fault_of
@@ -43,12 +45,42 @@ async def take_form(request: Request, hub: AHub) -> Response:
     return await run_in_threadpool(_submit, hub, given)
 
 
-def _submit(hub: Hub, given: dict[str, str]) -> Response:
+@router.post("/submit/check")
+async def check_form(request: Request, hub: AHub) -> Response:
+    """The same form with what every check found; nothing is submitted. The button without JavaScript, else the typing."""
+    from starlette.concurrency import run_in_threadpool
+
+    body = (await request.body()).decode("utf-8", errors="replace")
+    try:
+        given = dict(parse_qsl(body, max_num_fields=MOST_FIELDS))
+    except ValueError as error:
+        raise Refused(f"The form has more than {MOST_FIELDS} fields. Use the one at /submit.") from error
+    return await run_in_threadpool(_check, hub, given)
+
+
+def _check(hub: Hub, given: dict[str, str]) -> Response:
+    try:
+        checked = check_for(hub, _request(given))
+    except ValidationError as error:
+        faults = [_form_fault(fault_of(detail)) for detail in error.errors(include_url=False)]
+        return _form(hub, given, faults=faults, status=422)
+    except HubAway as error:
+        return _form(hub, given, faults=[Fault("model", error.sentence)], status=503)
+    faults = [Fault(one.field, one.sentence, one.kind) for one in checked.findings if one.outcome is Outcome.FAULT]
+    return _form(hub, given, faults=faults, checked=checked)
+
+
+def _request(given: Mapping[str, str]) -> SubmissionRequest:
+    """Raises ValidationError for what is no request."""
     values = {name: value.strip() for name, value in given.items() if value.strip()}
     if "chat_template" in values and values["chat_template"] not in ("yes", "no"):
         del values["chat_template"]
+    return SubmissionRequest.model_validate(values)
+
+
+def _submit(hub: Hub, given: dict[str, str]) -> Response:
     try:
-        answer = submit_to(hub, SubmissionRequest.model_validate(values)).answer
+        answer = submit_to(hub, _request(given)).answer
     except ValidationError as error:
         faults = [_form_fault(fault_of(detail)) for detail in error.errors(include_url=False)]
         return _form(hub, given, faults=faults, status=422)
@@ -60,7 +92,14 @@ def _submit(hub: Hub, given: dict[str, str]) -> Response:
     return RedirectResponse(target, status_code=303)
 
 
-def _form(hub: Hub, values: Mapping[str, str], *, faults: list[Fault], status: int = 200) -> Response:
+def _form(
+    hub: Hub,
+    values: Mapping[str, str],
+    *,
+    faults: list[Fault],
+    status: int = 200,
+    checked: CheckAnswer | None = None,
+) -> Response:
     by_field: dict[str, list[str]] = {}
     for fault in faults:
         by_field.setdefault(fault.field, []).append(fault.sentence)
@@ -72,6 +111,7 @@ def _form(hub: Hub, values: Mapping[str, str], *, faults: list[Fault], status: i
         status=status,
         values=dict(values),
         faults=by_field,
+        checked=checked,
         others=[fault.sentence for fault in faults if fault.field not in fields],
         suites=[hub.suites[name] for name in sorted(hub.suites)],
         default_suite=_first_suite(hub.suites),

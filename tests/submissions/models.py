@@ -9,8 +9,8 @@ from safetensors.numpy import save_file
 
 from orchestrator.wire import FailureKind
 from submissions.case import Case
-from submissions.checks import find_faults
 from submissions.facts import ModelFacts, read_facts
+from submissions.findings import find_faults
 from submissions.opening import open_model
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.wire import EngineFamily, FailureKind
 from submissions.case import Case
-from submissions.checks import find_faults
+from submissions.findings import find_faults
 from tests.submissions.models import edit, facts_of, faults, make_adapter
 
 

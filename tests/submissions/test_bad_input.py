@@ -107,7 +107,7 @@ def test_a_hub_that_is_away_is_said_and_leaves_no_trace(
     hf_hub.status = 500
     ran = evalyard("submit", "acme/tiny", "--suite", "demo")
     assert (ran.code, ran.out) == (1, "")
-    assert "The Hub does not answer" in ran.err
+    assert "The Hub is in trouble (500)" in ran.err
     assert "try again in a few minutes" in ran.err
     assert rows(hub) == [0, 0, 0, 0]
 

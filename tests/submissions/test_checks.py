@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 
 from orchestrator.wire import FailureKind, Precision
 from submissions.case import Case
-from submissions.checks import find_faults
+from submissions.findings import find_faults
 from tests.submissions.models import edit, facts_of, faults
 
 

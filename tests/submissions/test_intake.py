@@ -20,8 +20,9 @@ from orchestrator.suites import load_suites
 from orchestrator.tables import Evaluation, Job, Submission
 from orchestrator.wire import EngineFamily, FailureKind, Precision, Stage
 from submissions.context import Hub
+from submissions.examining import examine
 from submissions.faults import HubAway, SubmissionRefused
-from submissions.intake import Intake, examine, record, submit
+from submissions.intake import Intake, record, submit
 from submissions.request import SubmissionRequest
 from tests.hub_stub import HubStub, sha_of
 from tests.submissions.factories import NOON, add_worker, make_hub, rows
@@ -203,7 +204,7 @@ def test_the_hub_refuses_in_sentences(
 
 def test_a_hub_in_trouble_is_nobodys_fault(hub: Hub, hf_hub: HubStub) -> None:
     hf_hub.status = 500
-    with pytest.raises(HubAway, match="The Hub does not answer, so acme/tiny could not be checked"):
+    with pytest.raises(HubAway, match=r"The Hub is in trouble \(500\), so acme/tiny could not be checked"):
         take(hub, model="acme/tiny")
     assert rows(hub) == [0, 0, 0, 0]
 

@@ -6,9 +6,12 @@ import pytest
 
 from orchestrator.wire import EngineFamily, FailureKind, Precision
 from submissions.case import Case
-from submissions.checks import find_faults
 from submissions.facts import ModelFacts, Weights
+from submissions.findings import find_faults
+from submissions.fleet import Fleet, Machine
 from submissions.precision import resolve_precision
+
+ON_CPU = Fleet(machines=(Machine("cpu"),))
 
 
 @pytest.mark.parametrize(
@@ -56,14 +59,15 @@ def test_bitsandbytes_is_refused_where_no_worker_has_a_gpu(
     engine: EngineFamily,
     is_fine: bool,
 ) -> None:
-    case = Case(model=made_up(quantization=quantization), precision=asked, has_gpu=has_gpu, engine=engine)
+    fleet = Fleet() if has_gpu is None else Fleet(machines=(Machine("cuda" if has_gpu else "cpu"),))
+    case = Case(model=made_up(quantization=quantization), precision=asked, fleet=fleet, engine=engine)
     found = find_faults(case)
     assert (found == []) is is_fine
     assert all(fault.field == "precision" and "worker with a GPU" in fault.sentence for fault in found)
 
 
 def test_vllm_is_asked_for_8_bits_only_where_the_weights_are_stored_so() -> None:
-    (fault,) = find_faults(Case(model=made_up(), precision=Precision.EIGHT_BIT, has_gpu=False))
+    (fault,) = find_faults(Case(model=made_up(), precision=Precision.EIGHT_BIT, fleet=ON_CPU))
     assert "only where the repository holds them" in fault.sentence
     other = Case(model=made_up(), precision=Precision.EIGHT_BIT, engine=EngineFamily.TRANSFORMERS)
     assert find_faults(other) == []

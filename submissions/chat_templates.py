@@ -1,0 +1,79 @@
+"""A model's chat template: where it lies, and whether it renders a conversation. A stranger's text, never trusted.
+
+It is rendered as transformers would, in the sandbox of Jinja, in a process of its own that has no environment, little
+memory and little time: a sandbox keeps a template from calling what it must not, but not from looping for ever.
+"""
+
+import functools
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from submissions.headers import Unreadable
+from submissions.repositories import Repository
+from submissions.words import shown
+
+FILES = ("chat_template.jinja", "chat_template.json")
+"""Newer repositories keep it in a file of its own, which counts before tokenizer_config.json."""
+OTHERS = "additional_chat_templates/"
+SECONDS = 10.0
+"""Of waiting for a template; the process itself may compute for half of that."""
+MOST_CHARACTERS = 1 << 20
+PROGRAM = Path(__file__).with_name("template_room.py")
+
+
+def find_template(repository: Repository, tokenizer_config: dict[str, Any] | None) -> str | None:
+    """The text of the default template, from wherever it lies; None where there is none."""
+    for name in FILES:
+        if name not in repository.files:
+            continue
+        try:
+            text = repository.text(name)
+            if name.endswith(".json"):
+                text = json.loads(text)["chat_template"]
+        except (Unreadable, ValueError, KeyError, TypeError, RecursionError):
+            continue
+        if isinstance(text, str) and text.strip():
+            return text[:MOST_CHARACTERS]
+    found = (tokenizer_config or {}).get("chat_template")
+    if isinstance(found, list):
+        named = {one.get("name"): one.get("template") for one in found if isinstance(one, dict)}
+        found = named.get("default") or next(iter(named.values()), None)
+    return found[:MOST_CHARACTERS] if isinstance(found, str) and found.strip() else None
+
+
+def has_others(repository: Repository) -> bool:
+    """Whether there are templates by other names."""
+    return any(name.startswith(OTHERS) for name in repository.files)
+
+
+def try_template(template: str, tokenizer_config: dict[str, Any] | None) -> str | None:
+    """The end of a sentence that begins with "its chat template": what is wrong with it; None when it renders."""
+    config = tokenizer_config or {}
+    special = {name: _token(config.get(name)) for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
+    return _try(template, tuple(sorted(special.items())))
+
+
+def _token(value: Any) -> str:
+    if isinstance(value, dict):
+        value = value.get("content")
+    return value[:100] if isinstance(value, str) else ""
+
+
+@functools.lru_cache(maxsize=512)
+def _try(template: str, special: tuple[tuple[str, str], ...]) -> str | None:
+    """Many submissions share a template, and a process of its own takes a quarter of a second."""
+    asked = json.dumps({"template": template, "special": dict(special)})
+    command = [sys.executable, "-I", "-B", str(PROGRAM)]
+    try:
+        done = subprocess.run(command, input=asked.encode(), capture_output=True, timeout=SECONDS, env={}, check=False)
+    except subprocess.TimeoutExpired:
+        return "does not end when it renders a short conversation"
+    try:
+        answer = json.loads(done.stdout)
+        error = answer["error"]
+    except (ValueError, KeyError, TypeError):
+        return "takes more time or memory than a template may when it renders a short conversation"
+    return f"does not render a conversation ({shown(str(error), most=160)})" if error else None

@@ -1,0 +1,76 @@
+// Checks the repository while somebody types, and fills in what the repository itself says. The form works without it:
+// its button "Check" asks the same and shows the same list.
+const form = document.querySelector("form[data-check]");
+const usual = { model_type: "unknown", precision: "auto", weight_type: "original", base_model: "" };
+const touched = new Set();
+const filled = new Set();
+let asked = new AbortController();
+let timer = 0;
+let last = "";
+
+function question() {
+  const given = new URLSearchParams(new FormData(form));
+  // What was filled in for another repository is not asked of this one.
+  for (const name of filled) given.set(name, usual[name]);
+  return given;
+}
+
+function fill(found) {
+  for (const name of Object.keys(usual)) {
+    const field = form.elements[name];
+    const value = found.dataset[name.replace(/_(.)/g, (_, letter) => letter.toUpperCase())];
+    if (touched.has(name) || (field.value !== usual[name] && !filled.has(name))) continue;
+    field.value = value || usual[name];
+    if (field.value !== (value || usual[name])) field.value = usual[name];
+    filled.add(name);
+    if (name === "weight_type" && value === "adapter") field.closest("details").open = true;
+  }
+}
+
+function show(page) {
+  const found = page.getElementById("findings");
+  if (!found) return;
+  document.getElementById("findings").replaceWith(found);
+  for (const field of form.querySelectorAll(".field")) {
+    const control = field.querySelector("input, select");
+    const told = page.getElementById(control.id)?.closest(".field");
+    field.querySelectorAll(".error").forEach((error) => error.remove());
+    control.removeAttribute("aria-invalid");
+    control.removeAttribute("aria-describedby");
+    for (const error of told?.querySelectorAll(".error") ?? []) {
+      control.setAttribute("aria-invalid", "true");
+      control.setAttribute("aria-describedby", `${control.id}-error`);
+      control.after(error);
+    }
+  }
+  fill(found);
+}
+
+async function check() {
+  const given = question();
+  if (!/^[^/\s]+\/[^/\s]+$|^\//.test(given.get("model").trim()) || String(given) === last) return;
+  asked.abort();
+  asked = new AbortController();
+  const list = document.getElementById("findings");
+  list.setAttribute("aria-busy", "true");
+  try {
+    const answer = await fetch("/submit/check", { method: "POST", body: given, signal: asked.signal });
+    if (![200, 422, 503].includes(answer.status)) return;
+    last = String(given);
+    show(new DOMParser().parseFromString(await answer.text(), "text/html"));
+  } catch {
+    // Typed on, or the server is away for a moment: submitting says what is wrong.
+  } finally {
+    list.removeAttribute("aria-busy");
+  }
+}
+
+form?.addEventListener("input", (event) => {
+  if (event.target.name in usual && event.isTrusted) {
+    touched.add(event.target.name);
+    filled.delete(event.target.name);
+  }
+  clearTimeout(timer);
+  timer = setTimeout(check, 700);
+});
+if (form?.elements.model.value && !document.querySelector(".error")) check();
