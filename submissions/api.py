@@ -171,10 +171,12 @@ def read_samples(
     task: Annotated[Annotated[str, Field(max_length=300)] | None, EMPTY_IS_NONE] = None,
     filter: Annotated[Annotated[str, Field(max_length=300)] | None, EMPTY_IS_NONE] = None,
     right: Annotated[bool | None, EMPTY_IS_NONE] = None,
+    q: Annotated[str, Query(max_length=200)] = "",
     offset: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
     limit: Annotated[int, Query(ge=1, le=200)] = 20,
 ) -> SamplePage:
-    """Of every filter unless one is named; `right` keeps those that the counted metric calls right, or wrong."""
+    """Of every filter unless one is named; `right` keeps those that the counted metric calls right, or wrong, `q` those
+    that hold a text."""
     with hub.reading() as session:
         key = samples.results_key(session, evaluation_id, benchmark)
         counting = suites.counting_benchmark(session, evaluation_id, benchmark, suites=hub.suites)
@@ -183,7 +185,7 @@ def read_samples(
         key,
         scratch=hub.scratch,
         benchmark=counting,
-        wanted=samples.Wanted(task, filter, right),
+        wanted=samples.Wanted(task, filter, right, q.strip()),
         offset=offset,
         limit=limit,
     )

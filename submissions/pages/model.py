@@ -7,6 +7,7 @@ from starlette.responses import HTMLResponse, Response
 
 from submissions.context import AHub
 from submissions.pages.rendering import render
+from submissions.pages.sparkline import sparkline
 from submissions.reading.models import read_model
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
@@ -16,4 +17,4 @@ router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 def show_model(name: Annotated[str, Path(max_length=1000)], hub: AHub) -> Response:
     with hub.reading() as session:
         history = read_model(session, name)
-    return render("model.html", history=history, suites=hub.suites)
+    return render("model.html", history=history, suites=hub.suites, sparkline=sparkline)

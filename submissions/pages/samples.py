@@ -25,6 +25,7 @@ def show_samples(
     task: Annotated[str, Query(max_length=300)] = "",
     filter: Annotated[str, Query(max_length=300)] = "",
     judged: Annotated[str, Query(max_length=20)] = "",
+    q: Annotated[str, Query(max_length=200)] = "",
     offset: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
 ) -> Response:
     right = {"right": True, "wrong": False}.get(judged)
@@ -37,11 +38,16 @@ def show_samples(
         key,
         scratch=hub.scratch,
         benchmark=counting,
-        wanted=samples.Wanted(task or None, filter or None, right, counted_only=True),
+        wanted=samples.Wanted(task or None, filter or None, right, q.strip(), counted_only=True),
         offset=offset,
         limit=SAMPLES_PER_PAGE,
     )
-    here = {"task": page.task, "filter": page.filter, "judged": None if right is None else judged}
+    here = {
+        "task": page.task,
+        "filter": page.filter,
+        "judged": None if right is None else judged,
+        "q": q.strip() or None,
+    }
 
     def link(**changes: Any) -> str:
         """These samples with some of the choices changed, from the first one on; None removes one."""
@@ -56,6 +62,7 @@ def show_samples(
         offset=offset,
         previous=max(0, offset - SAMPLES_PER_PAGE) if offset else None,
         judged=None if right is None else judged,
+        q=q.strip(),
         right=right,
         counted_filter=counted_filter(page.counted, page.filters),
         link=link,

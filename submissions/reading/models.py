@@ -33,6 +33,13 @@ class ModelHistory(NamedTuple):
     submission: Submission
     """The latest one."""
 
+    def over_time(self, suite: str, benchmark: str = "") -> list[float]:
+        """Values of whole evaluations, the earliest first: of a benchmark, or the averages."""
+        whole = [made for made in reversed(self.by_suite[suite]) if made.record.limit is None]
+        if not benchmark:
+            return [made.record.average for made in whole if made.record.average is not None]
+        return [made.values[benchmark][0] for made in whole if benchmark in made.values]
+
 
 def read_model(session: Session, model: str) -> ModelHistory:
     """The model's history.

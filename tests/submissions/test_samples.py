@@ -154,3 +154,19 @@ def test_a_metrics_noise_is_rounded_away() -> None:
 def test_a_record_of_nothing_is_shown_as_nothing() -> None:
     assert present({}).is_right is None
     assert present({"resps": None, "arguments": None, "metrics": None}).prompt == ""
+
+
+def test_samples_are_searched_by_what_was_asked_and_answered(hub: Hub, client: TestClient) -> None:
+    with hub.writing() as session:
+        number = add_evaluation(session, hub.suites["demo"], values=DEMO).id
+    assert number is not None
+    records = [choice_sample(one, right=one % 2 == 0) | {"target": f"The 月亮 of {one}"} for one in range(12)]
+    keep_samples(hub, number, "Letters", task="demo_letters", records=records)
+    address = f"/evaluations/{number}/samples/Letters"
+    found = page(client, f"{address}?q=the 月亮 OF 7")
+    assert "1 sample holds “the 月亮 OF 7”" in found.text
+    assert "Document 7" in found.text
+    assert "Document 8" not in found.text
+    assert "No samples here" in page(client, f"{address}?q=the 月亮 OF 7&judged=right").text
+    both = page(client, f"{address}?q=月亮&judged=wrong")
+    assert "6 samples hold" in both.text
