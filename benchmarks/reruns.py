@@ -155,7 +155,11 @@ def _result(benchmark: str, of: int, *, sheet: str) -> dict[str, Any]:
         "truncated": 0,
         "longest": 2048,
         "identity": {"weights": f"{of:040x}", "dtype": "bfloat16", "context_limit": 4096, "quantization": None},
-        "provenance": {"harness": "lm_eval 0.4.13", "tasks": {benchmark.lower(): {"prompts": "0" * 32}}},
+        "provenance": {
+            "harness": "lm_eval 0.4.13",
+            "judged_by": "j",
+            "tasks": {benchmark.lower(): {"prompts": "0" * 32}},
+        },
         "sheet_class": f"{of:032x}",
     }
 
@@ -189,7 +193,7 @@ def _pack(benchmark: str, of: int, addresses: list[bytes], *, code: str) -> byte
     identity = {"weights": f"{of:040x}", "dtype": "bfloat16"}
     header = {
         "format": FORMAT, "benchmark": benchmark, "harness": "lm_eval", "sheet_class": f"{of:032x}",
-        "identity": identity, "groups": "g", "tasks": {benchmark.lower(): task},
+        "identity": identity, "judged_by": "j", "groups": "g", "tasks": {benchmark.lower(): task},
     }  # fmt: skip
     entries = b"".join(address + (400).to_bytes(4, "little") for address in addresses)
     return zstandard.ZstdCompressor(level=1).compress(json.dumps(header).encode() + b"\n" + entries)
@@ -251,7 +255,8 @@ def _jobs(number: int, names: list[str], classes: int) -> list[dict[str, Any]]:
     ]  # fmt: skip
     identity = {"weights": f"{number:040x}", "engine": "vllm", "device_type": "cuda"}
     made.append(common | {"stage": Stage.INFER, "benchmark": "", "identity": identity, "result": {}})
-    made += [common | {"stage": Stage.SCORE, "benchmark": name, "identity": {}, "result": {}} for name in names]
+    scored = {"provenance": {"judged_by": "j"}}
+    made += [common | {"stage": Stage.SCORE, "benchmark": name, "identity": {}, "result": scored} for name in names]
     return made
 
 

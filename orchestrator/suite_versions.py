@@ -142,6 +142,12 @@ def show(session: Session, suite: str, version: str, *, by: str, now: datetime, 
     session.flush()
 
 
+def lock_suite(session: Session, suite: str) -> None:
+    """Let plans and switches of one suite follow each other (SQLite: writers do so anyway)."""
+    statement = select(SuiteVersion.version).where(SuiteVersion.suite == suite).order_by(col(SuiteVersion.version))
+    session.exec(statement.with_for_update()).all()
+
+
 def shown_before(session: Session, suite: str) -> str | None:
     """The version that was shown before the present one; None where there was none."""
     rows = session.exec(

@@ -115,7 +115,9 @@ def pause(rerun_id: Id, hub: AHub) -> RerunAnswer:
 
 @router.post("/reruns/{rerun_id}/resume", responses=MOVED, summary="Let a paused plan go on")
 def resume(rerun_id: Id, hub: AHub) -> RerunAnswer:
-    return _move(hub, lambda session: plans.resume(session, rerun_id), f"Re-run {rerun_id} goes on.")
+    return _move(
+        hub, lambda session: plans.resume(session, rerun_id, now=datetime.now(UTC)), f"Re-run {rerun_id} goes on."
+    )
 
 
 @router.post("/reruns/{rerun_id}/abandon", responses=MOVED, summary="End a plan for good; what it has made is kept")

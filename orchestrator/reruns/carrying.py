@@ -29,6 +29,18 @@ def scores_of(session: Session, evaluation: int, benchmark: str) -> list[Score]:
     return list(session.exec(statement.order_by(col(Score.id))).all())
 
 
+def judged_by(result: Mapping[str, Any]) -> str:
+    """Digest of the code and packages that judged, of a job's result; empty where an older worker did not say."""
+    return str((result.get("provenance") or {}).get("judged_by") or "")
+
+
+def is_judged_alike(sheet: Mapping[str, Any], score: Mapping[str, Any]) -> bool:
+    """Whether a score was made by what its sheet says of it: it may have been made on another host, or later."""
+    carried = (score.get("provenance") or {}).get("carried") or {}
+    by = str(carried.get("judged_like") or "") if carried else judged_by(score)
+    return bool(by) and by == judged_by(sheet)
+
+
 def carry_scores(
     session: Session,
     rows: Sequence[Score],

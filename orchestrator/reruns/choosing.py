@@ -1,16 +1,25 @@
 """Which evaluations of a running plan take their turn next. Reads."""
 
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 
+from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 
-from orchestrator.lifecycle import EvaluationState
+from orchestrator.lifecycle import EvaluationState, JobState
+from orchestrator.reruns.compare import VerdictKind
+from orchestrator.reruns.comparing import OF_THE_TASK
 from orchestrator.reruns.findings import Findings, classes_of, of_evaluation
-from orchestrator.reruns.holding import is_spent
 from orchestrator.reruns.planning import suite_at
 from orchestrator.reruns.plans import in_order
 from orchestrator.tables import Evaluation, Job, Rerun, RerunBenchmark
-from orchestrator.wire import Stage
+from orchestrator.wire import FailureKind, Stage
+
+Verdicts = Mapping[tuple[str, str], VerdictKind]
+"""By class of sheets and benchmark; what is not compared yet is not in it."""
+
+NOTHING_TO_MAKE = (VerdictKind.UNKNOWN, VerdictKind.INCOMPARABLE)
+"""Verdicts without a sheet to go on with."""
 
 
 def left(session: Session, rerun: Rerun) -> list[int]:
@@ -36,7 +45,8 @@ def left(session: Session, rerun: Rerun) -> list[int]:
         for old in listed
         if (old not in states and old not in cancelled) or (old in states and states[old][0] is EvaluationState.PLANNED)
     ]
-    return fresh or _lacking(session, rerun, listed, states)
+    verdicts = _verdicts(session, rerun)
+    return _with_something_known(session, rerun, fresh, verdicts) or _lacking(session, rerun, listed, states, verdicts)
 
 
 def _cancelled(session: Session, rerun: Rerun) -> set[int]:
@@ -54,10 +64,42 @@ def _cancelled(session: Session, rerun: Rerun) -> set[int]:
     return {old for old in found if old is not None}
 
 
+def _verdicts(session: Session, rerun: Rerun) -> dict[tuple[str, str], VerdictKind]:
+    rows = session.exec(
+        select(RerunBenchmark.sheet_class, RerunBenchmark.benchmark, RerunBenchmark.verdict).where(
+            RerunBenchmark.rerun_id == rerun.id, RerunBenchmark.verdict != ""
+        )
+    )
+    return {(named, benchmark): VerdictKind(verdict) for named, benchmark, verdict in rows}
+
+
+def _with_something_known(session: Session, rerun: Rerun, fresh: list[int], verdicts: Verdicts) -> list[int]:
+    """Those of which at least one benchmark can be made: an evaluation of nothing would count as a failed one."""
+    if VerdictKind.UNKNOWN not in verdicts.values():
+        return fresh
+    names = {benchmark.name for benchmark in suite_at(session, rerun, rerun.to_version).benchmarks}
+    wanted = names & set(rerun.only) if rerun.only else names
+    classes = classes_of(session, fresh)
+
+    def kind(old: int, name: str) -> VerdictKind | None:
+        return verdicts.get((classes[old].get(name, ""), name))
+
+    return [
+        old
+        for old in fresh
+        if any(kind(old, name) is not VerdictKind.UNKNOWN for name in wanted)
+        or any(kind(old, name) is VerdictKind.SAME for name in names)
+    ]
+
+
 def _lacking(
-    session: Session, rerun: Rerun, listed: list[int], states: dict[int, tuple[EvaluationState, int]]
+    session: Session,
+    rerun: Rerun,
+    listed: list[int],
+    states: dict[int, tuple[EvaluationState, int]],
+    verdicts: Verdicts,
 ) -> list[int]:
-    """Ended counterparts that an earlier choice of benchmarks left incomplete."""
+    """Ended counterparts that lack a benchmark: left out by an earlier choice, or to be prepared again."""
     suite = suite_at(session, rerun, rerun.to_version)
     wanted = set(rerun.only or (benchmark.name for benchmark in suite.benchmarks))
     have: dict[int, set[str]] = defaultdict(set)
@@ -73,14 +115,73 @@ def _lacking(
     ):
         have[again].add(benchmark)
     ended = {old: again for old, (state, again) in states.items() if state.is_final and again in have}
-    return [old for old in listed if old in ended and wanted - have[ended[old]]]
+    missing = {old: wanted - have[again] for old, again in ended.items()}
+    failed = _failed_before(session, rerun)
+    again_of = {again: old for old, again in ended.items()}
+    due = {again_of[again] for again in failed if again in again_of}
+    due |= {old for old, lacks in missing.items() if lacks}
+    classes = classes_of(session, sorted(due)) if due and (verdicts or failed) else {}
+
+    def kind(old: int, name: str) -> VerdictKind | None:
+        return verdicts.get((classes.get(old, {}).get(name, ""), name))
+
+    def is_due(old: int) -> bool:
+        if any(kind(old, name) is not VerdictKind.UNKNOWN for name in missing[old]):
+            return True
+        asked = failed.get(ended[old], {}).items()
+        return any(may_be_prepared(failure, kind(old, name)) for name, failure in asked if name in wanted)
+
+    return [old for old in listed if old in due and is_due(old)]
+
+
+def _failed_before(session: Session, rerun: Rerun) -> dict[int, dict[str, FailureKind | None]]:
+    """Benchmarks without a score that could not be prepared before an operator last let the plan go on, and why.
+
+    The sheet of some is there since: they stood for their class when it was compared again.
+    """
+    if rerun.asked_at is None:
+        return {}
+    score = aliased(Job)
+    rows = session.exec(
+        select(Job.evaluation_id, Job.benchmark, Job.failure)
+        .join(Evaluation, col(Evaluation.id) == Job.evaluation_id)
+        .join(score, (col(score.evaluation_id) == Job.evaluation_id) & (col(score.benchmark) == Job.benchmark))
+        .where(
+            score.stage == Stage.SCORE,
+            score.state == JobState.FAILED,
+            Evaluation.suite == rerun.suite,
+            Evaluation.suite_version == rerun.to_version,
+            col(Evaluation.rerun_id).is_not(None),
+            Job.stage == Stage.PREPARE,
+            ((col(Job.state) == JobState.FAILED) & (col(Job.ended_at) < rerun.asked_at))
+            | ((col(Job.state) == JobState.COMPLETED) & (col(Job.ended_at) > col(score.ended_at))),
+        )
+    )
+    found: dict[int, dict[str, FailureKind | None]] = defaultdict(dict)
+    for again, benchmark, failure in rows:
+        found[again][benchmark] = failure
+    return found
+
+
+def may_be_prepared(failure: FailureKind | None, kind: VerdictKind | None) -> bool:
+    """Whether a benchmark that could not be prepared may be by now; `kind` is the plan's verdict on it, if any."""
+    if kind is None:
+        return failure not in OF_THE_TASK
+    return kind not in NOTHING_TO_MAKE
 
 
 def choose(
-    session: Session, rerun: Rerun, waiting: list[int], *, findings: Findings, most: int
+    session: Session,
+    rerun: Rerun,
+    waiting: list[int],
+    *,
+    findings: Findings,
+    most: int,
+    without_device: bool = False,
 ) -> list[tuple[int, int]]:
-    """The next evaluations with their places; past its budget only those without new requests."""
-    spent = is_spent(rerun)
+    """The next evaluations with their places; `without_device` only those that need none."""
+    names = [benchmark.name for benchmark in suite_at(session, rerun, rerun.to_version).benchmarks]
+    wanted = [name for name in names if not rerun.only or name in rerun.only]
     due = {
         (row.sheet_class, row.benchmark)
         for row in session.exec(
@@ -96,9 +197,15 @@ def choose(
             named = classes[old]
             if any((of, benchmark) in due for benchmark, of in named.items()):
                 continue  # a class that came meanwhile and is not compared yet
-            if spent and any(one.needs_inference for one in of_evaluation(findings, named).values()):
+            if without_device and _needs_device(wanted, findings, named):
                 continue
             chosen.append((old, start + offset))
             if len(chosen) >= most:
                 return chosen
     return chosen
+
+
+def _needs_device(wanted: Iterable[str], findings: Findings, classes: Mapping[str, str]) -> bool:
+    """Whether an evaluation has new requests, or a benchmark of which that is not known before it is prepared."""
+    found = of_evaluation(findings, classes)
+    return any(name not in found or found[name].needs_inference for name in wanted)

@@ -4,6 +4,7 @@
     score          every answer is there, and may be judged otherwise: scored again, without a GPU
     infer          some requests are new
     incomparable   it is not the same benchmark any more: a task was removed or renamed
+    unknown        no sheet of it could be made so far, for want of something else than the task
 
 Where it cannot be told that two things are equal, they count as changed: a verdict errs only towards more work.
 """
@@ -23,6 +24,7 @@ class VerdictKind(StrEnum):
     SCORE = "score"
     INFER = "infer"
     INCOMPARABLE = "incomparable"
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ def compare(old: SheetFacts, new: SheetFacts) -> Verdict:
     sentences = _by_change({name: found for name, found in changes.items() if found})
     if old.groups != new.groups:
         sentences.append("The numbers of groups are put together otherwise.")
+    if not old.judged_by:
+        sentences.append("It was not recorded which packages judged the old scores.")
     if sentences:
         return verdict(VerdictKind.SCORE, [f"All {len(asked)} requests are answered.", *sentences])
     return verdict(VerdictKind.SAME, [_nothing(old, new, len(asked))])
@@ -67,6 +71,11 @@ def compare(old: SheetFacts, new: SheetFacts) -> Verdict:
 def removed(sentence: str) -> Verdict:
     """The verdict where the new harness could make no sheet; `sentence` is its own: it has no such task."""
     return Verdict(VerdictKind.INCOMPARABLE, 0, 0, 0, (sentence,))
+
+
+def unmade(sentence: str) -> Verdict:
+    """The verdict where nothing could be compared; `sentence` says what went wrong. It is asked for again."""
+    return Verdict(VerdictKind.UNKNOWN, 0, 0, 0, (sentence,))
 
 
 def _moved(old: SheetFacts, new: SheetFacts) -> bool:
@@ -109,6 +118,8 @@ def _scoring_changes(old: Scoring, new: Scoring) -> tuple[str, ...]:
         before, after = old.packages.get(package, "none"), new.packages.get(package, "none")
         if before != after:
             found.append(f"{package} ({before} to {after})")
+    if old.draws_from != new.draws_from:
+        found.append("where the random numbers begin that it draws")
     if old.probe != new.probe:
         found.append("what becomes of made-up answers")
     elif old.core != new.core and new.probe is None:

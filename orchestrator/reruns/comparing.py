@@ -9,7 +9,7 @@ from sqlmodel import Session, col, select
 from orchestrator.artifacts import ArtifactError, ArtifactStore
 from orchestrator.lifecycle import JobState
 from orchestrator.reruns.classes import next_of_class
-from orchestrator.reruns.compare import Verdict, VerdictKind, compare, removed
+from orchestrator.reruns.compare import SHOWN, Verdict, VerdictKind, compare, removed, unmade
 from orchestrator.reruns.facts import FACTS_FILE, DamagedFacts, SheetFacts, read_facts
 from orchestrator.tables import Job, Rerun, RerunBenchmark
 from orchestrator.wire import FailureKind, Stage
@@ -18,25 +18,13 @@ STEP = 60
 """Comparisons between two writings: what a killed hub makes again at most."""
 
 MOST_TRIES = 3
-"""Models of a class that are prepared before its benchmark counts as one that the new harness cannot make."""
+"""Models of a class that are prepared before the plan goes on without knowing what changed of the benchmark."""
 
-OF_THE_MODEL = frozenset(
-    {
-        FailureKind.DOWNLOAD,
-        FailureKind.GATED,
-        FailureKind.CONFIG,
-        FailureKind.TOKENIZER,
-        FailureKind.CHAT_TEMPLATE,
-        FailureKind.REMOTE_CODE,
-        FailureKind.NODE_LOST,
-        FailureKind.STORAGE,
-        FailureKind.CANCELLED,
-    }
-)
-"""Failures to prepare that say nothing of the task: another model of the class may do."""
+OF_THE_TASK = frozenset({FailureKind.TASK_REFUSED})
+"""Failures to prepare that no other model and no mended host would spare: the new harness has no such task."""
 
-OF_THE_HARNESS = frozenset({FailureKind.HARNESS, FailureKind.TASK_REFUSED, FailureKind.DATASET, FailureKind.SUITE})
-"""Failures to prepare whose sentence speaks of the task."""
+NAMES_NO_MODEL = frozenset({FailureKind.TASK_REFUSED, FailureKind.DATASET, FailureKind.SUITE})
+"""Failures to prepare whose sentence everybody may read. Others may repeat what a library said of a hidden model."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +67,10 @@ def _old_result(session: Session, row: RerunBenchmark) -> Mapping[str, Any]:
 def verdict_on(store: ArtifactStore, pair: Pair) -> Verdict | None:
     """The verdict on a pair; None where another model of the class must be tried."""
     if pair.new.state is not JobState.COMPLETED:
-        if pair.new.failure in OF_THE_MODEL and len(pair.row.facts.get("tried", ())) + 1 < MOST_TRIES:
-            return None
-        return removed(why_removed(pair.new))
+        if pair.new.failure in OF_THE_TASK:
+            return removed(pair.new.sentence)
+        tried = len(pair.row.facts.get("tried", ())) + 1
+        return None if tried < MOST_TRIES else unmade(why_unmade(pair.new))
     new = _facts(store, pair.new.result)
     old = _facts(store, pair.old)
     requests = int(pair.new.result.get("requests") or 0)
@@ -94,12 +83,11 @@ def verdict_on(store: ArtifactStore, pair: Pair) -> Verdict | None:
     return compare(old, new)
 
 
-def why_removed(new: Job) -> str:
-    """Why there is no new sheet, for everybody: other failures' sentences name a model that they may not see."""
-    if new.failure in OF_THE_HARNESS and new.sentence:
-        return new.sentence
-    kind = f": {new.failure.value}" if new.failure else ""
-    return f"Its sheet could not be made for any model that was tried{kind}."
+def why_unmade(new: Job) -> str:
+    """Why there is no new sheet, for everybody; whoever may see the evaluation finds its own sentence there."""
+    kind = f" ({new.failure.value})" if new.failure else ""
+    said = new.sentence if new.failure in NAMES_NO_MODEL else f"Evaluation {new.evaluation_id} has the sentence."
+    return f"Its sheet could not be made for any model that was tried{kind}. {said}"
 
 
 def _facts(store: ArtifactStore, prepared: Mapping[str, Any]) -> SheetFacts | str:
@@ -137,9 +125,40 @@ def write_verdict(session: Session, pair: Pair, found: Verdict | None) -> None:
             row.facts = {"tried": tried}
             session.add(row)
             return
-        found = removed(why_removed(pair.new))
+        found = unmade(why_unmade(pair.new))
     row.verdict = found.kind.value
     row.requests, row.new_requests, row.new_tokens = found.requests, found.new_requests, found.new_tokens
     row.sentence = " ".join(found.sentences)[:2000]
     row.facts = row.facts | {"old_sheet": pair.old.get("sheet"), "new_sheet": pair.new.result.get("sheet")}
     session.add(row)
+
+
+def ask_again(session: Session, rerun: Rerun) -> None:
+    """Let the comparisons that could not be made be tried anew, beginning with the first model of each class."""
+    rows = session.exec(
+        select(RerunBenchmark).where(
+            RerunBenchmark.rerun_id == rerun.id, RerunBenchmark.verdict == VerdictKind.UNKNOWN.value
+        )
+    ).all()
+    for row in rows:
+        row.evaluation_id = min([row.evaluation_id, *row.facts.get("tried", ())])
+        row.verdict, row.sentence, row.facts = "", "", {}
+        session.add(row)
+    session.flush()
+
+
+def unknown(session: Session, rerun: Rerun) -> str:
+    """What of the plan could not be compared and how it is asked for again; empty where everything was."""
+    rows = session.exec(
+        select(RerunBenchmark.benchmark)
+        .where(RerunBenchmark.rerun_id == rerun.id, RerunBenchmark.verdict == VerdictKind.UNKNOWN.value)
+        .distinct()
+        .order_by(col(RerunBenchmark.benchmark))
+    ).all()
+    if not rows:
+        return ""
+    named = ", ".join(rows[:SHOWN]) + (f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else "")
+    return (
+        f"No sheet of {named} could be made for some models, which are left as they are. Once the cause is mended: "
+        f"evalyard rerun start {rerun.id} asks again."
+    )

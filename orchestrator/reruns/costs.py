@@ -39,7 +39,7 @@ class Estimate:
     inferred: int = 0
     """Those with new requests."""
     cells: Mapping[str, int] = field(default_factory=dict)
-    """Scores by verdict; `unknown` where a benchmark has no sheet to compare with."""
+    """Scores by verdict; `unknown` where a benchmark has no sheet to compare with, or none could be made."""
     new_requests: int = 0
     new_tokens: int = 0
     device_seconds: float = 0.0
@@ -102,11 +102,14 @@ class _Work:
             for one in found.values()
             if one is None or (one.kind is not VerdictKind.SAME and one.prepared is not None)
         )
-        if new or any(one is None for one in found.values()):
+        known = [one for one in found.values() if one is None or one.kind is not VerdictKind.UNKNOWN]
+        if not known:
+            self.kinds["unknown"] += 1
+        elif new or any(one is None for one in known):
             self.kinds["inferred"] += 1
             self.requests[engine, size_class(parameters)].append(new)
             self.weights[weights] = weight_bytes
-        elif all(one is not None and one.kind is VerdictKind.SAME for one in found.values()):
+        elif all(one is not None and one.kind is VerdictKind.SAME for one in known):
             self.kinds["carried"] += 1
         else:
             self.kinds["scored"] += 1

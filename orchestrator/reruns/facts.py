@@ -38,6 +38,8 @@ class Scoring:
     """Versions of the third-party packages that the task's code imports."""
     probe: str | None
     """Of what it made of made-up answers to its own documents; None where that failed."""
+    draws_from: str | None = None
+    """Of where the global random generators stand when it is scored, of a task whose code draws from them."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,9 @@ class SheetFacts:
     groups: str
     """Digest of how the tasks' numbers become those of groups."""
     tasks: Mapping[str, TaskFacts]
+    judged_by: str = ""
+    """Digest of all code and packages that judge its answers, which is then part of the class, too: what is true of one
+    sheet of the class is true of all. Empty where the worker did not say."""
 
 
 def read_facts(packed: bytes) -> SheetFacts:
@@ -104,6 +109,7 @@ def read_facts(packed: bytes) -> SheetFacts:
             identity=header["identity"],
             groups=header["groups"],
             tasks=tasks,
+            judged_by=str(header.get("judged_by", "")),
         )
     except (zstandard.ZstdError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedFacts(f"{FACTS_FILE} is damaged: {error}. Prepare the benchmark again.") from error

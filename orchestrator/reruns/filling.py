@@ -14,9 +14,10 @@ from sqlmodel import Session
 from orchestrator import arrows, evaluations, results
 from orchestrator.dossiers import Dossier, open_dossier
 from orchestrator.lifecycle import EvaluationState, JobState
-from orchestrator.reruns.carrying import CannotCarry, carry_scores, scores_of
+from orchestrator.reruns.carrying import CannotCarry, carry_scores, is_judged_alike, judged_by, scores_of
+from orchestrator.reruns.choosing import may_be_prepared
 from orchestrator.reruns.compare import VerdictKind
-from orchestrator.reruns.counterparts import find_again, make_again
+from orchestrator.reruns.counterparts import find_again, job_of, make_again
 from orchestrator.reruns.findings import Finding
 from orchestrator.scheduling import turns
 from orchestrator.suites import Suite, SuiteBenchmark
@@ -82,8 +83,13 @@ def fill(
 
 
 def _is_wanted(rerun: Rerun, benchmark: SuiteBenchmark, finding: Finding | None) -> bool:
-    """What is carried over costs nothing, so that a choice of benchmarks leaves only work out."""
-    return rerun.only is None or benchmark.name in rerun.only or bool(finding and finding.kind is VerdictKind.SAME)
+    """What is carried over costs nothing, so that a choice of benchmarks leaves only work out.
+
+    What could not be compared is left for later: it is asked for again.
+    """
+    if finding is not None and finding.kind in (VerdictKind.SAME, VerdictKind.UNKNOWN):
+        return finding.kind is VerdictKind.SAME
+    return rerun.only is None or benchmark.name in rerun.only
 
 
 class _Filling:
@@ -105,19 +111,29 @@ class _Filling:
         self.turn = turns.boosted(now, before=0, after=rerun.priority) + position * ORDER_STEP
         self.answered_by = _answered_by(was)
         self.needs_inference = False
+        self.needs_answers = False
 
     def add(self, benchmark: SuiteBenchmark, finding: Finding | None) -> bool:
         """The jobs of one benchmark; False where it has them already."""
-        prepare, score = self._job(Stage.PREPARE, benchmark.name), self._job(Stage.SCORE, benchmark.name)
+        prepare = job_of(self.dossier, Stage.PREPARE, benchmark.name)
+        score = job_of(self.dossier, Stage.SCORE, benchmark.name)
         infers = [job for job in self.dossier.jobs if job.stage is Stage.INFER]
         if score is not None and (infers or score.state is not JobState.BLOCKED):
-            return False
+            if not self._may_be_made_now(prepare, score, finding):
+                return False
+            arrows.retry(self.session, score, to=JobState.BLOCKED, now=self.now)
         if prepare is None:
             prepare = self._add_prepare(benchmark.name, finding)
+        elif prepare.state is JobState.FAILED and finding is not None and finding.prepared is not None:
+            arrows.retry(self.session, prepare, to=JobState.BLOCKED, now=self.now)
+            arrows.carry(self.session, prepare, result=self._sheet(benchmark.name, finding), now=self.now)
+        elif prepare.state is JobState.FAILED and finding is None:
+            arrows.retry(self.session, prepare, to=JobState.QUEUED, now=self.now)
         if score is None:
             score = self._add(Stage.SCORE, benchmark.name, JobState.BLOCKED)
         if finding is not None and finding.kind is VerdictKind.SAME and self._carry(benchmark, finding, score):
             return True
+        self.needs_answers = True
         if not prepare.state.is_final or (finding is None or finding.needs_inference or self.answered_by is None):
             self.needs_inference |= prepare.state is not JobState.FAILED
         return True
@@ -136,7 +152,8 @@ class _Filling:
         """The infer job, ended already where every answer is there; an ended one begins again for new requests."""
         infers = [job for job in self.dossier.jobs if job.stage is Stage.INFER]
         if infers:
-            for job in infers if self.needs_inference else ():
+            has_failed = any(job.state is JobState.FAILED for job in infers)
+            for job in infers if self.needs_inference or (self.needs_answers and has_failed) else ():
                 if job.state is JobState.COMPLETED:
                     arrows.reopen(self.session, job, to=JobState.BLOCKED, now=self.now)
                 elif job.state is JobState.FAILED:
@@ -162,26 +179,48 @@ class _Filling:
                 sentence=finding.sentence,
                 ended_at=self.now,
             )
-        own = next(job for job in self.was.jobs if (job.stage, job.benchmark) == (Stage.PREPARE, benchmark))
-        result = dict(finding.prepared)
+        result = self._sheet(benchmark, finding)
+        return self._add(Stage.PREPARE, benchmark, JobState.COMPLETED, result=result, ended_at=self.now)
+
+    def _sheet(self, benchmark: str, finding: Finding) -> dict[str, Any]:
+        """The class's sheet, with this model's own identity."""
+        own = job_of(self.was, Stage.PREPARE, benchmark)
+        assert own is not None
+        result = dict(finding.prepared or {})
         result["identity"] = own.result.get("identity", result.get("identity"))
         result["provenance"] = dict(result.get("provenance", {})) | {"prepared_for": finding.prepared_for}
-        return self._add(Stage.PREPARE, benchmark, JobState.COMPLETED, result=result, ended_at=self.now)
+        return result
+
+    def _may_be_made_now(self, prepare: Job | None, score: Job, finding: Finding | None) -> bool:
+        """Whether a benchmark failed for want of a sheet, before an operator let the plan go on, and may have one."""
+        asked = self.rerun.asked_at
+        if prepare is None or score.state is not JobState.FAILED or asked is None:
+            return False
+        if prepare.ended_at is None or score.ended_at is None:
+            return False
+        if prepare.state is JobState.COMPLETED:
+            return prepare.ended_at > score.ended_at  # it stood for its class when that was compared again
+        if prepare.state is not JobState.FAILED or prepare.ended_at >= asked:
+            return False
+        has_sheet = finding is None or finding.prepared is not None
+        return has_sheet and may_be_prepared(prepare.failure, finding.kind if finding else None)
 
     def _carry(self, benchmark: SuiteBenchmark, finding: Finding, score: Job) -> bool:
         """Carry the score over; False where the old evaluation has none, which is then scored like any other."""
         assert self.was.evaluation.id is not None
         rows = scores_of(self.session, self.was.evaluation.id, benchmark.name)
-        before = next(
-            (job for job in self.was.jobs if (job.stage, job.benchmark) == (Stage.SCORE, benchmark.name)), None
-        )
-        if before is None or before.state is not JobState.COMPLETED:
+        before = job_of(self.was, Stage.SCORE, benchmark.name)
+        sheet = job_of(self.was, Stage.PREPARE, benchmark.name)
+        if before is None or before.state is not JobState.COMPLETED or sheet is None:
+            return False
+        if not is_judged_alike(sheet.result, before.result):
             return False
         origin = {
             "evaluation": self.was.evaluation.id,
             "suite_version": self.was.evaluation.suite_version,
             "rerun": self.rerun.id,
             "because": finding.sentence,
+            "judged_like": judged_by(finding.prepared or {}),
         }
         # An old score may have been carried over itself: its own origin is where it was made.
         made = before.result.get("provenance", {}).get("carried", {}).get("made_by", origin["evaluation"])
@@ -204,9 +243,6 @@ class _Filling:
         except CannotCarry:
             return False
         return arrows.carry(self.session, score, result=result, now=self.now)
-
-    def _job(self, stage: Stage, benchmark: str) -> Job | None:
-        return next((job for job in self.dossier.jobs if (job.stage, job.benchmark) == (stage, benchmark)), None)
 
     def _add(self, stage: Stage, benchmark: str, state: JobState, **fields: Any) -> Job:
         assert self.dossier.evaluation.id is not None

@@ -67,6 +67,12 @@ def holding_reasons(session: Session, evaluations: Iterable[int]) -> dict[int, s
             continue
         if rerun.state is RerunState.PAUSED:
             found[evaluation] = f"Re-run {rerun.id} is paused: evalyard rerun resume {rerun.id}."
+        elif state is EvaluationState.PLANNED and rerun.state.is_final:
+            found[evaluation] = (
+                f"Re-run {rerun.id} could not compare it. Once the cause is mended: evalyard rerun start {rerun.id}."
+            )
+        elif state is EvaluationState.PLANNED and rerun.state is RerunState.RUNNING:
+            found[evaluation] = f"Waits for its turn in re-run {rerun.id}: evalyard rerun status {rerun.id}."
         elif state is EvaluationState.PLANNED:
             found[evaluation] = f"Waits until re-run {rerun.id} is started: evalyard rerun start {rerun.id}."
         elif rerun.state is RerunState.RUNNING and is_spent(rerun) and state is not EvaluationState.SCORING:

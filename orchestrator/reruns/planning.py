@@ -14,11 +14,14 @@ from orchestrator import db
 from orchestrator.artifacts import ArtifactStore
 from orchestrator.lifecycle import RerunState
 from orchestrator.reruns.classes import SheetClass, count_classes, next_of_class
-from orchestrator.reruns.comparing import due, verdict_on, write_verdict
+from orchestrator.reruns.comparing import due, unknown, verdict_on, write_verdict
 from orchestrator.reruns.costs import estimate
-from orchestrator.reruns.counterparts import add_prepare
+from orchestrator.reruns.counterparts import add_prepare, lock
 from orchestrator.suites import Suite
 from orchestrator.tables import Evaluation, Rerun, RerunBenchmark, SuiteVersion
+
+ASKED_AT_ONCE = 500
+"""Sheets that one transaction asks for: where nothing says which sheets are equal there is one for each evaluation."""
 
 
 def advance(engine: Engine, store: ArtifactStore, rerun: int, *, now: datetime, look_for_classes: bool = True) -> bool:
@@ -91,10 +94,10 @@ def _ask_for_sheets(session: Session, rerun: Rerun, *, now: datetime) -> bool:
         .where(RerunBenchmark.rerun_id == rerun.id, RerunBenchmark.verdict == "")
         .order_by(col(RerunBenchmark.evaluation_id), col(RerunBenchmark.benchmark))
     ).all()
-    asked = False
-    for row in rows:
-        if row.facts.get("job") or row.facts.get("alone"):
-            continue
+    unasked = [row for row in rows if not row.facts.get("job") and not row.facts.get("alone")][:ASKED_AT_ONCE]
+    if unasked:
+        lock(session, rerun, [row.evaluation_id for row in unasked])
+    for row in unasked:
         old = session.exec(select(Evaluation).where(Evaluation.id == row.evaluation_id)).one()
         job = add_prepare(session, rerun, old, row.benchmark, now=now)
         following = None if job else next_of_class(session, rerun, row)
@@ -106,9 +109,8 @@ def _ask_for_sheets(session: Session, rerun: Rerun, *, now: datetime) -> bool:
             # Each of its models has a counterpart already, which was prepared for itself.
             row.facts = row.facts | {"alone": True}
         session.add(row)
-        asked = True
     session.flush()
-    return asked
+    return bool(unasked)
 
 
 def _close(engine: Engine, rerun: int, *, now: datetime) -> bool:
@@ -125,6 +127,7 @@ def _close(engine: Engine, rerun: int, *, now: datetime) -> bool:
         row.state = RerunState.READY
         row.ready_at = now
         row.estimate = found.as_record()
+        row.sentence = unknown(session, row)
         session.add(row)
     return True
 

@@ -15,10 +15,11 @@ from sqlmodel import Session, col, func, select
 
 from orchestrator.errors import NotFound, Refused, WrongState
 from orchestrator.lifecycle import RerunState
+from orchestrator.reruns.comparing import ask_again
 from orchestrator.reruns.counterparts import end_planned
 from orchestrator.reruns.coverage import is_planned
 from orchestrator.scheduling.turns import MOST_BOOST
-from orchestrator.suite_versions import add_version, find_version, shown_suite
+from orchestrator.suite_versions import add_version, find_version, lock_suite, shown_suite
 from orchestrator.suites import Suite, find_suite, meant
 from orchestrator.tables import Evaluation, Rerun, Submission, Vote
 
@@ -65,6 +66,9 @@ def make_plan(
             f"The board of '{suite}' shows version {before.version} already, made with {before.harness}. "
             f"Name another harness (`evalyard harness list`), or give the suite file a new version."
         )
+    # Two who plan, or start, at the same moment follow each other, and the second one finds the first one's plan.
+    add_version(session, before, now=now)
+    lock_suite(session, suite)
     is_open = session.exec(select(Rerun).where(Rerun.suite == suite, col(Rerun.state).in_(OPEN))).first()
     if is_open is not None:
         raise WrongState(
@@ -78,7 +82,6 @@ def make_plan(
             f"again. Show the other version at once: evalyard rerun switch {suite} --to {after.version}."
         )
     _check(choices, after)
-    add_version(session, before, now=now)
     add_version(session, after, now=now)
     plan = Rerun(
         suite=suite,
@@ -120,9 +123,12 @@ def with_harness(suite: Suite, harness: str) -> Suite:
 def start(session: Session, rerun: int, *, choices: Choices = Choices(), now: datetime) -> Rerun:
     """Let a plan run, or go on: whatever is missing is taken up. Again is harmless, and may change the choices.
 
+    What could not be prepared before is asked for again: its cause may be mended.
+
     Raises:
         NotFound, WrongState, Refused: there is no such plan, it is still comparing, or was abandoned.
     """
+    lock_suite(session, read(session, rerun).suite)
     plan = read(session, rerun, lock=True)
     after = find_version(session, {}, plan.suite, plan.to_version)
     if after is not None:
@@ -140,7 +146,8 @@ def start(session: Session, rerun: int, *, choices: Choices = Choices(), now: da
         raise WrongState(f"Re-run {other.id} of '{plan.suite}' is {other.state.value}. End that one first.")
     _choose(plan, choices)
     plan.state, plan.sentence, plan.ended_at = RerunState.RUNNING, "", None
-    plan.started_at = plan.started_at or now
+    plan.started_at, plan.asked_at = plan.started_at or now, now
+    ask_again(session, plan)
     return _kept(session, plan)
 
 
@@ -157,8 +164,8 @@ def pause(session: Session, rerun: int) -> Rerun:
     return _kept(session, plan)
 
 
-def resume(session: Session, rerun: int) -> Rerun:
-    """Let a paused plan go on where it was.
+def resume(session: Session, rerun: int, *, now: datetime) -> Rerun:
+    """Let a paused plan go on where it was, and ask again for what could not be prepared before.
 
     Raises:
         NotFound, WrongState: there is no such plan, or it is not paused.
@@ -167,7 +174,8 @@ def resume(session: Session, rerun: int) -> Rerun:
     if plan.state is not RerunState.PAUSED:
         raise WrongState(f"Re-run {rerun} is {plan.state.value}, not paused.")
     plan.state = RerunState.RUNNING if plan.started_at else RerunState.PLANNING
-    plan.sentence = ""
+    plan.sentence, plan.asked_at = "", now
+    ask_again(session, plan)
     return _kept(session, plan)
 
 
@@ -190,7 +198,7 @@ def read(session: Session, rerun: int, *, lock: bool = False) -> Rerun:
     Raises:
         NotFound: there is none.
     """
-    statement = select(Rerun).where(Rerun.id == rerun)
+    statement = select(Rerun).where(Rerun.id == rerun).execution_options(populate_existing=True)
     found = session.exec(statement.with_for_update() if lock else statement).first()
     if found is None:
         raise NotFound(f"There is no re-run {rerun}. `evalyard rerun list` lists them.")

@@ -12,9 +12,9 @@ from sqlmodel import Session, select
 from orchestrator.errors import NotFound, WrongState
 from orchestrator.lifecycle import RerunState
 from orchestrator.reruns.coverage import Progress
-from orchestrator.suite_versions import find_version, show, shown_before, shown_suite
+from orchestrator.suite_versions import find_version, lock_suite, show, shown_before, shown_suite
 from orchestrator.suites import Suite, find_suite
-from orchestrator.tables import Rerun, ShownVersion, SuiteVersion
+from orchestrator.tables import Rerun, ShownVersion
 
 BY_COVERAGE = "coverage"
 """Who switched where a plan's goal was reached."""
@@ -42,7 +42,7 @@ def switch(
         NotFound, WrongState: there is no such suite or version, or it is shown already.
     """
     file = find_suite(suites, suite)
-    _lock(session, suite)
+    lock_suite(session, suite)
     before = shown_suite(session, file)
     if find_version(session, suites, suite, version) is None:
         raise NotFound(f"Suite '{suite}' has no version '{version[:60]}'. `evalyard suites {suite}` lists them.")
@@ -60,6 +60,11 @@ def switch_to_plan(
     Raises:
         WrongState: it is still comparing, was abandoned, or its version is shown already.
     """
+    if rerun.state is RerunState.ABANDONED:
+        raise WrongState(
+            f"Re-run {rerun.id} was abandoned: its version may hold a part of the models only. Show it all the same: "
+            f"evalyard rerun switch {rerun.suite} --to {rerun.to_version}."
+        )
     if rerun.started_at is None:
         raise WrongState(
             f"Nothing of re-run {rerun.id} is made yet: its version would be an empty board. "
@@ -75,7 +80,7 @@ def back(session: Session, suites: Mapping[str, Suite], *, suite: str, by: str =
         NotFound, WrongState: there is no such suite, or nothing was shown before.
     """
     find_suite(suites, suite)
-    _lock(session, suite)
+    lock_suite(session, suite)
     before = shown_before(session, suite)
     if before is None:
         raise WrongState(f"The board of '{suite}' has never shown another version: there is nothing to go back to.")
@@ -89,20 +94,19 @@ def switch_when_covered(
 
     An operator who went back is not overruled.
     """
-    if rerun.coverage_goal is None or rerun.state not in (RerunState.RUNNING, RerunState.FINISHED):
-        return None
-    if not progress.whole or progress.coverage < rerun.coverage_goal:
-        return None
-    _lock(session, rerun.suite)
-    if session.exec(select(ShownVersion.id).where(ShownVersion.rerun_id == rerun.id).limit(1)).first() is not None:
-        return None
-    shown = shown_suite(session, find_suite(suites, rerun.suite))
-    if shown.version != rerun.from_version:
+    lock_suite(session, rerun.suite)
+    if not may_switch(session, suites, rerun, progress):
         return None
     show(session, rerun.suite, rerun.to_version, by=BY_COVERAGE, rerun=rerun.id, now=now)
     return Switched(rerun.suite, rerun.from_version, rerun.to_version)
 
 
-def _lock(session: Session, suite: str) -> None:
-    """Two switches of one suite follow each other (SQLite: writers do so anyway)."""
-    session.exec(select(SuiteVersion.version).where(SuiteVersion.suite == suite).with_for_update()).all()
+def may_switch(session: Session, suites: Mapping[str, Suite], rerun: Rerun, progress: Progress) -> bool:
+    """Whether a plan's goal is reached and nobody has switched by it, or away from its old version, before."""
+    if rerun.coverage_goal is None or rerun.state not in (RerunState.RUNNING, RerunState.FINISHED):
+        return False
+    if not progress.whole or progress.coverage < rerun.coverage_goal:
+        return False
+    if session.exec(select(ShownVersion.id).where(ShownVersion.rerun_id == rerun.id).limit(1)).first() is not None:
+        return False
+    return shown_suite(session, find_suite(suites, rerun.suite)).version == rerun.from_version

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from orchestrator.wire import FailureKind, PrepareDone, PrepareWork
+from orchestrator.wire import FailureKind, PrepareDone, PrepareWork, canonical_json
 from workers import stage
 from workers.harness import first_prompt, session, sheet_facts, sheet_parts
 from workers.harness.sheet_parts import Parts, TaskDigests
@@ -213,11 +213,14 @@ def _provenance(
     used: dict[tuple[str, str | None], dict[str, Any]],
     truncated: int,
 ) -> dict[str, Any]:
+    from workers.harness import scorers
+
     template = files.chat_template if work.chat_template else None
     bos = files.tokenizer.bos_token_id
     return {
         "harness": "lm_eval " + importlib.metadata.version("lm_eval"),
-        "packages": {name: importlib.metadata.version(name) for name in ("transformers", "tokenizers", "datasets")},
+        "packages": {name: importlib.metadata.version(name) for name in scorers.BUILDERS},
+        "judged_by": scorers.judged_by(tasks),
         "rules": work.rules,
         "model": {"name": work.model.name, "revision": work.model.revision, "precision": work.model.precision.value},
         "tokenizer": files.tokenizer_digest,
@@ -278,10 +281,12 @@ def _write_facts(
         bos=tokenizer.bos_token_id,
         adds_bos=first_prompt.adds_bos(tokenizer),
         day=datetime.now(UTC).date().isoformat() if has_date else None,
+        judged_by=info.provenance["judged_by"],
     )
+    state = hashlib.sha256(canonical_json(info.plan["random_state"])).hexdigest()
     facts = {}
     for name, task in tasks.items():
-        code, packages = scorers.code_of(task)
+        code = scorers.code_of(task)
         digests, dataset = parts.tasks[name], info.provenance["tasks"][name]["dataset"]
         facts[name] = {
             "version": str(task.VERSION),
@@ -291,9 +296,10 @@ def _write_facts(
             "instances": digests.instances,
             "dataset": " ".join(str(dataset.get(key)) for key in ("path", "name", "revision")),
             "scoring": {
-                "code": code,
+                "code": code.digest,
                 "core": scorers.core(),
-                "packages": packages,
+                "packages": code.packages,
+                "draws_from": state if code.draws else None,
                 "probe": judged.tasks[name] if judged else None,
             },
         }
@@ -302,6 +308,7 @@ def _write_facts(
         "harness": info.provenance["harness"],
         "sheet_class": found,
         "identity": info.identity,
+        "judged_by": info.provenance["judged_by"],
         "groups": judged.groups if judged else scorers.core(),
     }
     sheet_facts.write_facts(out, header, tasks=facts, requests=sheet_parts.requests_of(tasks, lm, writer.lengths))

@@ -72,7 +72,7 @@ def _score(
     facts: dict[str, RequestFacts],
     opened: session.Session,
 ) -> ScoreDone:
-    from workers.harness import frozen_tasks, replay, results
+    from workers.harness import frozen_tasks, lm_eval_tasks, replay, results, scorers
 
     started = time.perf_counter()
     plan = info.plan
@@ -81,7 +81,13 @@ def _score(
     lm = replay.ReplayLM(found, frozen.requests, stops=stops, plan=plan)
     manager = opened.check(plan["tasks"], {"pretrained": work.model.name})
     frozen_tasks.install(frozen)
-    record = _simple_evaluate(opened, manager, lm, plan)
+    judged_by: list[str] = []
+
+    def step(evaluate: session.Evaluate, given: dict[str, Any]) -> dict[str, Any]:
+        judged_by.append(scorers.judged_by(lm_eval_tasks.leaves(given["task_dict"])))
+        return evaluate(**given)
+
+    record = _simple_evaluate(opened, manager, lm, plan, step)
     samples = record.pop("samples")
     _complete(record, work, plan, lm=lm, seconds=time.perf_counter() - started)
     record["task_hashes"] = results.task_hashes(samples)
@@ -94,6 +100,8 @@ def _score(
     (out / "segments.json").write_text(json.dumps(segments, indent=2), encoding="utf-8")
     provenance = {
         **info.provenance,
+        # Of this host: the sheet may have been made on another one.
+        "judged_by": judged_by[0],
         "identity": identity_digest(work.identity),
         "engines": found.engines,
         "segments": {"count": len(found.used), "digest": _digest(found.used), "set_aside": len(found.set_aside)},
@@ -103,12 +111,14 @@ def _score(
     return ScoreDone(results=str(out), scores=values, provenance=provenance)
 
 
-def _simple_evaluate(opened: session.Session, manager: Any, lm: "ReplayLM", plan: dict[str, Any]) -> dict[str, Any]:
+def _simple_evaluate(
+    opened: session.Session, manager: Any, lm: "ReplayLM", plan: dict[str, Any], step: session.Step
+) -> dict[str, Any]:
     evaluator: Any = importlib.import_module("lm_eval.evaluator")
     # lm-eval's own asks pip and the compiler about this host, which takes seconds and says nothing of the model's host.
     evaluator.add_env_info = _environment
     record: dict[str, Any] = opened.simple_evaluate(
-        lambda evaluate, given: evaluate(**given),
+        step,
         model=lm,
         tasks=list(plan["tasks"]),
         num_fewshot=plan["num_fewshot"],

@@ -10,13 +10,15 @@ import functools
 import hashlib
 import importlib.metadata
 import inspect
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lm_eval
+from packaging.requirements import Requirement
 
 from orchestrator.wire import canonical_json
 
@@ -31,17 +33,44 @@ CORE = ("evaluator.py", "evaluator_utils.py", "utils.py", "api/task.py", "api/me
         "api/group.py", "api/registry.py", "api/instance.py")  # fmt: skip
 """Of lm-eval, the files that every score goes through, beside all of `filters/`."""
 
-CORE_PACKAGES = ("numpy", "scikit-learn", "sacrebleu")
+CORE_PACKAGES = ("numpy", "scikit-learn", "sacrebleu", "evaluate")
+
+PROVIDERS = frozenset({"datasets", "transformers", "torch", "huggingface-hub"})
+"""They bring documents, prompts and answers, which are compared as they come out: what these need in turn judges
+nothing."""
+
+BUILDERS = ("transformers", "tokenizers", "datasets")
+"""Packages that requests and documents depend on."""
 
 
-def code_of(task: Any) -> tuple[str, dict[str, str]]:
-    """Digest of how a task judges as far as it says so itself, and versions of the packages that its code imports."""
+def judged_by(tasks: Mapping[str, Any]) -> str:
+    """Digest of all code and packages that judge answers to these tasks in this environment.
+
+    The same for the same tasks in prepare and in score: of a task only what neither of them changes is looked at.
+    """
+    judges = {name: code_of(task)[:2] for name, task in tasks.items()}
+    parts = [judges, core(), {name: _version(name) for name in BUILDERS}]
+    return hashlib.sha256(canonical_json(parts)).hexdigest()[:32]
+
+
+class Code(NamedTuple):
+    """How a task judges answers, as far as it says so itself."""
+
+    digest: str
+    packages: dict[str, str]
+    """Versions of the packages that its code imports, and of what these need, by name."""
+    draws: bool
+    """Whether its code mentions random numbers."""
+
+
+def code_of(task: Any) -> Code:
+    """What a task judges by, gathered from its configuration and from the source of what that names."""
     found = _Sources()
     config = task.config
     described: dict[str, Any] = {key: found.plain(getattr(config, key, None)) for key in SCORING_KEYS}
     described["class"] = found.plain(type(task))
     digest = hashlib.sha256(canonical_json([described, found.digests()]))
-    return digest.hexdigest(), found.packages()
+    return Code(digest.hexdigest(), found.packages(), found.draws())
 
 
 @functools.cache
@@ -86,12 +115,17 @@ class _Sources:
         return {_place(file): digest for file, digest in sorted(self._files.items())}
 
     def packages(self) -> dict[str, str]:
-        """Versions of the imported packages, by the name under which they are imported."""
+        """Versions of the imported packages and of what they require, by the name that is imported or required."""
         distributions = _distributions() if self._imported else {}
-        return {
-            name: ", ".join(sorted(f"{found} {_version(found)}" for found in set(distributions.get(name, ())))) or "?"
+        found = {
+            name: ", ".join(sorted(f"{one} {_version(one)}" for one in set(distributions.get(name, ())))) or "?"
             for name in sorted(self._imported)
         }
+        imported = {one for name in self._imported for one in distributions.get(name, ())}
+        return found | {one: f"{one} {_version(one)}" for one in sorted(_required(imported)) if one not in found}
+
+    def draws(self) -> bool:
+        return any(_mentions_random(file) for file in self._files)
 
     def _name(self, value: Any) -> str:
         unwrapped = inspect.unwrap(value)
@@ -174,6 +208,51 @@ def _imports(file: Path) -> tuple[tuple[str, tuple[str, ...]], ...]:
         elif isinstance(node, ast.ImportFrom):
             found.append(("." * node.level + (node.module or ""), tuple(alias.name for alias in node.names)))
     return tuple(found)
+
+
+def _required(distributions: Iterable[str]) -> set[str]:
+    """What these distributions require here, and what that requires, without themselves."""
+    first = {_canonical(name) for name in distributions}
+    found: set[str] = set()
+    waiting = sorted(first)
+    while waiting:
+        name = waiting.pop()
+        if name in PROVIDERS:
+            continue
+        for required in _requires(name) - found - first:
+            found.add(required)
+            waiting.append(required)
+    return found
+
+
+@functools.cache
+def _requires(distribution: str) -> frozenset[str]:
+    """Names of the installed distributions that one requires, without those of its extras."""
+    try:
+        lines = importlib.metadata.requires(distribution) or []
+    except importlib.metadata.PackageNotFoundError:
+        return frozenset()
+    wanted = [Requirement(line) for line in lines]
+    names = {_canonical(one.name) for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})}
+    return frozenset(name for name in names if _version(name) != "none")
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@functools.cache
+def _mentions_random(file: Path) -> bool:
+    """Whether a file's code names `random`, as a module or as what it imports or calls."""
+    for node in ast.walk(_tree(file)):
+        named = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else None
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            imported = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
+            if any("random" in name.split(".") for name in imported):
+                return True
+        if named == "random":
+            return True
+    return False
 
 
 @functools.cache

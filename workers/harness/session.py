@@ -22,6 +22,8 @@ from workers.harness import folders, guard, punkt_data, torchless
 from workers.stage import StageFailure
 
 Evaluate = Callable[..., dict[str, Any]]
+Step = Callable[[Evaluate, dict[str, Any]], dict[str, Any]]
+"""What stands for lm-eval's `evaluate`: takes the original and what it is given."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Session:
         lm_eval_tasks.watch_functions(functools.partial(guard.refuse_outside, roots))
         return lm_eval_tasks.make_manager(index, metadata)
 
-    def simple_evaluate(self, step: Callable[[Evaluate, dict[str, Any]], dict[str, Any]], **arguments: Any) -> Any:
+    def simple_evaluate(self, step: Step, **arguments: Any) -> Any:
         """Call lm-eval's `simple_evaluate`; `step` stands for its `evaluate`, with the original at hand.
 
         Raises:

@@ -24,9 +24,13 @@ CLASS_KEYS = (
 """Of a sheet's provenance: all that requests depend on beside benchmark, harness and datasets."""
 
 
-def sheet_class(provenance: Mapping[str, Any], *, bos: int | None, adds_bos: bool, day: str | None) -> str:
-    """Digest of everything that a sheet depends on besides the benchmark's definition and the harness.
+def sheet_class(
+    provenance: Mapping[str, Any], *, bos: int | None, adds_bos: bool, day: str | None, judged_by: str
+) -> str:
+    """Digest of everything that a sheet depends on besides the benchmark's definition and the harness's version.
 
+    `judged_by` is of the code and packages that judge its answers: one version of the harness may have been made at
+    different times, with different packages, and what is true of the scores of one is not true of the other's.
     `day` is today's date for a chat template that prints it, which asks something else tomorrow.
     """
     datasets = sorted(
@@ -36,6 +40,7 @@ def sheet_class(provenance: Mapping[str, Any], *, bos: int | None, adds_bos: boo
         }
     )
     parts = {key: provenance[key] for key in CLASS_KEYS} | {"bos": [bos, adds_bos], "day": day, "datasets": datasets}
+    parts |= {"judged_by": judged_by}
     return hashlib.sha256(canonical_json(parts)).hexdigest()[:32]
 
 

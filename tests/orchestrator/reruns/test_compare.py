@@ -28,7 +28,7 @@ def task(requests: range = range(4), **fields: Any) -> TaskFacts:
 def sheet(harness: str = "lm_eval 1", **fields: Any) -> SheetFacts:
     given: dict[str, Any] = {
         "benchmark": "B", "harness": harness, "sheet_class": "s", "identity": {"weights": "w"}, "groups": "g",
-        "tasks": {"t": task()},
+        "tasks": {"t": task()}, "judged_by": "j",
     }  # fmt: skip
     return SheetFacts(**given | fields)
 
@@ -36,6 +36,21 @@ def sheet(harness: str = "lm_eval 1", **fields: Any) -> SheetFacts:
 def test_equal_sheets_carry_their_scores_over() -> None:
     verdict = compare(sheet(), sheet("lm_eval 2", sheet_class="another"))
     assert (verdict.kind, verdict.requests, verdict.new_requests, verdict.new_tokens) == (VerdictKind.SAME, 4, 0, 0)
+
+
+def test_an_old_sheet_that_does_not_say_what_judged_it_is_scored_again() -> None:
+    verdict = compare(sheet(judged_by=""), sheet())
+    assert (verdict.kind, verdict.new_requests) == (VerdictKind.SCORE, 0)
+    assert "not recorded which packages judged" in verdict.sentences[1]
+
+
+def test_random_numbers_that_begin_elsewhere_are_judged_again() -> None:
+    drawn = replace(SCORING, draws_from="a")
+    verdict = compare(
+        sheet(tasks={"t": task(scoring=drawn)}), sheet(tasks={"t": task(scoring=replace(drawn, draws_from="b"))})
+    )
+    assert verdict.kind is VerdictKind.SCORE
+    assert "where the random numbers begin" in verdict.sentences[1]
 
 
 def test_new_requests_are_counted_with_their_tokens() -> None:

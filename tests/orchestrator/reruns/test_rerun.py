@@ -1,6 +1,7 @@
 """A plan from its comparisons to its last evaluation."""
 
 import threading
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import Engine, update
@@ -8,12 +9,14 @@ from sqlmodel import col, select
 
 from orchestrator import db, jobs
 from orchestrator.errors import NotFound, Refused, WrongState
+from orchestrator.keys import key_of
 from orchestrator.lifecycle import EvaluationState, RerunState
 from orchestrator.reruns import plans
 from orchestrator.reruns.coverage import read_progress
+from orchestrator.reruns.planning import suite_at
 from orchestrator.scheduling.turns import BOOST
-from orchestrator.tables import Attempt, Evaluation, Job, Rerun, RerunBenchmark, Score
-from orchestrator.wire import Stage
+from orchestrator.tables import Attempt, Evaluation, Job, Person, Rerun, RerunBenchmark, Score, Submission, Vote
+from orchestrator.wire import EngineFamily, Stage
 from tests.orchestrator.reruns.works import NEW, OLD, Sheet, Works
 from tests.orchestrator.yard import Yard, make_suite
 
@@ -157,7 +160,7 @@ def test_a_paused_plan_gives_nothing_out_and_goes_on_where_it_was(works: Works) 
         plans.pause(session, plan)
     assert works.work() == 0
     with db.session(works.yard.engine) as session:
-        plans.resume(session, plan)
+        plans.resume(session, plan, now=works.yard.now)
     works.go_on()
     assert works.read(plan).state is RerunState.FINISHED
 
@@ -268,7 +271,11 @@ def test_a_plan_names_no_model_whose_sheet_could_not_be_made(works: Works) -> No
     works.go_on()
     with db.session(works.yard.engine, read_only=True) as session:
         said = {row.sentence for row in session.exec(select(RerunBenchmark).where(RerunBenchmark.rerun_id == plan))}
-    assert said == {"Its sheet could not be made for any model that was tried: config."}
+    again = works.again(1).id
+    (sentence,) = said
+    assert sentence == (
+        f"Its sheet could not be made for any model that was tried (config). Evaluation {again} has the sentence."
+    )
 
 
 def test_what_was_carried_over_is_carried_over_again(works: Works) -> None:
@@ -325,19 +332,33 @@ def test_trials_are_no_part_of_a_re_run(works: Works) -> None:
 
 
 def test_the_order_of_turns_is_the_chosen_one(works: Works) -> None:
-    old = works.finished(3)
+    first, second, third = works.finished(3)
+    facts = {first: (10.0, 700, 0, 3), second: (30.0, 900, 0, 1), third: (20.0, 800, 2, 2)}
     with db.session(works.yard.engine) as session:
-        for number, one in enumerate(old):
-            session.exec(update(Evaluation).where(col(Evaluation.id) == one).values(average=[10.0, 30.0, 20.0][number]))
+        for one, (average, parameters, votes, days) in facts.items():
+            row = session.exec(select(Evaluation).where(Evaluation.id == one)).one()
+            row.average, row.created_at = average, works.yard.now - timedelta(days=days)
+            submission = session.exec(select(Submission).where(Submission.id == row.submission_id)).one()
+            submission.parameters = parameters
+            for number in range(votes):
+                subject = f"{one}-{number}"
+                person = Person(issuer="i", subject=subject, name="p", made_at=works.yard.now, seen_at=works.yard.now)
+                session.add(person)
+                session.flush()
+                session.add(Vote(revision=submission.revision, person_id=person.id or 0, at=works.yard.now))
     plan = works.plan()
-    with db.session(works.yard.engine, read_only=True) as session:
-        row = plans.read(session, plan)
-        assert plans.in_order(session, row) == [old[1], old[2], old[0]]
-        for first in ("age", "votes", "size"):
-            with session.no_autoflush:
-                row.first = first
-                assert sorted(plans.in_order(session, row)) == old
-        session.expunge(row)
+    orders = {
+        "rank": [second, third, first],
+        "age": [first, third, second],
+        "votes": [third, second, first],
+        "size": [first, third, second],
+    }
+    for name, order in orders.items():
+        with db.session(works.yard.engine) as session:
+            row = plans.read(session, plan)
+            row.first = name
+            session.flush()
+            assert plans.in_order(session, row) == order, name
 
 
 @pytest.mark.parametrize(
@@ -377,7 +398,7 @@ def test_moves_that_a_state_does_not_allow_are_refused(works: Works) -> None:
         with pytest.raises(WrongState, match="still comparing"):
             plans.start(session, plan, now=works.yard.now)
         with pytest.raises(WrongState, match="not paused"):
-            plans.resume(session, plan)
+            plans.resume(session, plan, now=works.yard.now)
         with pytest.raises(NotFound, match="no re-run 99"):
             plans.pause(session, 99)
         plans.abandon(session, plan, now=works.yard.now)
@@ -388,14 +409,27 @@ def test_moves_that_a_state_does_not_allow_are_refused(works: Works) -> None:
 
 
 def test_a_model_submitted_under_the_new_version_meanwhile_counts_as_done(works: Works) -> None:
-    (old,) = works.finished(1)
+    old, _ = works.finished(2)
     plan = works.planned()
+    with db.session(works.yard.engine, read_only=True) as session:
+        after = suite_at(session, plans.read(session, plan), NEW)
+        (asked,) = session.exec(select(Submission).where(Submission.revision == f"{2:040x}")).all()
+        key = key_of(asked, suite="small", suite_version=NEW, limit=None, engine=EngineFamily.SCRIPTED)
+    works.yard.suites = {"small": after}
+    theirs = works.submit(2)
     with db.session(works.yard.engine) as session:
-        # The planned one gives way to the one that somebody has submitted.
-        jobs.cancel(session, works.again(old).id or 0, works.yard.now)
+        session.exec(update(Evaluation).where(col(Evaluation.id) == theirs).values(key=key))
+    works.work()
+    ordered = len(works.orders)
     works.start(plan)
     works.go_on()
-    assert works.again(old).average is not None
+    assert works.read(plan).state is RerunState.FINISHED
+    assert len(works.orders) == ordered
+    with db.session(works.yard.engine, read_only=True) as session:
+        made = session.exec(select(Evaluation.id).where(Evaluation.suite_version == NEW)).all()
+        progress = read_progress(session, works.read(plan), now=works.yard.now)
+    assert sorted(one for one in made if one) == sorted([theirs, works.again(old).id or 0])
+    assert (progress.planned, progress.made, progress.whole) == (2, 2, 2)
 
 
 def test_a_counterpart_that_another_plan_made_counts_for_this_plan_too(works: Works) -> None:

@@ -32,6 +32,10 @@ class Sheet:
     """Number of the first request: sheets share those of equal numbers."""
     code: str = "c1"
     failure: str = ""
+    kind: str = "task_refused"
+    """Of the failure: by default one that speaks of the task."""
+    judged_by: str = "j1"
+    """Empty of a worker that does not say it."""
 
 
 @dataclass
@@ -43,6 +47,8 @@ class Works:
     classes: dict[int, str] = field(default_factory=dict)
     """Class of an old evaluation's sheets; `plain` where none is given."""
     accuracy: dict[tuple[str, str], float] = field(default_factory=dict)
+    scored_by: dict[int, str] = field(default_factory=dict)
+    """What judged an evaluation's scores, where it was not what its sheet says."""
     orders: list[Order] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -105,6 +111,7 @@ class Works:
     def go_on(self) -> None:
         """Look and work until neither does anything."""
         self.runner.looked_at.clear()
+        self.runner.chose_none.clear()
         for _ in range(200):
             busy = self.look()
             if not self.work() and not busy and not self.look():
@@ -127,16 +134,20 @@ class Works:
         if order.work.stage is Stage.PREPARE:
             sheet = self.sheets.get((version, order.work.benchmark.name), Sheet())
             if sheet.failure:
-                self.yard.report(order.attempt, "failed", failure="harness", sentence=sheet.failure)
+                self.yard.report(order.attempt, "failed", failure=sheet.kind, sentence=sheet.failure)
                 return
             old = self.yard.evaluation(order.evaluation).rerun_of or order.evaluation
             named = f"{self.classes.get(old, 'plain')}-{order.work.benchmark.name}"
             identity = {**MODEL_PART, "weights": order.work.model.revision}
             packed = pack_facts(order.work.benchmark.name, sheet, named=named, identity=identity)
             self.store.put_bytes(f"{order.output}/{FACTS_FILE}", packed)
-            self.yard.complete(order, sheet_class=named, identity=identity, requests=sheet.requests)
+            judged = {"judged_by": sheet.judged_by}
+            self.yard.complete(order, sheet_class=named, identity=identity, requests=sheet.requests, provenance=judged)
         elif order.work.stage is Stage.SCORE:
-            self.yard.complete(order, accuracy=self.accuracy.get((version, order.work.benchmark.name), 0.5))
+            sheet = self.sheets.get((version, order.work.benchmark.name), Sheet())
+            judged = {"judged_by": self.scored_by.get(order.evaluation, sheet.judged_by)}
+            accuracy = self.accuracy.get((version, order.work.benchmark.name), 0.5)
+            self.yard.complete(order, accuracy=accuracy, provenance=judged)
         else:
             self.yard.complete(order)
 
@@ -202,6 +213,7 @@ def pack_facts(benchmark: str, sheet: Sheet, *, named: str, identity: Mapping[st
         "sheet_class": named,
         "identity": dict(identity),
         "groups": "g",
+        "judged_by": sheet.judged_by,
         "tasks": {benchmark.lower(): task},
     }
     entries = b"".join(number.to_bytes(16, "big") + (10).to_bytes(4, "little") for number in numbers)

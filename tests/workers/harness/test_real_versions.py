@@ -1,7 +1,7 @@
-"""lm-eval 0.4.10 and 0.4.13 from the package index, in environments of their own, over real datasets: what changed.
+"""lm-eval 0.4.10 to 0.4.13 from the package index, in environments of their own, over real datasets: what changed.
 
 Long: `pytest -m slow tests/workers/harness/test_real_versions.py`. EVALYARD_TEST_HARNESSES names a folder in which
-`evalyard harness add lm-eval==0.4.10` was run before.
+`evalyard harness add lm-eval==0.4.10` was run before, and the same for the others.
 """
 
 import os
@@ -36,33 +36,32 @@ BBH = [f"bbh_{kind}_{name}" for kind in ("zeroshot", "cot_zeroshot") for name in
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with environments of both versions."""
+    """The folder of the environments."""
     given = os.environ.get("EVALYARD_TEST_HARNESSES")
-    folder = Path(given) if given else tmp_path_factory.mktemp("harnesses")
-    for version in (OLD, NEW):
-        try:
-            making.add(folder, version, say=print)
-        except making.CannotMake as error:
-            pytest.skip(f"needs lm-eval {version} from a package index: {error}")
-    return folder
+    return Path(given) if given else tmp_path_factory.mktemp("harnesses")
 
 
 class Versions:
-    """Runs stages of both versions in one folder."""
+    """Runs stages of two versions in one folder."""
 
-    def __init__(self, harness: Harness, installed: Path, model: Path, mirror: Path) -> None:
+    def __init__(self, harness: Harness, installed: Path, model: Path, mirror: Path, *, old: str = OLD) -> None:
         self.folder = harness.folder
         self.model = model
+        self.both = (old, NEW)
         self._environment: dict[str, dict[str, str]] = {}
         self._harness: dict[str, Harness] = {}
-        for version in (OLD, NEW):
+        for version in self.both:
+            try:
+                making.add(installed, version, say=print)
+            except making.CannotMake as error:
+                pytest.skip(f"needs lm-eval {version} from a package index: {error}")
             python, environment = launching.launch(f"lm_eval {version}", installed)
             self._harness[version] = replace(harness, python=python)
             self._environment[version] = {"EVALYARD_DATASETS": str(mirror), **environment}
 
     def compare(self, name: str, tasks: list[str], **work: Any) -> tuple[Verdict, SheetFacts, SheetFacts]:
         facts = []
-        for version in (OLD, NEW):
+        for version in self.both:
             out = f"{name}-{version}"
             finished = self._harness[version].prepare(
                 self.model,
@@ -79,13 +78,17 @@ class Versions:
 
     def score_both(self, name: str) -> list[dict[tuple[str, str, str], tuple[float, float | None]]]:
         """Every number, by task, metric and filter, that each version makes of the same answers to its own sheet."""
-        harness = self._harness[OLD]
-        segment = harness.seal(f"{name}-{OLD}", harness.answers(f"{name}-{OLD}"))
+        old, _ = self.both
+        harness = self._harness[old]
+        segment = harness.seal(f"{name}-{old}", harness.answers(f"{name}-{old}"))
         found = []
-        for version in (OLD, NEW):
+        for version in self.both:
             finished = self._harness[version].score(
                 f"{name}-{version}", [segment], environment=self._environment[version], harness=f"lm_eval {version}"
             )
+            # Score looks at the same code and packages as prepare, so that a score can be told from others' scores.
+            sheet = read_facts((self.folder / f"{name}-{version}" / FACTS_FILE).read_bytes())
+            assert finished.done["provenance"]["judged_by"] == sheet.judged_by
             scores = finished.done["scores"]
             found.append({(one["task"], one["metric"], one["filter"]): (one["value"], one["stderr"]) for one in scores})
         return found
@@ -98,12 +101,25 @@ def versions(harness: Harness, installed: Path, tiny: Path, mirror: Path, monkey
 
 
 def test_tasks_that_did_not_change_carry_over_and_score_alike(versions: Versions) -> None:
-    verdict, old, new = versions.compare("unchanged", UNCHANGED, limit=20, benchmark={"num_fewshot": 5})
+    verdict, _, _ = versions.compare("unchanged", UNCHANGED, limit=20, benchmark={"num_fewshot": 5})
     assert (verdict.kind, verdict.new_requests) == (VerdictKind.SAME, 0), verdict
     assert verdict.requests > 300
-    assert old.sheet_class == new.sheet_class
     before, after = versions.score_both("unchanged")
     assert before == after
+
+
+@pytest.mark.parametrize("old", ["0.4.11", "0.4.12"])
+def test_from_the_versions_between_the_same_tasks_carry_over(
+    old: str, harness: Harness, installed: Path, tiny: Path, mirror: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVALYARD_CACHE", str(harness.cache))
+    versions = Versions(harness, installed, tiny, mirror, old=old)
+    verdict, _, _ = versions.compare("unchanged", UNCHANGED, limit=10, benchmark={"num_fewshot": 5})
+    assert (verdict.kind, verdict.new_requests) == (VerdictKind.SAME, 0), verdict
+    before, after = versions.score_both("unchanged")
+    assert before == after
+    changed, _, _ = versions.compare("bbh", BBH, limit=10)
+    assert (changed.kind, changed.new_requests) == (VerdictKind.SCORE, 0), changed
 
 
 def test_a_filter_that_changed_is_scored_again_without_a_new_request(versions: Versions) -> None:

@@ -41,11 +41,28 @@ def test_code_that_is_only_laid_out_anew_keeps_its_digest(tmp_path: Path) -> Non
 
 def test_the_files_that_a_scorer_imports_beside_it_count_and_packages_are_told(tmp_path: Path) -> None:
     same = {"utils": JUDGE, "words": "WORD = 'yes'\n"}
-    first, packages = scorers.code_of(task(write(tmp_path / "a", **same)))
+    first, packages, draws = scorers.code_of(task(write(tmp_path / "a", **same)))
     assert packages.keys() == {"yaml"}
     assert packages["yaml"].startswith("PyYAML ")
+    assert not draws
     assert scorers.code_of(task(write(tmp_path / "b", **same)))[0] == first
     assert scorers.code_of(task(write(tmp_path / "c", **{**same, "words": "WORD = 'no'\n"})))[0] != first
+
+
+def test_packages_that_an_imported_one_requires_count_too(tmp_path: Path) -> None:
+    utils = JUDGE.replace("import yaml", "import rouge_score")
+    packages = scorers.code_of(task(write(tmp_path / "a", utils=utils, words="WORD = 'yes'\n"))).packages
+    # rouge-score asks nltk for its words, and that asks regex.
+    assert {"rouge_score", "nltk", "regex"} <= packages.keys()
+    assert packages["nltk"].startswith("nltk ")
+    data = scorers.code_of(task(write(tmp_path / "b", utils=JUDGE.replace("yaml", "datasets"), words="WORD = 1\n")))
+    assert data.packages.keys() == {"datasets"}
+
+
+@pytest.mark.parametrize("line", ["import random", "from numpy import random", "import numpy; numpy.random.seed"])
+def test_a_scorer_that_draws_is_known_by_its_source(line: str, tmp_path: Path) -> None:
+    utils = JUDGE.replace("import yaml", line)
+    assert scorers.code_of(task(write(tmp_path / "a", utils=utils, words="WORD = 'yes'\n"))).draws
 
 
 @pytest.mark.parametrize(
