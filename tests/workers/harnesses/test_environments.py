@@ -165,3 +165,20 @@ def test_a_removed_environment_is_gone_from_the_list(folder: Path) -> None:
     assert environments.find(folder, "lm_eval 0.4.10") is None
     with pytest.raises(making.CannotMake, match="no environment"):
         making.remove(folder, "0.4.10")
+
+
+def test_an_installer_and_what_it_builds_see_no_credentials_but_its_own(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = tmp_path / "told"
+    installer(tmp_path, monkeypatch, f"env > {told}\nexit 3")
+    kept = {"PIP_INDEX_URL": "https://u:p@index", "UV_INDEX_TOKEN": "t", "HTTPS_PROXY": "http://proxy:1", "CC": "gcc"}
+    hidden = ("EVALYARD_HUB_TOKEN", "EVALYARD_DATABASE_URL", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN")
+    for name, value in {**kept, **dict.fromkeys(hidden, "s3cret")}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(making.CannotMake):
+        making.add(folder, "0.4.10", say=lambda line: None)
+    seen = dict(line.partition("=")[::2] for line in told.read_text().splitlines())
+    assert {name: seen.get(name) for name in kept} == kept
+    assert "s3cret" not in told.read_text()
+    assert seen["PATH"]
