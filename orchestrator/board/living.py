@@ -3,6 +3,9 @@
 Every change of an evaluation is an event of the same transaction, so the events say which rows to read again. Numbers
 of events are given before a transaction commits: one that is missing may belong to a transaction under way, and is
 asked for again until it is there, or too old to come.
+
+Where a keeper runs (`orchestrator.board.keeping`), readers take in a few changes by themselves and leave many to it:
+meanwhile they see the board as it was before them.
 """
 
 import threading
@@ -33,7 +36,14 @@ MOST_TABLES = 64
 MOST_MOMENTS = 4
 """Tables of past moments beside those: a reader may name as many moments as there are."""
 MOST_MISSING = 5000
+MOST_BY_READERS = 50
+"""Changed evaluations that a reader takes in where a keeper runs: milliseconds."""
+PATIENCE_SECONDS = 0.5
+"""How long a reader waits while another thread takes changes in; then the board as it was before them will do."""
 REMEMBERED_SECONDS = 10.0
+KEPT_SECONDS = 3.0
+"""Age of a count that is still shown where a keeper runs, whatever happened since: a busy hub writes many events."""
+NEWEST = "evalyard_newest_event"
 
 T = TypeVar("T")
 
@@ -55,7 +65,12 @@ class _Living:
 
     def __init__(self, suite: Suite) -> None:
         self.suite = suite
+        self.taking_in = threading.Lock()
+        """Held while rows are read."""
+        self.making = threading.Lock()
+        """Held while a table is made for an audience."""
         self.lock = threading.Lock()
+        """Held while tables are looked up or put in each other's place: never for long."""
         self.last = -1
         """Number of the newest event that was taken in; -1 before the first reading."""
         self.missing: dict[int, float] = {}
@@ -73,35 +88,43 @@ class Boards:
         self._clock = clock
         self._lock = threading.Lock()
         self._living: dict[tuple[str, str], _Living] = {}
-        self._remembered: OrderedDict[Hashable, tuple[int | None, float, Any]] = OrderedDict()
+        self._remembered: OrderedDict[Hashable, tuple[int, float, Any]] = OrderedDict()
+        self.is_kept = False
+        """Whether a keeper runs."""
+        self.wanted = threading.Event()
+        """Set where there is something for the keeper to take in."""
 
-    def read(self, session: Session, suite: Suite, *, at: datetime | None = None) -> Table:
-        """The board as it is in the session's transaction, or later, for whoever the session is narrowed to."""
+    def read(self, session: Session, suite: Suite, *, at: datetime | None = None, take_in_all: bool = False) -> Table:
+        """The board as it is in the session's transaction, or later, for whoever the session is narrowed to.
+
+        With a keeper it may lack changes that are being taken in; with `take_in_all` it never does.
+        """
         with self._lock:
             living = self._living.get((suite.name, suite.version))
-            if living is None or living.suite != suite:
+            if living is None or (living.suite is not suite and living.suite != suite):
                 living = self._living[suite.name, suite.version] = _Living(suite)
-        seen = Seen(audience_of(session), at)
-        with living.lock, unrestricted(session):
-            if living.last < 0:
-                self._load(session, living)
-            else:
-                self._catch_up(session, living)
-            return self._as_seen(living, seen)
+        if self._newest(session) > living.last or living.missing:
+            self._bring_up_to_date(session, living, take_in_all=take_in_all or not self.is_kept)
+        return self._as_seen(living, Seen(audience_of(session), at))
+
+    def known(self) -> list[Suite]:
+        """The suites, each in one version, whose boards are in memory."""
+        with self._lock:
+            return [living.suite for living in self._living.values()]
 
     def remembered(self, session: Session, name: Hashable, make: Callable[[], T]) -> T:
         """What `make` read when the last event was written, for whom the session is narrowed to.
 
         For counts of evaluations and jobs, whose every change is an event. Where events commit out of their order, a
-        count may be old until the next one, or for some seconds.
+        count may be old until the next one, or for some seconds; where a keeper runs, for `KEPT_SECONDS`.
         """
-        with unrestricted(session):
-            newest = session.exec(select(func.max(Event.id))).one()
-        key, now = (name, audience_of(session)), self._clock()
+        newest, key, now = self._newest(session), (name, audience_of(session)), self._clock()
         with self._lock:
             found = self._remembered.get(key)
-        if found is not None and found[0] == newest and now - found[1] < REMEMBERED_SECONDS:
-            return cast(T, found[2])
+        if found is not None:
+            age = now - found[1]
+            if age < (REMEMBERED_SECONDS if found[0] == newest else KEPT_SECONDS if self.is_kept else 0.0):
+                return cast(T, found[2])
         value = make()
         with self._lock:
             self._remembered[key] = newest, now, value
@@ -110,32 +133,77 @@ class Boards:
         return value
 
     def _as_seen(self, living: _Living, seen: Seen) -> Table:
-        if seen == Seen():
-            return living.whole
-        if seen not in living.seen:
-            rows = [row for row in living.whole.rows if row is not None]
+        found = self._table_of(living, seen)
+        if found is not None:
+            return found
+        with living.making:
+            found = self._table_of(living, seen)
+            if found is not None:
+                return found  # another reader of the same audience was first
+            whole = living.whole
+            rows = [row for row in whole.rows if row is not None]
             mine = [row for row in rows if seen.sees(row)]
             # Where nothing is hidden, as on most sites, everybody shares the whole table until something is.
-            living.seen[seen] = self._table(living.suite, mine) if len(mine) < len(rows) else None
-            for kind, most in ((False, MOST_TABLES), (True, MOST_MOMENTS)):
-                those = [one for one in living.seen if (one.at is not None) is kind]
-                for oldest in those[: max(0, len(those) - most)]:
-                    del living.seen[oldest]
-        living.seen.move_to_end(seen)
-        table = living.seen[seen]
-        return living.whole if table is None else table
+            table = self._table(living.suite, mine) if len(mine) < len(rows) else None
+            with living.lock:
+                if living.whole is whole:
+                    self._keep(living, seen, table)
+            return whole if table is None else table
+
+    def _table_of(self, living: _Living, seen: Seen) -> Table | None:
+        with living.lock:
+            if seen == Seen():
+                return living.whole
+            if seen not in living.seen:
+                return None
+            living.seen.move_to_end(seen)
+            table = living.seen[seen]
+            return living.whole if table is None else table
+
+    def _keep(self, living: _Living, seen: Seen, table: Table | None) -> None:
+        living.seen[seen] = table
+        for kind, most in ((False, MOST_TABLES), (True, MOST_MOMENTS)):
+            those = [one for one in living.seen if (one.at is not None) is kind]
+            for oldest in those[: max(0, len(those) - most)]:
+                del living.seen[oldest]
+
+    def _newest(self, session: Session) -> int:
+        """Number of the newest event that the session's transaction sees; asked for once."""
+        found = session.info.get(NEWEST)
+        if found is None:
+            with unrestricted(session):
+                found = session.info[NEWEST] = session.exec(select(func.max(Event.id))).one() or 0
+        assert isinstance(found, int)
+        return found
+
+    def _bring_up_to_date(self, session: Session, living: _Living, *, take_in_all: bool) -> None:
+        patience = -1 if take_in_all or living.last < 0 else PATIENCE_SECONDS
+        if not living.taking_in.acquire(timeout=patience):
+            return
+        try:
+            with unrestricted(session):
+                if living.last < 0:
+                    self._load(session, living)
+                else:
+                    self._catch_up(session, living, most=None if take_in_all else MOST_BY_READERS)
+        finally:
+            living.taking_in.release()
 
     def _load(self, session: Session, living: _Living) -> None:
         # Events first: what happens between the two readings is then read twice, and nothing is left out.
         newest = session.exec(select(func.max(Event.id))).one() or 0
         since = max(0, newest - LOOK_BACK)
         there = set(session.exec(select(Event.id).where(col(Event.id) > since)).all())
+        whole = self._table(living.suite, read_standings(session, living.suite))
+        whole.sort_by_rank()
         self._note_missing(living, there, since, newest)
-        living.whole = self._table(living.suite, read_standings(session, living.suite))
-        living.seen.clear()
-        living.last = newest
+        with living.lock:
+            living.whole = whole
+            living.seen.clear()
+            living.last = newest
 
-    def _catch_up(self, session: Session, living: _Living) -> None:
+    def _catch_up(self, session: Session, living: _Living, *, most: int | None) -> None:
+        """Take in what happened since; nothing where more than so many evaluations changed, which is the keeper's."""
         now = self._clock()
         living.missing = {one: since for one, since in living.missing.items() if now - since < GAP_SECONDS}
         new = col(Event.id) > living.last
@@ -146,26 +214,36 @@ class Boards:
             return
         numbers = {number for number, _ in found if number is not None}
         changed = {evaluation for _, evaluation in found if evaluation is not None}
+        if most is not None and len(changed) > most:
+            self.wanted.set()
+            return
         if len(changed) > MOST_CHANGES or len(living.missing) > MOST_MISSING:
             self._load(session, living)
             return
         newest = max(living.last, *numbers)
         rows = {row.evaluation: row for row in read_standings(session, living.suite, only=changed)}
         changes = {one: rows.get(one) for one in changed if one in rows or living.whole.row(one) is not None}
+        whole = living.whole.changed(changes) if changes else living.whole
+        with living.lock:
+            before = dict(living.seen) if changes else {}
+        after: dict[Seen, Table | None] = {}
+        for seen, table in before.items():
+            mine = {one: row if row is not None and seen.sees(row) else None for one, row in changes.items()}
+            if table is not None:
+                after[seen] = table.changed(mine)
+            elif mine == changes:
+                after[seen] = None
         # Only now, so that a reading that failed is done again.
         for number in numbers:
             living.missing.pop(number, None)
         self._note_missing(living, numbers, living.last, newest)
-        living.last = newest
-        if not changes:
-            return
-        living.whole = living.whole.changed(changes)
-        for seen, table in list(living.seen.items()):
-            mine = {one: row if row is not None and seen.sees(row) else None for one, row in changes.items()}
-            if table is not None:
-                living.seen[seen] = table.changed(mine)
-            elif mine != changes:
-                del living.seen[seen]
+        with living.lock:
+            living.whole, living.last = whole, newest
+            for seen, table in list(living.seen.items()) if changes else ():
+                if seen in after and before[seen] is table:
+                    living.seen[seen] = after[seen]
+                else:
+                    del living.seen[seen]
 
     def _note_missing(self, living: _Living, there: set[int] | set[int | None], since: int, newest: int) -> None:
         now = self._clock()

@@ -3,8 +3,9 @@
 Every choice is in the address, so that a link shows what its sender saw. Names here are those of the address.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlencode
 
@@ -131,22 +132,52 @@ class BoardRequest(BaseModel):
 
         A change of what is shown goes back to the first page.
         """
-        values = {name: getattr(self, name) for name in type(self).model_fields}
         if changes and "page" not in changes:
-            values["page"] = 1
-        values |= changes
-        found: list[tuple[str, str]] = []
-        for name, field in type(self).model_fields.items():
-            value = values[name]
-            if value is None or value == field.default:
-                continue
-            for each in value if isinstance(value, list | tuple) else (value,):
-                found.append((name, _text(each)))
-        return found
+            changes["page"] = 1
+        return [
+            (name, text)
+            for name, default in DEFAULTS.items()
+            for text in _texts(changes[name] if name in changes else getattr(self, name), default)
+        ]
 
     def query(self, **changes: Any) -> str:
         """`pairs` as an address has them."""
-        return urlencode(self.pairs(**changes))
+        return Addresses(self).query(**changes)
+
+
+DEFAULTS: Mapping[str, Any] = {name: field.default for name, field in BoardRequest.model_fields.items()}
+"""In the order in which an address has them."""
+
+
+class Addresses:
+    """Addresses of one request with some choices changed; a page has a hundred, so what they share is written once."""
+
+    def __init__(self, asked: BoardRequest) -> None:
+        self._parts = {name: _part(name, getattr(asked, name), default) for name, default in DEFAULTS.items()}
+
+    def query(self, **changes: Any) -> str:
+        """`BoardRequest.pairs` as an address has them."""
+        parts = self._parts
+        if changes:
+            changed = {name: _part(name, value, DEFAULTS[name]) for name, value in changes.items()}
+            parts = parts | {"page": ""} | changed
+        return "&".join([part for part in parts.values() if part])
+
+
+def _part(name: str, value: Any, default: Any) -> str:
+    """`name=value` for each value, as an address has them; empty for the default."""
+    return "&".join([_quoted(name, text) for text in _texts(value, default)])
+
+
+@lru_cache(maxsize=2000)
+def _quoted(name: str, text: str) -> str:
+    return urlencode([(name, text)])
+
+
+def _texts(value: Any, default: Any) -> list[str]:
+    if value is None or value == default:
+        return []
+    return [_text(one) for one in (value if isinstance(value, list | tuple) else (value,))]
 
 
 def _text(value: Any) -> str:

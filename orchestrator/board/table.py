@@ -123,6 +123,12 @@ class Table:
     def by_rank(self) -> list[tuple[Any, int]]:
         return self.in_order(BY_RANK, _rank_key)
 
+    def sort_by_rank(self) -> None:
+        """Make what ranks and places are found by, which every page needs."""
+        self.by_rank()
+        self.in_order(LOWER, _lower)
+        self.in_order(UPPER, _upper)
+
     def rank(self, row: Standing) -> int | None:
         """1 is the best; equal averages share a rank. None for a row that is listed apart."""
         if row.apart_because or row.average is None:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, Response
 
 from orchestrator.board import BoardRequest, Shown
-from orchestrator.board.request import MOST_PINNED, PAGE_ROWS, SIZES
+from orchestrator.board.request import MOST_PINNED, PAGE_ROWS, SIZES, Addresses
 from orchestrator.board.view import APART_ROWS
 from submissions.context import AHub
 from submissions.pages.rendering import render
@@ -54,11 +54,12 @@ def _facts(shown: Shown) -> dict[str, Any]:
     asked = shown.request
     pinned = tuple(line.row.evaluation for line in shown.pinned)
 
-    this_page = "/?" + asked.query(pin=pinned, page=asked.page)
+    addresses = Addresses(asked)
+    this_page = "/?" + addresses.query(pin=pinned, page=asked.page)
 
     def link(**changes: Any) -> str:
         """This board with some of the choices changed; None takes one away."""
-        return "/?" + asked.query(**changes)
+        return "/?" + addresses.query(**changes)
 
     def pin_link(evaluation: int) -> str | None:
         """This board with the row pinned, or no longer; None when no more fit."""
@@ -84,6 +85,6 @@ def _facts(shown: Shown) -> dict[str, Any]:
         "hiding": HIDING,
         "usual_rows": PAGE_ROWS,
         "chosen": {column.key for column in shown.columns},
-        "api": lambda **changes: asked.query(**changes, page=1, rows=0),
+        "api": lambda **changes: addresses.query(**changes, page=1, rows=0),
         "here": "Board",
     }

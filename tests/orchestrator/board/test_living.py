@@ -8,7 +8,8 @@ from sqlmodel import Session, col, delete, select
 
 from orchestrator import db
 from orchestrator.board import Boards, read_board
-from orchestrator.board.living import GAP_SECONDS, MOST_TABLES
+from orchestrator.board.keeping import freshen
+from orchestrator.board.living import GAP_SECONDS, KEPT_SECONDS, MOST_BY_READERS, MOST_TABLES
 from orchestrator.errors import NotFound, Refused
 from orchestrator.flags import flag, lift, list_flags
 from orchestrator.lifecycle import EvaluationState
@@ -186,3 +187,86 @@ def test_moments_that_somebody_makes_up_drive_out_no_audiences_table(engine: Eng
         for second in range(MOST_TABLES + 6):
             boards.read(session, DEMO, at=NOON + timedelta(days=1, seconds=second))
         assert boards.read(session, DEMO) is table
+
+
+def test_a_reader_who_may_see_no_row_sees_none_and_not_all(engine: Engine) -> None:
+    boards = Boards()
+    with db.session(engine) as session:
+        add_evaluation(session, DEMO, values=WHOLE, visibility=Visibility.PRIVATE, person_id=7)
+    for _ in range(2):
+        assert read(engine, boards, audience=PUBLIC) == []
+        assert len(read(engine, boards)) == 1
+
+
+def test_few_changes_are_seen_at_once_and_many_when_the_keeper_has_taken_them_in(engine: Engine) -> None:
+    boards = Boards()
+    boards.is_kept = True
+    with db.session(engine) as session:
+        add_evaluation(session, DEMO, values=WHOLE)
+    assert len(read(engine, boards)) == 1
+    with db.session(engine) as session:
+        add_evaluation(session, DEMO, model="acme/second", values=WHOLE)
+    assert len(read(engine, boards)) == 2
+    assert not boards.wanted.is_set()
+    with db.session(engine) as session:
+        for number in range(MOST_BY_READERS + 1):
+            add_evaluation(session, DEMO, model=f"acme/many-{number}", values=WHOLE)
+    assert len(read(engine, boards)) == 2
+    assert boards.wanted.is_set()
+    freshen(boards, engine, {})
+    assert len(read(engine, boards)) == MOST_BY_READERS + 3
+
+
+def test_a_keeper_reads_the_shown_board_of_every_suite_before_anybody_asks(engine: Engine) -> None:
+    boards = Boards()
+    with db.session(engine) as session:
+        add_evaluation(session, DEMO, values=WHOLE)
+    freshen(boards, engine, {DEMO.name: DEMO})
+    said: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda *given: said.append(given[2]))
+    assert len(read(engine, boards)) == 1
+    assert len([text for text in said if "SELECT" in text]) == 1
+
+
+def test_a_reader_is_shown_the_board_as_it_was_while_another_takes_changes_in(engine: Engine) -> None:
+    boards = Boards()
+    boards.is_kept = True
+    with db.session(engine) as session:
+        add_evaluation(session, DEMO, values=WHOLE)
+    assert len(read(engine, boards)) == 1
+    with db.session(engine) as session:
+        add_evaluation(session, DEMO, model="acme/second", values=WHOLE)
+    during: list[int] = []
+
+    def ask_meanwhile(*given: object) -> None:
+        if "score" in str(given[2]) and not during:
+            during.append(0)
+            during[0] = len(read(engine, boards))
+
+    event.listen(engine, "before_cursor_execute", ask_meanwhile)
+    assert len(read(engine, boards)) == 2
+    assert during == [1]
+
+
+def test_counts_are_kept_for_some_seconds_where_a_keeper_runs_and_otherwise_until_something_happens(
+    engine: Engine,
+) -> None:
+    clock = [0.0]
+    boards = Boards(clock=lambda: clock[0])
+    made: list[int] = []
+
+    def make() -> int:
+        made.append(0)
+        return len(made)
+
+    def count() -> int:
+        with db.session(engine) as session:
+            add_evaluation(session, DEMO, model=f"acme/{len(made)}", values=WHOLE)
+        with db.session(engine, read_only=True) as session:
+            return boards.remembered(session, "count", make)
+
+    assert [count(), count()] == [1, 2]
+    boards.is_kept = True
+    assert [count(), count()] == [2, 2]
+    clock[0] = KEPT_SECONDS
+    assert count() == 3

@@ -1,0 +1,58 @@
+"""Keeps a process's boards fresh beside its readers: reads them at start, and takes in what a reader would wait for.
+
+Readers take in a few changes by themselves, so that whoever changed something sees it at once. A thread; never writes.
+"""
+
+import logging
+import threading
+from collections.abc import Mapping
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
+
+from orchestrator import db
+from orchestrator.board.living import Boards
+from orchestrator.suite_versions import shown_suites
+from orchestrator.suites import Suite
+
+log = logging.getLogger(__name__)
+PAUSE_SECONDS = 1.0
+"""Between two looks, if nobody asks for one: a board that is read is never older than this and one reading."""
+
+
+def start_keeper(
+    boards: Boards, engine: Engine, suites: Mapping[str, Suite], *, stopping: threading.Event
+) -> threading.Thread:
+    """Begin to keep every suite's shown board, and whatever else is read; ends once told to stop."""
+    boards.is_kept = True
+    thread = threading.Thread(
+        target=_keep, args=(boards, engine, suites), kwargs={"stopping": stopping}, name="boards", daemon=True
+    )
+    thread.start()
+    return thread
+
+
+def _keep(boards: Boards, engine: Engine, suites: Mapping[str, Suite], *, stopping: threading.Event) -> None:
+    is_first = True
+    try:
+        while not stopping.is_set():
+            boards.wanted.clear()
+            try:
+                freshen(boards, engine, suites if is_first else {})
+                is_first = False
+            except OperationalError as error:
+                log.warning("database_away error=%s", str(error.orig).strip())
+            except Exception:
+                log.exception("boards_failed")
+            boards.wanted.wait(PAUSE_SECONDS)
+    finally:
+        boards.is_kept = False
+
+
+def freshen(boards: Boards, engine: Engine, suites: Mapping[str, Suite]) -> None:
+    """Take in all that happened, into the boards that are in memory and those that these suites show."""
+    with db.session(engine, read_only=True) as session:
+        for suite in {
+            (one.name, one.version): one for one in (*shown_suites(session, suites).values(), *boards.known())
+        }.values():
+            boards.read(session, suite, take_in_all=True)
