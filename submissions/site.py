@@ -5,6 +5,7 @@ It holds database credentials and no others; it runs nothing of a model.
 
 import logging
 import sys
+import threading
 from contextlib import suppress
 from http import HTTPStatus
 from importlib.resources import files
@@ -18,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
+from orchestrator.board.keeping import start_keeper
 from orchestrator.errors import EvalyardError
 from orchestrator.settings import HubSettings, read_settings
 from submissions import (
@@ -109,9 +111,10 @@ def serve(settings: HubSettings) -> None:
     Raises:
         EvalyardError: something it needs cannot be used.
     """
-    app = make_site(open_hub(settings))
+    hub, stopping = open_hub(settings), threading.Event()
+    start_keeper(hub.boards, hub.engine, hub.suites, stopping=stopping)
     uvicorn.run(
-        app,
+        make_site(hub),
         host=settings.host,
         port=settings.port,
         log_level="warning",
@@ -120,6 +123,7 @@ def serve(settings: HubSettings) -> None:
         proxy_headers=False,
         timeout_keep_alive=30,
     )
+    stopping.set()
 
 
 def main() -> int:
