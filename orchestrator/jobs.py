@@ -193,6 +193,8 @@ def retry(session: Session, evaluation: int, now: datetime) -> int:
     """
     dossier = _open(session, evaluation)
     row, jobs = dossier.evaluation, dossier.jobs
+    if row.source_id is not None:
+        raise WrongState(f"Evaluation {evaluation} was imported. Submit the model to evaluate it here.")
     if not row.state.is_final:
         raise WrongState(f"Evaluation {evaluation} is {row.state.value}. Retry it once it has ended.")
     failed = [job for job in jobs if job.state is JobState.FAILED]

@@ -78,6 +78,8 @@ class HubSettings(BaseSettings):
     """Largest part of all workers' GPUs that may be in use at a time: 0.5 leaves half of them."""
     hub_token: SecretStr | None = None
     """Read token for gated weights, never stored and in no message; `evalyard up` hands it to its workers."""
+    publish_token: SecretStr | None = None
+    """Token of the Hub that may write, for `evalyard publish hf://…` alone; never stored."""
 
     login_issuer: str = ""
     """Address of the OpenID Connect provider that people sign in with, such as `https://huggingface.co`. Without it
@@ -109,8 +111,8 @@ class HubSettings(BaseSettings):
     """New evaluations that the members of one team may ask for within 24 hours, all together; 0 for any number."""
 
     denied_models: str = ""
-    """Models that are not evaluated here, nor adapters on them, separated by commas: `org/name`, or `org/*` for all of an
-    organisation. Upper and lower case are the same, and so are a repository's old and new names."""
+    """Models that are not evaluated here, nor adapters on them, separated by commas: `org/name`, or `org/*` for all of
+    an organisation. Upper and lower case are the same, and so are a repository's old and new names."""
     private_models: str = ""
     """Who, besides operators, may submit private repositories that the Hub token reads: `organisation=team` pairs,
     separated by commas; the team's members may submit that organisation's. Only with accounts."""

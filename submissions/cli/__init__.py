@@ -11,7 +11,20 @@ import typer
 
 from orchestrator.artifacts import ArtifactError
 from orchestrator.errors import EvalyardError
-from submissions.cli import actions, check, checkpoints, clusters, flags, look, people, reruns, submit, system, workers
+from submissions.cli import (
+    actions,
+    check,
+    checkpoints,
+    clusters,
+    exchange,
+    flags,
+    look,
+    people,
+    reruns,
+    submit,
+    system,
+    workers,
+)
 from submissions.cli.output import complain
 
 HELP = """Host your own Open LLM Leaderboard on GPUs that are otherwise idle.
@@ -37,6 +50,7 @@ GROUPS = (
     workers.commands,
     people.commands,
     clusters.commands,
+    exchange.commands,
 )
 SUBGROUPS = (reruns.commands,)
 """Commands of two words, e.g. `evalyard rerun plan`."""

@@ -53,7 +53,8 @@ def _imported(row: Standing) -> str:
     if not row.imported_from:
         return ""
     hint = escape(_("These numbers come from %(source)s") % {"source": row.imported_from})
-    return f' <a class="badge" href="/evaluations/{row.evaluation:d}#imported" title="{hint}">{escape(_("imported"))}</a>'
+    link = f"/evaluations/{row.evaluation:d}#imported"
+    return f' <a class="badge" href="{link}" title="{hint}">{escape(_("imported"))}</a>'
 
 
 def flags(row: Standing) -> str:
