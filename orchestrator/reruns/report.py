@@ -45,17 +45,23 @@ def read_report(session: Session, rerun_id: int, *, now: datetime) -> Report:
         raise NotFound(f"There is no re-run {rerun_id}. List them: evalyard rerun list.")
     old, new = (_suite(session, rerun.suite, version) for version in (rerun.from_version, rerun.to_version))
     versions = (rerun.from_version, rerun.to_version)
-    submissions = session.exec(
-        select(Evaluation.id, Evaluation.submission_id).where(
+    rows = session.exec(
+        select(Evaluation.id, Evaluation.submission_id, Evaluation.rerun_of, Evaluation.suite_version).where(
             Evaluation.suite == rerun.suite, col(Evaluation.suite_version).in_(versions)
         )
-    )
+    ).all()
+    asked = {evaluation: submission for evaluation, submission, _, _ in rows}
+    # What somebody submitted under the new version themselves is the old one's counterpart all the same.
+    submissions = {
+        evaluation: asked.get(of, submission) if version == rerun.to_version else submission
+        for evaluation, submission, of, version in rows
+    }
     findings = session.exec(select(RerunBenchmark).where(RerunBenchmark.rerun_id == rerun_id)).all()
     return compose(
         rerun,
         read_board(session, old),
         read_board(session, new),
-        submissions={evaluation: submission for evaluation, submission in submissions if evaluation is not None},
+        submissions={evaluation: submission for evaluation, submission in submissions.items() if evaluation},
         findings=[Found(one.benchmark, one.verdict, one.evaluations, one.sentence) for one in findings],
         now=now,
     )

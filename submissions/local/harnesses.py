@@ -56,7 +56,7 @@ def list_(as_json: JsonOption = False) -> None:
 
 
 @group.command()
-def add(version: VersionArgument) -> None:
+def add(version: VersionArgument, as_json: JsonOption = False) -> None:
     """Make an environment for a version of lm-eval beside those that are there. Workers here find it by themselves.
 
     Stopped with Ctrl-C, it leaves nothing behind.
@@ -64,9 +64,13 @@ def add(version: VersionArgument) -> None:
     \b
     evalyard harness add lm-eval==0.4.14
     """
-    folder = harness_folder(read_settings())
+    settings = read_settings()
+    folder = harness_folder(settings)
     wanted = _wanted(version)
     if (there := environments.find(folder, f"lm_eval {wanted}")) is not None:
+        if as_json:
+            answer_json(_record(there, _suites_by_harness(settings)))
+            return
         answer(f"{there.harness} is there already ({there.folder or 'the environment that Evalyard runs in'}).")
         return
     with telling(f"lm-eval {wanted}: an environment in {folder}", chat) as tell:
@@ -74,7 +78,11 @@ def add(version: VersionArgument) -> None:
             made = making.add(folder, wanted, say=lambda line: tell(f"  {line}"))
         except making.CannotMake as error:
             raise Refused(str(error)) from error
+    if as_json:
+        answer_json(_record(made, _suites_by_harness(settings)))
+        return
     answer(f"{made.harness} is ready: {made.folder}")
+    chat(f"What it would change of a suite: {program()} rerun plan --suite NAME --harness {wanted}")
 
 
 @group.command()

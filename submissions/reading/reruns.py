@@ -44,7 +44,7 @@ class VerdictRecord(BaseModel):
 
     benchmark: str
     evaluations: dict[str, int]
-    """How many are `same`, `score`, `infer`, `incomparable`, or `waiting` to be compared."""
+    """How many are `same`, `score`, `infer`, `incomparable`, `unknown`, or `waiting` to be compared."""
     requests: int
     """Of all classes' new sheets."""
     new_requests: int

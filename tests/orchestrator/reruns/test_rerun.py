@@ -14,6 +14,7 @@ from orchestrator.lifecycle import EvaluationState, RerunState
 from orchestrator.reruns import plans
 from orchestrator.reruns.coverage import read_progress
 from orchestrator.reruns.planning import suite_at
+from orchestrator.reruns.report import read_report
 from orchestrator.scheduling.turns import BOOST
 from orchestrator.tables import Attempt, Evaluation, Job, Person, Rerun, RerunBenchmark, Score, Submission, Vote
 from orchestrator.wire import EngineFamily, Stage
@@ -430,6 +431,9 @@ def test_a_model_submitted_under_the_new_version_meanwhile_counts_as_done(works:
         progress = read_progress(session, works.read(plan), now=works.yard.now)
     assert sorted(one for one in made if one) == sorted([theirs, works.again(old).id or 0])
     assert (progress.planned, progress.made, progress.whole) == (2, 2, 2)
+    with db.session(works.yard.engine, read_only=True) as session:
+        report = read_report(session, plan, now=works.yard.now)
+    assert sorted(one.after for one in (*report.models, *report.left_out)) == sorted(one for one in made if one)
 
 
 def test_a_counterpart_that_another_plan_made_counts_for_this_plan_too(works: Works) -> None:
