@@ -1,17 +1,19 @@
 # What a developer does often. `make` alone lists it.
 # PYTHON: the Python to build the environment with.   SET=cpu|cuda: which vLLM (default: by GPU).
+# JOBS: how many files of tests run side by side; many tests wait for processes of their own most of the time.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 SET ?= auto
 DATA ?= .evalyard
 N ?= 300
 SEED ?= 1
+JOBS ?= 2
 DATABASE ?= sqlite
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(PYTHON) deploy/environment.py --set $(SET) --folder $(VENV)
 PATHS := orchestrator workers submissions deploy tests benchmarks
-PYTEST := $(BIN)/python -m pytest $(if $(CI),-p tests.strict --durations=25)
+PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(if $(CI),-p tests.strict --durations=25)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo up test test-full faults pytest lint format types contracts docs requirements clean distclean

@@ -18,6 +18,14 @@ from tests.slurm import Slurm, SlurmUnavailable, running_slurm
 # Run in the background of a script, tests inherit that SIGINT is ignored, and so would what they start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+LONG = {"vllm", "flow"}
+"""Marks of tests that take long: begun first, so that side by side no process of tests is left alone with them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.isdisjoint(mark.name for mark in item.iter_markers()))
+
+
 MIGRATED = "migrated"
 """PostgreSQL database with Evalyard's tables and no rows: copied, which is faster than migrating for each test."""
 
