@@ -19,7 +19,7 @@ FILES = ("chat_template.jinja", "chat_template.json")
 """Newer repositories keep it in a file of its own, which counts before tokenizer_config.json."""
 OTHERS = "additional_chat_templates/"
 SECONDS = 10.0
-"""Of waiting for a template; the process itself may compute for half of that."""
+"""Of waiting for a template; the process itself may compute for less."""
 MOST_CHARACTERS = 1 << 20
 PROGRAM = Path(__file__).with_name("template_room.py")
 

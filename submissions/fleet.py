@@ -79,7 +79,8 @@ class Fleet:
         if wanted is None:
             total = _rounded(need.weight_bytes / GIB)
             most = max(sharing(need, MOST_GPUS))
-            return f"needs {total} GB on at most {most} GPUs, the cluster's largest worker has {largest.text}"
+            few = f"at most {most} GPUs" if most > 1 else "one GPU"
+            return f"needs {total} GB on {few}, the cluster's largest worker has {largest.text}"
         return f"needs {wanted} × {each} GB, the cluster's largest worker has {largest.text}"
 
 

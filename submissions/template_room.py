@@ -15,7 +15,7 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-SECONDS = 5
+SECONDS = 3
 MEMORY = 1 << 30
 QUESTION, ANSWER, AGAIN = "Which river is longest?", "The Nile, by most counts.", "And the second?"
 CONVERSATION = (

@@ -13,6 +13,7 @@ from orchestrator.artifacts import ArtifactError
 from orchestrator.errors import EvalyardError
 from submissions.cli import (
     actions,
+    batch,
     check,
     checkpoints,
     clusters,
@@ -43,6 +44,7 @@ GROUPS = (
     system.commands,
     submit.commands,
     check.commands,
+    batch.commands,
     look.commands,
     actions.commands,
     checkpoints.commands,

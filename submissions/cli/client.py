@@ -23,9 +23,12 @@ class ServerAway(EvalyardError):
 class ApiRefused(EvalyardError):
     """The hub answered with a problem."""
 
-    def __init__(self, sentence: str, *, problem: dict[str, Any]) -> None:
+    def __init__(self, sentence: str, *, problem: dict[str, Any], status: int = 0, retry_after: float = 0.0) -> None:
+        """`retry_after`: seconds after which it may be asked again, where the hub said so."""
         super().__init__(sentence)
         self.problem = problem
+        self.status = status
+        self.retry_after = retry_after
 
 
 def hub_url() -> str:
@@ -92,7 +95,9 @@ class Client:
             raise ServerAway(
                 f"{self.url} answered with status {answer.status_code} and is not an Evalyard. Check EVALYARD_URL."
             ) from None
-        raise ApiRefused(sentence, problem=problem)
+        said = answer.headers.get("retry-after", "")
+        wait = float(said) if said.isdecimal() else 0.0
+        raise ApiRefused(sentence, problem=problem, status=answer.status_code, retry_after=wait)
 
 
 def segment(text: str) -> str:

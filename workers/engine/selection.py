@@ -89,6 +89,35 @@ def open_groups(
         yield group
 
 
+def first_groups(
+    sheets: Sequence[Path],
+    is_open: Callable[[str], bool],
+    *,
+    slice_index: int = 0,
+    slice_count: int = 1,
+    take: Callable[[str], bool],
+) -> Iterator[list[Request]]:
+    """The first open requests of each sheet that share a context: a sample of every benchmark, before the long run.
+
+    No more is read of a sheet than that, and nothing else is taken.
+    """
+    for sheet in sheets:
+        group: list[Request] = []
+        key = b""
+        for line in _lines(sheet):
+            request = _requests.decode(line)
+            own = group_key(request)
+            if not in_slice(own, index=slice_index, count=slice_count) or not is_open(request.id):
+                continue
+            key = key or own
+            if own != key or len(group) == MAX_GROUP:
+                break
+            if take(request.id):
+                group.append(request)
+        if group:
+            yield group
+
+
 def _taking() -> Callable[[str], bool]:
     taken: set[str] = set()
 

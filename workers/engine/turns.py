@@ -6,14 +6,17 @@ from pathlib import Path
 
 from orchestrator.wire import InferWork
 from workers.engine.ledger import Ledger
-from workers.engine.selection import open_groups
+from workers.engine.selection import first_groups, open_groups
 from workers.sheets import Request
 
 
 def turns(
     work: InferWork, sheets: dict[str, Path], ledger: Ledger, wants_generations: Callable[[], bool]
 ) -> tuple["Turn", "Turn"]:
-    """What is fed together, and what is fed after it, each group alone. What is set aside is in neither."""
+    """What is fed together, and what is fed after it, each group alone. What is set aside is in neither.
+
+    Where nothing is answered yet, the first sample of every benchmark goes before all else.
+    """
     aside = frozenset(request for one in work.set_aside for request in one.requests)
     alone = frozenset(work.alone) - aside
     last = frozenset(work.last) - aside - alone
@@ -30,6 +33,16 @@ def turns(
         )
 
     crowd = groups(lambda request: request not in held)
+    if not ledger.sealed:
+        # A model that computes no numbers, or text where choices are due, then fails within the first minute.
+        samples = first_groups(
+            list(sheets.values()),
+            lambda request: ledger.is_open(request) and request not in held,
+            slice_index=work.slice_index,
+            slice_count=work.slice_count,
+            take=ledger.take,
+        )
+        crowd = chain(samples, crowd)
     if last:
         crowd = chain(crowd, groups(lambda request: request in last))
     return Turn(crowd), Turn(groups(lambda request: request in alone) if alone else iter(()))

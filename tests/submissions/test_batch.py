@@ -1,0 +1,95 @@
+"""Many models from one file: every form of it, and waiting where waiting is meant."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.errors import Refused
+from submissions.batches import Line, read_batch
+from submissions.cli.batch import _patiently
+from submissions.cli.client import ApiRefused
+from tests.hub_stub import HubStub
+from tests.submissions.command import Command
+
+REQUEST = {
+    "model": "acme/one", "base_model": "", "revision": "0" * 40, "precision": "torch.float16", "params": 7.242,
+    "architectures": "MistralForCausalLM", "weight_type": "Original", "status": "PENDING",
+    "submitted_time": "2024-06-26T10:00:00Z", "model_type": "🔶 : fine-tuned on domain-specific datasets",
+    "job_id": -1, "job_start_time": None, "use_chat_template": False, "sender": "somebody",
+}  # fmt: skip
+
+
+def asked(path: Path, content: str) -> list[dict[str, Any]]:
+    path.write_text(content, encoding="utf-8")
+    return [line.asked for line in read_batch(path)]
+
+
+def test_each_form_of_a_file_says_the_same(tmp_path: Path) -> None:
+    wanted = [{"model": "acme/one"}, {"model": "acme/two", "revision": "v2"}]
+    assert asked(tmp_path / "m.txt", "# ours\nacme/one\n\nacme/two@v2  # the second\n") == wanted
+    assert asked(tmp_path / "m.csv", "model,revision\nacme/one,\nacme/two,v2\n") == wanted
+    assert asked(tmp_path / "m.jsonl", '{"model": "acme/one"}\n{"model": "acme/two", "revision": "v2"}') == wanted
+
+
+def test_a_leaderboards_request_file_is_read_as_the_submission_that_it_was(tmp_path: Path) -> None:
+    (tmp_path / "acme").mkdir()
+    (tmp_path / "acme" / "one_eval_request_False_float16_Original.json").write_text(json.dumps(REQUEST))
+    gptq = REQUEST | {"precision": "GPTQ", "weight_type": "Adapter", "base_model": "acme/base", "model_type": "chat"}
+    (tmp_path / "acme" / "two.json").write_text(json.dumps(gptq))
+    first, second = (line.asked for line in read_batch(tmp_path))
+    assert first == {
+        "model": "acme/one", "revision": "0" * 40, "precision": "float16", "weight_type": "original",
+        "model_type": "fine-tuned", "chat_template": False,
+    }  # fmt: skip
+    assert (second["precision"], second["weight_type"], second["base_model"]) == ("gptq", "adapter", "acme/base")
+
+
+def test_what_cannot_be_read_is_a_fault_of_its_line_alone(tmp_path: Path) -> None:
+    file = tmp_path / "m.jsonl"
+    file.write_text('{"model": "acme/one"}\n{"model":\n[1]\n')
+    assert [line.fault for line in read_batch(file)] == [
+        "", "It is not valid JSON.", "It is no JSON object that names a model.",
+    ]  # fmt: skip
+    (tmp_path / "m.csv").write_text("model,colour\nacme/one,red\n")
+    assert read_batch(tmp_path / "m.csv") == [
+        Line("m.csv: acme/one", {}, "There is no field 'colour'. The first line names the request's fields.")
+    ]
+    (tmp_path / "empty.txt").write_text("# nothing\n")
+    with pytest.raises(Refused, match="names no model"):
+        read_batch(tmp_path / "empty.txt")
+
+
+def test_a_batch_goes_on_after_a_refusal_and_submits_nothing_twice(
+    evalyard: Command, hf_hub: HubStub, model: Path, tmp_path: Path
+) -> None:
+    hf_hub.add("acme/one", model)
+    file = tmp_path / "models.txt"
+    file.write_text("acme/none\nacme/one\nacme/one@main\n")
+    ran = evalyard("batch", str(file), "--suite", "demo", "--json")
+    assert ran.code == 1
+    assert [one["accepted"] for one in ran.json] == [False, True, True]
+    assert len({one["evaluation"] for one in ran.json[1:]}) == 1
+    checked = evalyard("batch", str(file), "--suite", "demo", "--check-only")
+    assert "models.txt:2: acme/one would be accepted." in checked.out
+
+
+def test_a_hub_that_is_away_is_waited_for_until_the_patience_is_used_up() -> None:
+    waited: list[float] = []
+    answers = iter([503, 429, 0])
+
+    def ask() -> str:
+        if status := next(answers):
+            raise ApiRefused("The Hub does not answer.", problem={}, status=status, retry_after=60.0)
+        return "accepted"
+
+    assert _patiently(ask, patience=200, sleep=waited.append) == "accepted"
+    assert waited == [60.0, 60.0]
+    answers = iter([503, 503])
+    with pytest.raises(ApiRefused):
+        _patiently(ask, patience=90, sleep=waited.append)
+    answers = iter([422])
+    with pytest.raises(ApiRefused):
+        _patiently(ask, patience=90, sleep=waited.append)
+    assert len(waited) == 3
