@@ -105,6 +105,9 @@ class Ticker:
             self.listening.interrupted(now)
             log.warning("broker_away sentence=%s", error)
         except OperationalError as error:
+            if db.was_undone(error):
+                log.warning("transaction_undone error=%s", str(error.orig).strip())
+                return
             self.listening.interrupted(now)
             log.warning("database_away error=%s", str(error.orig).strip())
         except Exception:

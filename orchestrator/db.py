@@ -31,6 +31,8 @@ STANDING_STILL_SECONDS = 120.0
 """How long PostgreSQL keeps the locks of a process that is stopped, or cut off, inside a transaction."""
 IDLE_IN_TRANSACTION = "25P03"
 """SQLSTATE with which PostgreSQL then ended it."""
+UNDONE = frozenset({"40P01", "40001"})
+"""SQLSTATEs with which PostgreSQL undoes one of two transactions that wait for each other, or that cannot both be."""
 MOST_VARIABLES = 10_000
 """Values in one statement: SQLite takes 32,766, PostgreSQL's driver 65,535."""
 MIGRATION_LOCK = 0x45564C59
@@ -198,6 +200,11 @@ def _on_postgres_error(context: ExceptionContext) -> None:
     error = context.original_exception
     if getattr(error, "sqlstate", None) == IDLE_IN_TRANSACTION:
         raise OperationalError(context.statement, None, error) from error
+
+
+def was_undone(error: OperationalError) -> bool:
+    """Whether the database undid a transaction for another's sake. It is there, and the next try may go through."""
+    return getattr(error.orig, "sqlstate", None) in UNDONE
 
 
 def _postgres_options(given: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from psycopg.errors import AdminShutdown, DeadlockDetected
 from sqlalchemy.exc import OperationalError
 
 from orchestrator import broker, db
@@ -252,6 +253,19 @@ def test_time_that_passed_unseen_proves_nothing_about_leases(tmp_path: Path) -> 
         now += jump
         ticker.notice_gap(now)
         assert not ticker.listening.long_enough(now, lease)
+
+
+@pytest.mark.parametrize(("error", "listens"), [(DeadlockDetected(), True), (AdminShutdown(), False)])
+def test_a_transaction_that_was_undone_is_no_lost_database(tmp_path: Path, error: Exception, listens: bool) -> None:
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    ticker = make_ticker(HubSettings(data=tmp_path, broker_url="memory://"), now=start)
+    now = start + ticker.hub.lease * 2
+
+    def undone(_: datetime) -> None:
+        raise OperationalError("UPDATE", None, error)
+
+    ticker.safely(undone, now)
+    assert ticker.listening.long_enough(now, ticker.hub.lease) is listens
 
 
 def test_settings_that_cannot_work_end_the_start_with_a_sentence(tmp_path: Path) -> None:
