@@ -8,6 +8,7 @@ The database is filled with finished evaluations of a suite made for it. Then, o
     page       every kind of board page, one reader at a time: server time, and bytes as compressed
     readers    the same pages for as many readers at once, each looking at a page for some seconds, while results are
                committed one by one; how soon a committed one is on the page
+    chromium   how soon the page can be read in a browser on a slow laptop (see `benchmarks.chromium`)
     growth     taking in one new result, by the size of the board
 """
 
@@ -31,6 +32,7 @@ import sqlalchemy
 from sqlalchemy import Engine, insert, text
 from sqlmodel import Session, col, func, select
 
+from benchmarks import chromium
 from orchestrator import db
 from orchestrator.board import BoardRequest, Boards, arrange
 from orchestrator.lifecycle import EvaluationState
@@ -67,6 +69,8 @@ def main() -> None:
     parser.add_argument("--look", type=float, default=10.0, help="seconds that a reader looks at a page")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long there are readers")
     parser.add_argument("--rounds", type=int, default=20, help="how often each page is read by one reader")
+    parser.add_argument("--views", type=int, default=10, help="how often each page is opened in Chromium")
+    parser.add_argument("--no-chromium", action="store_true")
     parser.add_argument("--database-url", default="", help="an empty PostgreSQL database; SQLite otherwise")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -93,6 +97,8 @@ def measure(given: argparse.Namespace, folder: Path) -> None:
     try:
         with httpx.Client(base_url="http://127.0.0.1:18765", timeout=120) as client:
             show_pages(client, engine, suite, rounds=given.rounds)
+            if not given.no_chromium:
+                show_views(rounds=given.views)
             show_readers(engine, suite, readers=given.readers, seconds=given.seconds, look=given.look)
     finally:
         server.terminate()
@@ -247,6 +253,21 @@ def show_pages(client: httpx.Client, engine: Engine, suite: Suite, *, rounds: in
     show("page", every)
     static = sum(len(gzip.compress(client.get(path).content)) for path in STATIC)
     print(f"first view: {(sizes[''] + static) / 1024:.0f} KiB compressed, of which the page {sizes[''] / 1024:.0f}")
+
+
+def show_views(*, rounds: int) -> None:
+    if chromium.find_chromium() is None:
+        print("  chromium: there is none on PATH")
+        return
+    pages = [f"/?suite=large&{page}" for page in PAGES[:4]]
+    views = chromium.look("http://127.0.0.1:18765", pages, rounds=rounds)
+    first = [view for name, seen in views.items() if name.endswith(pages[0]) for view in seen]
+    every = [view for seen in views.values() for view in seen]
+    print("Chromium, 4 times slower, 10 Mbit/s, 40 ms, nothing in its cache, desk and phone:")
+    show("readable, the first page", [view.readable for view in first])
+    show("readable, every page", [view.readable for view in every])
+    show("loaded, every page", [view.loaded for view in every])
+    print(f"  largest first view as it came: {max(view.size for view in every) / 1024:.0f} KiB")
 
 
 STATIC = ("/static/evalyard.css", "/static/board.css", "/static/board.js", "/static/icon.svg")
