@@ -171,11 +171,11 @@ def _records(path: Path) -> Iterable[Any]:
         return read_lines(path)
     content = read_json(path, most=MOST_TABLE_BYTES)
     if isinstance(content, dict):
-        rows = content.get("rows", content.get("data", [content]))
-        content = [row.get("row", row) if isinstance(row, dict) else row for row in rows or ()]
+        content = content.get("rows", content.get("data", [content]))
     if not isinstance(content, list):
         raise ValueError("it is no list of rows")
-    return content
+    # The Hub's data set viewer wraps each row.
+    return [row["row"] if isinstance(row, dict) and isinstance(row.get("row"), dict) else row for row in content]
 
 
 def _suite_of(cells: Mapping[str, Any], suites: Mapping[str, Suite], *, only: str | None) -> Suite:

@@ -1,0 +1,103 @@
+"""The static board in a browser: opened as a file, searched and sorted, and whole without JavaScript."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from orchestrator.board import Standing, Table
+from orchestrator.flags import flag
+from orchestrator.tables.flags import FlagKind
+from submissions.context import Hub
+from submissions.publishing import static_pages
+from tests.orchestrator.board.rows import DEMO, NOON, ask, row
+from tests.submissions.publishing.conftest import publish
+
+SIZES = {"desk": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("There is no Chromium on PATH: install it (apt-get install chromium).")
+        pytest.skip("STATIC PAGES NOT TESTED IN A BROWSER: there is no Chromium on PATH")
+    with sync_playwright() as playwright:
+        made = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield made
+        made.close()
+
+
+def opened(browser: Browser, path: Path, *, size: str = "desk", script: bool = True, address: str = "") -> Page:
+    """The page, which said nothing to the console."""
+    context = browser.new_context(viewport=SIZES[size], java_script_enabled=script, color_scheme="dark")  # type: ignore[arg-type]
+    page = context.new_page()
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(path.as_uri() + address)
+    assert said == []
+    return page
+
+
+def names(page: Page) -> list[str]:
+    return page.locator("#board tbody th > a:visible").all_inner_texts()
+
+
+def test_the_board_opens_as_a_file_and_is_searched_sorted_and_linked_to(
+    browser: Browser, filled: Hub, tmp_path: Path
+) -> None:
+    with filled.writing() as session:
+        flag(session, "acme/tied", kind=FlagKind.OTHER, reason="<img src=x onerror=alert(1)>", now=NOON)
+    publish(filled, tmp_path / "out")
+    path = tmp_path / "out" / "demo" / "index.html"
+    ranked = ["acme/first", "acme/also-tied", "acme/tied", "Org/<b>name", "folder model"]
+    for size in SIZES:
+        plain = opened(browser, path, size=size, script=False)
+        assert names(plain) == ranked
+        assert not plain.locator("#find").is_visible()
+        page = opened(browser, path, size=size)
+        assert names(page) == ranked
+        assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size]["width"]
+        found = Axe().run(page).response["violations"]
+        assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
+        page.get_by_label("Search").fill("tied; @type:chat")
+        assert names(page) == ["acme/first", "acme/also-tied", "acme/tied"]
+        page.get_by_label("without flagged ones").check()
+        assert page.locator("#count").inner_text() == "2 of 5 rows"
+        page.get_by_role("button", name="Clear").click()
+        page.wait_for_function("document.getElementById('count').textContent === '5 rows'")
+    page = opened(browser, path)
+    page.get_by_role("button", name="Sums").click()
+    assert names(page) == ranked
+    page.get_by_role("button", name="Sums").click()
+    assert names(page) == [*ranked[4:2:-1], *ranked[1:3], ranked[0]]
+    link = page.locator("tbody a", has_text="folder model").first.get_attribute("href")
+    assert link is not None
+    again = opened(browser, path, address=f"?q=nothing{link}")
+    assert again.locator("tr:target th > a").inner_text() == "folder model"
+
+
+def test_rows_beyond_the_first_thousand_are_found_by_the_script(browser: Browser, tmp_path: Path) -> None:
+    rows: list[Standing] = [
+        row(number, 90 - number / 100, model=f"acme/m{number:04}</script>", parameters=number * 10**6)
+        for number in range(1, static_pages.HTML_ROWS + 300)
+    ]
+    shown = ask(Table(DEMO, rows))
+    page_bytes = static_pages.board_page(shown, results={}, others=[])
+    (tmp_path / "index.html").write_bytes(page_bytes)
+    plain = opened(browser, tmp_path / "index.html", script=False)
+    assert plain.locator("#board tbody tr").count() == static_pages.HTML_ROWS
+    page = opened(browser, tmp_path / "index.html")
+    assert page.locator("#count").inner_text() == f"{len(rows)} rows"
+    page.get_by_label("Search").fill("m1299")
+    assert names(page) == ["acme/m1299</script>"]
+    assert page.locator("#board tbody td b").first.inner_text() == "1299"
+    far = opened(browser, tmp_path / "index.html", address=f"#{static_pages.anchor(rows[-1])}")
+    far.wait_for_selector("tr:target")
+    assert far.locator("tr:target th > a").inner_text() == "acme/m1299</script>"
