@@ -10,6 +10,7 @@ from sqlmodel import Session
 
 from orchestrator.reruns import plans, switching
 from orchestrator.tables import Rerun
+from submissions import words
 from submissions.api import FOUND, MOVED, VERSION
 from submissions.context import AHub, Hub, Id
 from submissions.reading.reruns import RerunDetail, RerunRecord, rerun_detail, rerun_record
@@ -82,7 +83,7 @@ def plan(request: RerunRequest, hub: AHub) -> RerunAnswer:
         record = rerun_record(session, made)
     message = (
         f"Made re-run {record.id}: {record.suite} from version {record.from_version} to {record.to_version}, "
-        f"{record.progress.planned} evaluations. Their sheets are compared now."
+        f"{words.count(record.progress.planned, 'evaluation')}. The sheets are compared now."
     )
     return RerunAnswer(message=message, rerun=record)
 
