@@ -44,9 +44,10 @@ class Verdict:
 
 def compare(old: SheetFacts, new: SheetFacts) -> Verdict:
     """What changed between two sheets of one benchmark and one model."""
-    known: Mapping[bytes, int] = {} if _moved(old, new) else _all_requests(old)
     asked = _all_requests(new)
-    unanswered = {address: tokens for address, tokens in asked.items() if address not in known}
+    # Most sheets ask what the old one asked, which is seen without looking at each request.
+    known = {} if _moved(old, new) else asked if _ask_the_same(old, new) else _all_requests(old)
+    unanswered = {address: asked[address] for address in asked.keys() - known.keys()} if known is not asked else {}
 
     def verdict(kind: VerdictKind, sentences: Iterable[str]) -> Verdict:
         return Verdict(kind, len(asked), len(unanswered), sum(unanswered.values()), tuple(sentences))
@@ -83,15 +84,26 @@ def _moved(old: SheetFacts, new: SheetFacts) -> bool:
     return dict(old.identity) != dict(new.identity)
 
 
-def _all_requests(facts: SheetFacts) -> dict[bytes, int]:
-    return {address: tokens for task in facts.tasks.values() for address, tokens in task.requests.items()}
+def _ask_the_same(old: SheetFacts, new: SheetFacts) -> bool:
+    return old.tasks.keys() == new.tasks.keys() and all(
+        old.tasks[name].requests == task.requests for name, task in new.tasks.items()
+    )
+
+
+def _all_requests(facts: SheetFacts) -> Mapping[bytes, int]:
+    if len(facts.tasks) == 1:
+        return next(iter(facts.tasks.values())).requests
+    every: dict[bytes, int] = {}
+    for task in facts.tasks.values():
+        every.update(task.requests.items())
+    return every
 
 
 def _new_requests(old: SheetFacts, new: SheetFacts, known: Mapping[bytes, int]) -> list[str]:
     if _moved(old, new):
         keys = sorted(key for key in {*old.identity, *new.identity} if old.identity.get(key) != new.identity.get(key))
         return [f"The model is addressed otherwise ({', '.join(keys)}): none of its responses can be used."]
-    counts = {name: sum(address not in known for address in task.requests) for name, task in sorted(new.tasks.items())}
+    counts = {name: len(task.requests.keys() - known.keys()) for name, task in sorted(new.tasks.items())}
     changed = {name: count for name, count in counts.items() if count}
     shown = [f"{name}: {count} of {len(new.tasks[name].requests)} requests are new" for name, count in changed.items()]
     rest = [f"{len(shown) - SHOWN} more tasks have new requests"] if len(shown) > SHOWN else []
@@ -105,7 +117,8 @@ def _changes(old: TaskFacts, new: TaskFacts) -> tuple[str, ...]:
         found.append("documents")
     if old.targets != new.targets:
         found.append("right answers")
-    if old.instances != new.instances or old.requests.keys() != new.requests.keys():
+    asked_otherwise = old.requests != new.requests and old.requests.keys() != new.requests.keys()
+    if old.instances != new.instances or asked_otherwise:
         found.append("which answers judge which document")
     return (*found, *_scoring_changes(old.scoring, new.scoring))
 

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from orchestrator.reruns.compare import VerdictKind, compare
-from orchestrator.reruns.facts import DamagedFacts, Scoring, SheetFacts, TaskFacts, read_facts
+from orchestrator.reruns.facts import ENTRY, DamagedFacts, Requests, Scoring, SheetFacts, TaskFacts, read_facts
 
 SCORING = Scoring(code="c", core="k", packages={"sympy": "sympy 1.14"}, probe="p")
 
@@ -136,3 +138,29 @@ def fields_of(facts: TaskFacts) -> dict[str, Any]:
 
 def pack(content: bytes) -> bytes:
     return zstandard.ZstdCompressor(write_checksum=True).compress(content)
+
+
+asked = st.dictionaries(st.integers(0, 6).map(address), st.integers(0, 3), max_size=5)
+asked_of_tasks = st.dictionaries(st.sampled_from("ab"), asked, min_size=1)
+
+
+def as_filed(requests: dict[bytes, int]) -> Requests:
+    return Requests(b"".join(ENTRY.pack(*entry) for entry in sorted(requests.items())))
+
+
+@settings(deadline=None)
+@given(asked_of_tasks, asked_of_tasks)
+def test_requests_as_a_file_has_them_are_compared_as_those_of_a_dictionary(
+    old: dict[str, dict[bytes, int]], new: dict[str, dict[bytes, int]]
+) -> None:
+    plain, filed = (
+        [
+            sheet(tasks={name: replace(task(), requests=kind(held)) for name, held in side.items()})
+            for side in (old, new)
+        ]
+        for kind in (dict, as_filed)
+    )
+    assert compare(*plain) == compare(*filed)
+    known = {address for held in old.values() for address in held}
+    every = {address for held in new.values() for address in held}
+    assert (compare(*filed).requests, compare(*filed).new_requests) == (len(every), len(every - known))
