@@ -4,6 +4,7 @@ Nothing is written. The form asks it while somebody types; `evalyard check` and 
 """
 
 from dataclasses import replace
+from typing import Any
 
 from fastapi import APIRouter
 from pydantic import BaseModel
@@ -66,7 +67,9 @@ class CheckAnswer(BaseModel):
     findings: list[FindingRecord]
 
 
-CHECKED = {503: {"model": Problem, "description": "The Hub does not answer; nothing is known about the model."}}
+CHECKED: dict[int | str, dict[str, Any]] = {
+    503: {"model": Problem, "description": "The Hub does not answer; nothing is known about the model."}
+}
 
 
 @router.post("/checks", responses=CHECKED, summary="Check a model without submitting it")

@@ -140,7 +140,7 @@ def check_architecture(case: Case) -> Fault | None:
         return None  # said there, and it comes to the same
     named = whole.architectures[0]
     once = next((fleet.dropped[name] for name in whole.architectures if name in fleet.dropped), None)
-    until = f" since version {once}, the last that had it" if once else ""
+    until = f" ({once} was its last version that did)" if once else ""
     return Fault(
         case.whole_field,
         f"{whole.name} is a {named}, which {fleet.engine} does not know{until}. Ask the operators for an engine that "

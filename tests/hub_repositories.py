@@ -57,7 +57,16 @@ def edit(file: str, **changes: Any) -> Change:
 
 
 def without(*files: str) -> Change:
-    return lambda folder: [(folder / file).unlink() for file in files]
+    def change(folder: Path) -> None:
+        for file in files:
+            (folder / file).unlink()
+
+    return change
+
+
+def emptied(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
 
 
 def write(file: str, content: str | bytes) -> Change:
@@ -96,7 +105,7 @@ def stored(kind: str, *, elements: int = 4096, **config: Any) -> Change:
 def sharded(folder: Path) -> None:
     tensors = sorted(load_file(folder / "model.safetensors").items())
     (folder / "model.safetensors").unlink()
-    where = {}
+    where: dict[str, str] = {}
     for number, part in enumerate((tensors[::2], tensors[1::2]), start=1):
         name = f"model-{number:05}-of-00002.safetensors"
         save_file(dict(part), folder / name, metadata={"format": "pt"})
@@ -194,18 +203,17 @@ REPOSITORIES = (
     Made("acme/masked", edit("config.json", architectures=["BertForMaskedLM"]), K.ARCHITECTURE, "does not generate"),
     Made("acme/headless", edit("config.json", architectures=["LlamaModel"]), K.ARCHITECTURE, "does not generate"),
     Made("acme/unknown", edit("config.json", architectures=["NovelForCausalLM"]), K.ARCHITECTURE, "does not know"),
-    Made("acme/dropped", edit("config.json", architectures=["MPTForCausalLM"]), K.ARCHITECTURE, "since version 0.28.0"),
+    Made("acme/dropped", edit("config.json", architectures=["MPTForCausalLM"]), K.ARCHITECTURE, "0.28.0 was its last version that did"),
     Made("acme/needs-python", edit("config.json", model_type="novel", auto_map={"AutoModelForCausalLM": "m.M"}),
          K.REMOTE_CODE, "runs no code of a model"),
     Made("acme/tokenizer-needs-python", all_of(
         without("tokenizer.json"), edit("tokenizer_config.json", auto_map={"AutoTokenizer": ["t.T", None]})
     ), K.REMOTE_CODE, "only loads with the repository's own Python code"),
     Made("acme/no-tokenizer", without("tokenizer.json"), K.TOKENIZER, "has no tokenizer files"),
-    Made("acme/empty", lambda folder: [path.unlink() for path in folder.iterdir()], K.CONFIG, "has no config.json"),
+    Made("acme/empty", emptied, K.CONFIG, "has no config.json"),
     Made("acme/deep", write("config.json", "[" * 100_000), K.CONFIG, "is not valid JSON"),
     Made("acme/huge-config", write("config.json", b"{" + b" " * (17 << 20) + b"}"), K.CONFIG, "larger than 16 MiB"),
-    Made("acme/gguf", lambda folder: [path.unlink() for path in folder.iterdir()] + [
-        (folder / "model.Q4_K_M.gguf").write_bytes(b"GGUF")], K.CONFIG, "GGUF files only"),
+    Made("acme/gguf", all_of(emptied, write("model.Q4_K_M.gguf", b"GGUF")), K.CONFIG, "GGUF files only"),
     # Refused: its weights
     Made("acme/pickled", lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
          K.WEIGHTS, "pickle files (.bin) only"),

@@ -25,6 +25,25 @@ STATES = (
     N_("abandoned"),
 )
 """Of evaluations, jobs and re-runs."""
+CHECKS = (
+    N_("Repository and revision"),
+    N_("Adapter and base model"),
+    N_("Configuration without remote code"),
+    N_("Architecture that generates"),
+    N_("Tokenizer"),
+    N_("Weights in safetensors"),
+    N_("Precision"),
+    N_("Size"),
+    N_("Chat template"),
+    N_("Licence and model card"),
+    N_("Nobody denied it"),
+    N_("Private repository"),
+    N_("Already here"),
+    N_("passed"),
+    N_("fault"),
+    N_("note"),
+)
+"""What a submission is checked for, and what came of it."""
 OUTCOMES = (N_("expired"), N_("preempted"), N_("released"), N_("refused"), N_("unsent"))
 """Of attempts, beside the states of their jobs."""
 STAGES = (N_("prepare"), N_("infer"), N_("score"), N_("canary"))

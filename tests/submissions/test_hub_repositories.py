@@ -115,11 +115,16 @@ def test_what_engines_know_is_read_from_the_workers_that_are_here(tmp_path: Path
     site = make_hub(tmp_path / "data", engine=EngineFamily.VLLM)
     with site.writing() as session:
         assert read_fleet(session, site.settings).architectures is None
-        facts = {"kind": "engine", "engine_family": EngineFamily.VLLM, "device_type": "cpu", "now": NOON}
+        facts: dict[str, Any] = {
+            "kind": "engine",
+            "engine_family": EngineFamily.VLLM,
+            "device_type": "cpu",
+            "now": NOON,
+        }
         add_worker(session, "engine-1", engine_version="0.32.0", **facts)
         session.add(EngineVersion(engine=EngineFamily.VLLM, version="0.32.0", architectures=["A"], told_at=NOON))
         session.flush()
-        assert read_fleet(session, site.settings).architectures == {"A"}
+        assert read_fleet(session, site.settings).architectures == frozenset({"A"})
         add_worker(session, "engine-2", engine_version="0.33.0", **facts)
         session.flush()
         assert read_fleet(session, site.settings).architectures is None, "one of them did not say"
