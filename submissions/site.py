@@ -25,6 +25,7 @@ from orchestrator.settings import HubSettings, read_settings
 from submissions import (
     api,
     boards,
+    canaries,
     checking,
     checkpoints,
     clusters,
@@ -66,6 +67,7 @@ def make_site(hub: Hub) -> FastAPI:
     app.include_router(checking.router)
     app.include_router(boards.router)
     app.include_router(flagging.router)
+    app.include_router(canaries.router)
     app.include_router(operating.router)
     app.include_router(clusters.router)
     app.include_router(operations.router)

@@ -14,6 +14,7 @@ from orchestrator.errors import EvalyardError
 from submissions.cli import (
     actions,
     batch,
+    canary,
     check,
     checkpoints,
     clusters,
@@ -54,7 +55,10 @@ GROUPS = (
     clusters.commands,
     exchange.commands,
 )
-SUBGROUPS = (reruns.commands,)
+SUBGROUPS = (
+    reruns.commands,
+    canary.commands,
+)
 """Commands of two words, e.g. `evalyard rerun plan`."""
 
 

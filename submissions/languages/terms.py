@@ -25,6 +25,8 @@ STATES = (
     N_("abandoned"),
 )
 """Of evaluations, jobs and re-runs."""
+CANARIES = (N_("sampling"), N_("present"), N_("ended"), N_("passed"), N_("drifted"), N_("accepted"))
+"""States of canaries and of their runs, beside those above."""
 CHECKS = (
     N_("Repository and revision"),
     N_("Adapter and base model"),

@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from submissions.pages import (
     account,
     board,
+    canary,
     diff,
     evaluation,
     form,
@@ -22,5 +23,20 @@ from submissions.pages import (
 )
 
 router = APIRouter()
-for part in (account, board, pictures, model, operate, form, evaluation, samples, series, diff, rerun_report, reruns, lists):
+for part in (
+    account,
+    board,
+    pictures,
+    model,
+    operate,
+    form,
+    evaluation,
+    samples,
+    series,
+    diff,
+    rerun_report,
+    reruns,
+    lists,
+    canary,
+):
     router.include_router(part.router)

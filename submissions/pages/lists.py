@@ -14,6 +14,7 @@ from submissions.bodies import body_fields
 from submissions.context import AHub
 from submissions.pages.rendering import may_operate, render
 from submissions.reading import evaluations, queues, suites
+from submissions.reading.canaries import canary_line
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 
@@ -25,7 +26,14 @@ def show_queue(hub: AHub) -> Response:
         latest = evaluations.list_evaluations(session, limit=20, policy=hub.policy)
         # As in the API, for operators alone: it quotes what schedulers say of hosts, accounts and partitions.
         launching = cluster_verdicts(session, datetime.now(UTC)) if may_operate() else []
-    return render("queue.html", queue=queue, clusters=launching, latest=[row for row in latest if row.state.is_final])
+        canary = canary_line(session) if may_operate() else ""
+    return render(
+        "queue.html",
+        queue=queue,
+        clusters=launching,
+        canary=canary,
+        latest=[row for row in latest if row.state.is_final],
+    )
 
 
 @router.get("/suites")

@@ -106,6 +106,12 @@ ROUTES: Mapping[str, Need] = {
     "POST /operate": Need.OPERATOR,
     f"POST {API}/flags": Need.OPERATOR,
     f"POST {API}/flags/{{flag_id}}/lift": Need.OPERATOR,
+    "GET /canary": Need.OPERATOR,
+    "POST /canary/run/{worker}": Need.OPERATOR,
+    "POST /canary/accept/{build}": Need.OPERATOR,
+    f"GET {API}/canaries": Need.OPERATOR,
+    f"POST {API}/canaries": Need.OPERATOR,
+    **{f"POST {API}/canaries/{action}": Need.OPERATOR for action in ("run", "accept", "off")},
     f"POST {API}/reruns": Need.OPERATOR,
     **{
         f"POST {where}/reruns/{{rerun_id}}/{action}": Need.OPERATOR
