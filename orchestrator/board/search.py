@@ -6,7 +6,7 @@ few, and a search that takes too long ends with nothing found. No pattern of a s
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -44,60 +44,43 @@ class TookTooLong(EvalyardError):
     """A search used up its time."""
 
 
-@dataclass(frozen=True)
-class Alternative:
-    """Fits a row where every field holds its value and the name fits."""
-
-    fields: tuple[tuple[str, str], ...]
-    matches: Callable[[Standing], bool]
-
-    def fits(self, row: Standing) -> bool:
-        if not self.matches(row):
-            return False
-        for name, value in self.fields:  # noqa: SIM110  # a generator would take longer than the comparison
-            if value not in (FIELDS[name](row) or "").casefold():
-                return False
-        return True
+Fits = Callable[[Standing], bool]
 
 
 @dataclass(frozen=True)
 class Search:
-    alternatives: tuple[Alternative, ...]
+    """What a reader looks for: a row fits where one of the alternatives does, and every row where there are none."""
+
+    text: str
+    alternatives: tuple[Fits, ...] = ()
     has_expressions: bool = False
     problems: tuple[str, ...] = ()
     """What of it could not be used, a sentence each."""
 
     def fits(self, row: Standing) -> bool:
-        for alternative in self.alternatives:
-            if alternative.fits(row):
-                return True
-        return not self.alternatives
+        return not self.alternatives or any(fits(row) for fits in self.alternatives)
 
-    def within(self, seconds: float = SEARCH_SECONDS) -> Callable[[Standing], bool]:
-        """`fits` for one walk over the rows, which ends by itself.
+    def find(self, rows: Sequence[Standing | None], *, seconds: float = SEARCH_SECONDS) -> list[int]:
+        """Places of the rows that fit.
 
-        Raises, when called:
+        Raises:
             TookTooLong: after so much computing time.
         """
-        if not self.has_expressions:
-            return self.fits
-        end, rows = time.thread_time() + seconds, 0
-
-        def fits(row: Standing) -> bool:
-            nonlocal rows
-            rows += 1
-            if rows % ROWS_BETWEEN_LOOKS == 0 and time.thread_time() > end:
+        fits = self.alternatives[0] if len(self.alternatives) == 1 else self.fits
+        end, found = time.thread_time() + seconds, list[int]()
+        for first in range(0, len(rows), ROWS_BETWEEN_LOOKS):
+            if self.has_expressions and time.thread_time() > end:
                 raise TookTooLong(TOO_LONG)
-            return self.fits(row)
-
-        return fits
+            some = enumerate(rows[first : first + ROWS_BETWEEN_LOOKS], first)
+            found += [place for place, row in some if row is not None and fits(row)]
+        return found
 
 
 @lru_cache(maxsize=256)
 def parse_search(text: str) -> Search:
     """What is searched for; an unusable part is left out, or taken as plain text, and said."""
     problems: list[str] = []
-    alternatives: list[Alternative] = []
+    alternatives: list[Fits] = []
     expressions = 0
     for part in text.split(";"):
         fields: list[tuple[str, str]] = []
@@ -112,22 +95,38 @@ def parse_search(text: str) -> Search:
             expressions += is_expression
             if is_expression and expressions > MOST_EXPRESSIONS:
                 continue
-            alternatives.append(Alternative(tuple(fields), _matcher(words, problems)))
+            alternatives.append(_all_of(fields, _matcher(words, problems) if words else None))
     if expressions > MOST_EXPRESSIONS:
         left_out = expressions - MOST_EXPRESSIONS
         problems.append(f"At most {MOST_EXPRESSIONS} regular expressions are searched for; {left_out} were left out.")
-    return Search(tuple(alternatives), expressions > 0, tuple(problems))
+    return Search(text, tuple(alternatives), expressions > 0, tuple(problems))
 
 
-def _matcher(words: str, problems: list[str]) -> Callable[[Standing], bool]:
+def _all_of(fields: Sequence[tuple[str, str]], matches: Fits | None) -> Fits:
+    """Fits a row whose name matches and whose every field holds its value."""
+    if not fields:
+        assert matches is not None
+        return matches
+    wanted = [(FIELDS[name], value) for name, value in fields]
+
+    def fits(row: Standing) -> bool:
+        for read, value in wanted:
+            if value not in (read(row) or "").casefold():
+                return False
+        return matches is None or matches(row)
+
+    return fits
+
+
+def _matcher(words: str, problems: list[str]) -> Fits:
     if SPECIAL & set(words):
         options = re2.Options()
         options.case_sensitive, options.log_errors, options.max_mem = False, False, PATTERN_BYTES
         try:
-            pattern = re2.compile(words, options=options)
+            pattern = re2.compile(words.encode(), options=options)  # of bytes, which takes half the time of text
         except re2.error:
             problems.append(f"‘{words}’ is no regular expression that can be used; it was searched for as plain text.")
         else:
-            return lambda row: pattern.search(row.model) is not None
+            return lambda row: pattern.search(row.model.encode()) is not None
     folded = words.casefold()
     return lambda row: folded in row.folded

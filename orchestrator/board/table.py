@@ -13,6 +13,7 @@ from typing import Any
 
 from orchestrator.board.columns import Column
 from orchestrator.board.request import SIZES
+from orchestrator.board.search import SEARCH_SECONDS, Search
 from orchestrator.board.standings import Standing, apart_because
 from orchestrator.suites import Suite
 
@@ -25,6 +26,10 @@ LOWER, UPPER = "lower", "upper"
 ALWAYS_KEPT = frozenset({BY_RANK, LOWER, UPPER})
 MOST_ORDERS = 40
 """Kept by one table, each with a number for every row and a place to mend at every change; others are sorted anew."""
+MOST_SEARCHES = 40
+"""Kept by one table, each with a bit for every row."""
+MENDED_CHANGES = 20
+"""Changed rows for which searches are mended; with more they are made anew, as an expression may take long."""
 
 
 class Table:
@@ -44,6 +49,7 @@ class Table:
         self.newest: datetime | None = None
         """When the latest of its evaluations ended."""
         self._orders: dict[str, tuple[Callable[[Standing], Any], bool, list[tuple[Any, int]]]] = {}
+        self._searches: dict[str, tuple[Search, int]] = {}
         sets: dict[Facet, bytearray] = {}
         listed = list(rows)
         ranked, apart = (bytearray((len(listed) >> 3) + 1) for _ in range(2))
@@ -64,6 +70,7 @@ class Table:
         table = copy(self)
         table.rows, table.slots, table.facets = list(self.rows), dict(self.slots), dict(self.facets)
         table._orders = {name: (key, apart, list(order)) for name, (key, apart, order) in list(self._orders.items())}
+        table._searches = dict(self._searches) if len(changes) <= MENDED_CHANGES else {}
         for evaluation, row in changes.items():
             table._take_off(evaluation)
             if row is not None:
@@ -86,9 +93,9 @@ class Table:
         """
         found = self._orders.get(name)
         if found is None:
-            bits = self.ranked | (self.apart if apart else 0)
-            pairs = ((_known(key(row)), slot) for slot, row in self.those(bits))
-            found = key, apart, sorted((value, slot) for value, slot in pairs if value is not None)
+            rows = [(slot, row) for slot, row in enumerate(self.rows) if row is not None]
+            pairs = [(_known(key(row)), slot) for slot, row in rows if apart or not row.apart_because]
+            found = key, apart, sorted([pair for pair in pairs if pair[0] is not None])
             if name in ALWAYS_KEPT or (keep and len(self._orders) < MOST_ORDERS):
                 self._orders[name] = found
         return found[2]
@@ -105,9 +112,20 @@ class Table:
                 if row is not None:
                     yield slot, row
 
-    def matching(self, fits: Callable[[Standing], bool]) -> int:
-        """Bits of the rows that fit."""
-        return to_bits((slot for slot, row in enumerate(self.rows) if row is not None and fits(row)), len(self.rows))
+    def matching(self, search: Search, *, seconds: float = SEARCH_SECONDS) -> int:
+        """Bits of the rows that fit; kept, since pages of one search follow each other.
+
+        Raises:
+            TookTooLong: after so much computing time.
+        """
+        kept = self._searches.get(search.text)
+        if kept is not None:
+            return kept[1]
+        found = to_bits(search.find(self.rows, seconds=seconds), len(self.rows))
+        if len(self._searches) >= MOST_SEARCHES:
+            self._searches = {}
+        self._searches[search.text] = search, found
+        return found
 
     @property
     def kept_orders(self) -> frozenset[str]:
@@ -172,6 +190,8 @@ class Table:
             self.ranked |= bit
         for facet in self._facets_of(row):
             self.facets[facet] = self.facets.get(facet, 0) | bit
+        for text, (search, found) in list(self._searches.items()):
+            self._searches[text] = search, found | bit if search.fits(row) else found & ~bit
         for key, apart, order in self._orders.values():
             if (apart or not row.apart_because) and (value := _known(key(row))) is not None:
                 insort(order, (value, slot))

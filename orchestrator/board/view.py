@@ -114,7 +114,7 @@ def arrange(
     search = parse_search(request.q)
     problems = search.problems
     try:
-        found = table.matching(search.within(search_seconds)) if search.alternatives else -1
+        found = table.matching(search, seconds=search_seconds) if search.alternatives else -1
     except TookTooLong as error:
         found, problems = 0, (*problems, str(error))
     fits = _Filters(table, request, known, found)
@@ -216,9 +216,11 @@ def _average(table: Table, columns: Sequence[Column], request: BoardRequest) -> 
         return _Average("average", lambda row: row.average, lambda row: row.average_stderr)
 
     def value(row: Standing) -> float | None:
-        if any(name not in row.cells for name in names):
+        cells = row.cells
+        try:
+            return math.fsum([cells[name].value for name in names]) / len(names)
+        except KeyError:
             return None
-        return math.fsum(row.cells[name].value for name in names) / len(names)
 
     def stderr(row: Standing) -> float | None:
         errors = [row.cells[name].stderr if name in row.cells else None for name in names]

@@ -10,7 +10,7 @@ from orchestrator.board.columns import Column, Footing, pick_columns
 from orchestrator.errors import NotFound
 from orchestrator.lifecycle import JobState
 from orchestrator.settings import HubSettings
-from orchestrator.suite_versions import pick_suite, versions_of
+from orchestrator.suite_versions import pick_suite
 from orchestrator.suites import Suite, find_suite
 from orchestrator.tables import Evaluation, Job
 from submissions.context import Hub
@@ -50,8 +50,7 @@ def counts(hub: Hub, session: Session) -> dict[str, int]:
 
 def versions(hub: Hub, session: Session, suite: Suite) -> list[SuiteVersionRecord]:
     """Every version of the suite; which of them is shown is read anew."""
-    known = versions_of(session, suite)
-    name = ("versions", suite.name, known.shown, tuple(row.version for row in known.known))
+    name = ("versions", suite.name, *suites.shown_and_known(session, suite))
     return hub.boards.remembered(session, name, lambda: suites.version_records(session, suite))
 
 

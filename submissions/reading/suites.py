@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import sqlalchemy
 from sqlalchemy import func
 from sqlmodel import Session, col, select
 
@@ -9,7 +10,7 @@ from orchestrator.lifecycle import EvaluationState
 from orchestrator.reruns.coverage import covered_by
 from orchestrator.suite_versions import count_finished, find_version, versions_of
 from orchestrator.suites import Suite, SuiteBenchmark
-from orchestrator.tables import Evaluation
+from orchestrator.tables import Evaluation, ShownVersion, SuiteVersion
 from submissions.records import SuiteBenchmarkRecord, SuiteRecord, SuiteVersionRecord
 
 
@@ -34,6 +35,23 @@ def suite_record(suite: Suite, *, versions: Sequence[SuiteVersionRecord] = ()) -
         known_problems=list(suite.known_problems),
         versions=list(versions),
     )
+
+
+def shown_and_known(session: Session, suite: Suite) -> tuple[str, tuple[str, ...]]:
+    """The version that the board shows and the names of all versions, the latest last; without what they say."""
+    shown = (
+        select(ShownVersion.version)
+        .where(ShownVersion.suite == suite.name)
+        .order_by(col(ShownVersion.id).desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    rows = session.execute(
+        sqlalchemy.select(col(SuiteVersion.version), shown)
+        .where(col(SuiteVersion.suite) == suite.name)
+        .order_by(col(SuiteVersion.added_at), col(SuiteVersion.version))
+    ).all()
+    return (rows[0][1] if rows and rows[0][1] else suite.version), tuple(version for version, _ in rows)
 
 
 def version_records(session: Session, suite: Suite) -> list[SuiteVersionRecord]:

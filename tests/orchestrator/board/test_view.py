@@ -211,7 +211,16 @@ def test_a_changed_table_is_one_made_anew(before: list[Any], after: list[Any], g
     first = {facts[0]: made(*facts) for facts in before}
     changes: dict[int, Standing | None] = {facts[0]: made(*facts) for facts in after} | dict.fromkeys(gone)
     table = Table(DEMO, first.values())
-    queries = ("", "sort=average&order=down", "sort=parameters", "type=chat", "min=2", "hide=merged", "q=m1;m2")
+    queries = (
+        "",
+        "sort=average&order=down",
+        "sort=parameters",
+        "type=chat",
+        "min=2",
+        "hide=merged",
+        "q=m1;m2",
+        "q=^acme/m[1-4]$;@type:chat m",
+    )
     for query in queries:
         ask(table, query)  # orders that exist are kept up to date
     changed = table.changed(changes)
