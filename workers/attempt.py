@@ -88,9 +88,11 @@ class Attempt:
 
     def _run(self) -> Update:
         try:
-            self._take_devices()
+            self._look_at_devices()
             self._folder.mkdir(parents=True, exist_ok=True)
-            outcome, done = self._watch(self._fetch())
+            work = self._fetch()
+            self._take_devices()
+            outcome, done = self._watch(work)
         except AttemptStopped as stopped:
             return self._ended("released", sentence=str(stopped), tail=self._tail(), preempted=stopped.preempted)
         except NoRoom as busy:
@@ -116,8 +118,20 @@ class Attempt:
             return self._host.reports.update(self.order.attempt, "completed", done=done)
         return self._ended("failed", failure=outcome.failure, sentence=outcome.sentence, tail=outcome.log_tail)
 
+    def _look_at_devices(self) -> None:
+        """Nothing is fetched, or fetched on, for devices that others use now.
+
+        Raises:
+            AttemptStopped: fewer may be used than the attempt needs.
+        """
+        devices = self._host.devices
+        if devices is not None and isinstance(self.order.work, InferWork) and devices.usable() < self.order.devices:
+            raise self._not_free(devices)
+
     def _take_devices(self) -> None:
         """Hold the devices of this attempt from now on, and an engine that is warm for its work.
+
+        Only once everything is fetched: a download of an hour must not keep a GPU from others, or end a warm engine.
 
         Raises:
             AttemptStopped: not as many are free: the hub did not know yet what this host is used for.
@@ -127,11 +141,14 @@ class Attempt:
             return
         taken = devices.take(self.order.attempt, self.order.devices, key=engine_key(work, self.order.devices))
         if taken is None:
-            raise AttemptStopped(
-                f"This worker has not {self.order.devices} of its {devices.count} devices free at the moment."
-            )
+            raise self._not_free(devices)
         self._environment = devices.environment(taken.indices)
         self._warm = taken.engine
+
+    def _not_free(self, devices: Devices) -> AttemptStopped:
+        return AttemptStopped(
+            f"This worker has not {self.order.devices} of its {devices.count} devices free at the moment."
+        )
 
     def _leave_devices(self, *, ended_well: bool) -> None:
         """Leave the devices to the engine where that stays up, else to nobody."""
@@ -178,6 +195,7 @@ class Attempt:
             thread.join(0.25)
             if (reason := self.reasons.give_back()) is not None:
                 raise reason
+            self._look_at_devices()
         if isinstance(result[0], BaseException):
             raise result[0]
         return result[0]

@@ -2,7 +2,9 @@
 
 import os
 import signal
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,7 @@ from tests.services import wait_until
 from tests.tiny import build_tiny_model
 from tests.workers.bench import Bench, slow
 from tests.workers.downloads import MODEL_BYTES, Host, hub_with_models, model
+from workers.models.weights import Weights
 from workers.supervisor import Supervisor
 
 
@@ -57,6 +60,33 @@ def test_an_attempt_without_room_beside_what_others_use_is_released_with_the_rea
     released = bench.hub.updates[-1]
     assert (released.event, released.failure) == ("released", FailureKind.STORAGE)
     assert "find no room" in released.sentence
+
+
+class LongDownload(Weights):
+    """Weights that come when `arrive` is set."""
+
+    arrive = threading.Event()
+
+    def resolve(self, *args: Any, **more: Any) -> Any:
+        self.arrive.wait(60)
+        return super().resolve(*args, **more)
+
+
+def test_a_device_is_taken_when_the_weights_are_there_and_a_download_for_one_that_others_use_is_left(
+    bench: Bench, tmp_path: Path
+):
+    bench.weights = LongDownload(mirror=None, token=None, digests=tmp_path / "known.json")
+    devices = bench.give_devices(1)
+    fetching = bench.start(bench.order("a1"))
+    wait_until(lambda: bench.hub.events == ["started"], "it fetches")
+    assert devices.attempts([0]) == set()
+    devices.withhold(0, "Others use it.")
+    fetching.join(30)
+    assert bench.hub.events == ["started", "released"]
+    devices.allow(0)
+    bench.weights.arrive.set()
+    bench.supervisor.run(bench.order("a2"))
+    assert bench.done().computed == 40
 
 
 def test_an_attempt_that_is_asked_to_stop_is_released_with_the_reason(bench: Bench):

@@ -116,17 +116,22 @@ def test_a_request_that_kills_a_warm_engine_is_found_as_in_a_cold_one_and_no_eng
     assert devices.groups() == {}
 
 
-@pytest.mark.parametrize("cause", ["the disk", "the store"])
-def test_a_work_that_fails_before_it_begins_leaves_no_engine(bench: Bench, cause: str) -> None:
+def test_a_work_that_fails_when_it_is_given_to_an_engine_leaves_none(bench: Bench) -> None:
     devices = bench.give_devices(1)
     bench.supervisor.run(bench.order("a1"))
-    if cause == "the disk":
-        (bench.scratch / "test" / "a2" / "out.work.json").mkdir(parents=True)
-        bench.supervisor.run(bench.order("a2"))
-    else:
-        bench.supervisor.run(bench.order("a2", sheets={"ARC": "sheets/9/ARC/p"}))
+    (bench.scratch / "test" / "a2" / "out.work.json").mkdir(parents=True)
+    bench.supervisor.run(bench.order("a2"))
     assert (bench.hub.updates[-1].failure, bench.hub.updates[-1].log_tail) == (FailureKind.STORAGE, "")
     assert (devices.groups(), bench.stage_pids()) == ({}, {})
+
+
+def test_a_work_whose_sheets_are_not_there_leaves_the_idle_engine_alone(bench: Bench) -> None:
+    devices = bench.give_devices(1)
+    bench.supervisor.run(bench.order("a1"))
+    engine = devices.groups()
+    bench.supervisor.run(bench.order("a2", sheets={"ARC": "sheets/9/ARC/p"}))
+    assert (bench.hub.updates[-1].failure, bench.hub.updates[-1].log_tail) == (FailureKind.STORAGE, "")
+    assert devices.groups() == engine != {}
 
 
 def test_an_engine_that_was_killed_while_it_was_idle_costs_its_next_work_nothing(bench: Bench) -> None:

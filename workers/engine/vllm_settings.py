@@ -42,16 +42,16 @@ MIB = 1 << 20
 CONTEXT_DEPENDENT = ("longrope", "su", "dynamic")
 """Rotary scalings that change with the engine's context length, which then must be the model's own."""
 
-FORBIDDEN = {
-    "model", "tokenizer", "trust_remote_code", "load_format", "dtype", "quantization", "hf_overrides",
-    "revision", "code_revision", "tokenizer_revision", "tokenizer_mode", "hf_config_path", "config_format",
-    "generation_config", "override_generation_config", "kv_cache_dtype", "quantization_config",
-    "enable_lora", "max_loras", "max_lora_rank", "lora_dtype", "lora_target_modules", "default_mm_loras",
-    "logits_processors", "logprobs_mode", "speculative_config", "model_loader_extra_config", "worker_cls",
-    "worker_extension_cls", "hf_token",
-}  # fmt: skip
-"""What decides the answers belongs to the model identity, and what names code or a secret belongs nowhere: none of it
-can be an engine setting."""
+ALLOWED = (
+    "async_scheduling", "block_size", "cpu_offload_gb", "cudagraph_capture_sizes", "disable_cascade_attn",
+    "disable_custom_all_reduce", "disable_log_stats", "enable_chunked_prefill", "enable_expert_parallel",
+    "enable_flashinfer_autotune", "enforce_eager", "gpu_memory_utilization", "kv_cache_memory_bytes",
+    "linear_backend", "long_prefill_token_threshold", "max_cudagraph_capture_size", "max_model_len",
+    "max_num_batched_tokens", "max_num_seqs", "max_parallel_loading_workers", "moe_backend", "num_gpu_blocks_override",
+    "numa_bind", "numa_bind_cpus", "numa_bind_nodes", "safetensors_load_strategy", "tensor_parallel_size",
+)  # fmt: skip
+"""What a setting may be: how much at once, in which memory, on how many devices, by which kernels. All else decides the
+answers, and belongs to the model's identity, or names code or a secret, and belongs nowhere."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,12 @@ def derive(
         StageFailure: the model cannot run on this device at this precision, or a setting is not allowed.
     """
     for name in work.settings:
-        if name in FORBIDDEN or (name == "max_model_len" and _context_dependent(config)):
+        if name not in ALLOWED:
             raise StageFailure(
-                FailureKind.ENGINE,
-                f"Setting '{name}' decides what is answered or which code runs; it is no setting of the engine.",
+                FailureKind.ENGINE, f"'{name}' is no setting of the engine. There are: {', '.join(ALLOWED)}."
             )
+        if name == "max_model_len" and _context_dependent(config):
+            raise StageFailure(FailureKind.ENGINE, f"With this model '{name}' decides what is answered. Leave it out.")
     on_cpu = info.device_type == "cpu"
     precision = precision_arguments(work, config)
     if on_cpu:

@@ -110,6 +110,9 @@ def test_the_operator_s_settings_win_but_cannot_change_the_answers() -> None:
         "logprobs_mode",
         "worker_cls",
         "hf_token",
+        "scheduler_cls",
+        "watermark_config",
+        "spec_model",
     ):
         assert name in refused(given={name: "x"}).sentence
 
