@@ -21,12 +21,18 @@ ADAPTER_NOTE = (
     "hf download {model} --revision {revision} --local-dir adapter"
 )
 CANNOT = "lm_eval alone cannot run this as it stands:"
+IMPORTED_NOTE = "These numbers were imported: the commands are those of the suite, with the harness that it names."
 FOLDER_NOTE = "The model is a local folder: its files must have the digest {revision}."
 
 
 def write_reproduction(evaluation: EvaluationDetail, suite: Suite | None) -> ReproductionRecord:
     """Commands for each benchmark, each in a process of its own as Evalyard prepares them. Pure."""
     notes: list[str] = []
+    if evaluation.facts.get("imported"):
+        # What others say of how they made them becomes no command here.
+        bare = [record.model_copy(update={"provenance": {}}) for record in evaluation.benchmarks]
+        evaluation = evaluation.model_copy(update={"benchmarks": bare})
+        notes.append(IMPORTED_NOTE)
     versions = _versions(evaluation, suite)
     obstacle = _obstacle(evaluation, suite, versions)
     if obstacle:
@@ -48,7 +54,7 @@ def write_reproduction(evaluation: EvaluationDetail, suite: Suite | None) -> Rep
     install = "pip install " + " ".join(
         shlex.quote(f"{_requirement(name)}=={version}") for name, version in sorted(versions.items())
     )
-    lines = ["#!/bin/sh", f"# {_plain(summary(notes[0] if obstacle else ''))}"]
+    lines = ["#!/bin/sh", f"# {_plain(summary(obstacle))}"]
     lines += [f"# Evaluation {evaluation.id}: {_plain(evaluation.model)} at {evaluation.revision}"]
     lines += [f"# {_plain(note)}" for note in notes if note is not obstacle]
     compare = _compare(evaluation, suite)

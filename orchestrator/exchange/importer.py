@@ -13,10 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sqlalchemy import Engine
+from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session
 
 from orchestrator import db
-from orchestrator.errors import Refused
+from orchestrator.errors import Refused, WrongState
 from orchestrator.exchange import lm_eval_files
 from orchestrator.exchange.hub import HubDataset
 from orchestrator.exchange.leaderboard import read_contents
@@ -28,7 +29,8 @@ from orchestrator.rows import Progress
 from orchestrator.suite_versions import pick_suite, shown_suites
 from orchestrator.suites import Suite, find_suite
 
-BATCH_ROWS = 200
+BATCH_ROWS = 50
+"""In one transaction, which keeps other writers waiting."""
 
 
 @dataclass
@@ -123,7 +125,7 @@ def _write(
         tell("rows", start + len(part), len(read.rows))
     if not read.is_whole:
         done.withholds = "Nothing was taken off the board, as not all of the source could be read."
-    elif not read.rows:
+    elif not read.rows and read.layout != "evalyard":
         done.withholds = "Nothing was taken off the board, as the source has no row that could be taken."
     with _session(engine, dry_run=dry_run) as session:
         source = imports.open_source(session, done.address, layout=read.layout, now=now)
@@ -137,10 +139,13 @@ def _write(
 @contextmanager
 def _session(engine: Engine, *, dry_run: bool) -> Iterator[Session]:
     """A session whose changes are taken back at the end of a dry run."""
-    with db.session(engine) as opened:
-        yield opened
-        if dry_run:
-            opened.rollback()
+    try:
+        with db.session(engine) as opened:
+            yield opened
+            if dry_run:
+                opened.rollback()
+    except IntegrityError as error:
+        raise WrongState("Somebody imports the same rows at this moment. Run it again when that is done.") from error
 
 
 def _wanted(own: bool) -> Callable[[str], bool]:

@@ -8,7 +8,8 @@ from typing import Any
 
 from orchestrator.errors import NotFound, Refused
 from orchestrator.exchange.layout import FORMAT
-from orchestrator.exchange.places import MANIFEST, parse_manifest
+from orchestrator.exchange.places import MANIFEST, MOST_MANIFEST_BYTES, parse_manifest
+from orchestrator.exchange.reading import public_provenance
 from orchestrator.exchange.row import check_against
 from orchestrator.exchange.sources import (
     MOST_FILE_BYTES,
@@ -26,6 +27,10 @@ TOLERANCE = 1e-6
 """Nothing is rounded in this layout."""
 
 
+class Damaged(ValueError):
+    """A file is not the one that was published."""
+
+
 def is_own(names: Iterable[str]) -> bool:
     """Whether these files of a place are such a board."""
     return MANIFEST in names
@@ -38,7 +43,10 @@ def read_own(folder: Path, find: SuiteFinder, *, only: str | None, progress: Pro
         Refused: it was not published whole, or by a newer Evalyard.
         NotFound: none of its suites is known here.
     """
-    content = _bytes(folder / MANIFEST)
+    try:
+        content = _bytes(folder / MANIFEST)
+    except Damaged as error:
+        raise Refused(f"{MANIFEST} in {folder} cannot be read: {error}.") from error
     manifest = parse_manifest(content, str(folder))
     assert manifest is not None
     if not manifest["complete"]:
@@ -54,7 +62,7 @@ def read_own(folder: Path, find: SuiteFinder, *, only: str | None, progress: Pro
         except (ValueError, OSError) as error:
             found.refuse(path, str(error))
             # A file that is being replaced is no row that is gone.
-            found.is_whole = False
+            found.is_whole = found.is_whole and not isinstance(error, Damaged | OSError)
         progress("rows", number, len(listed))
     found.rows.sort(key=lambda pair: (pair[0].name, pair[1].evaluation))
     return found
@@ -92,11 +100,8 @@ def _suites(
             found.refuse(path, reason)
             continue
         suites[parts[0]] = suite
-    if not suites:
-        raise NotFound(
-            " ".join(unknown)
-            or (f"This board has no suite {only!r}." if only else "This board has no suite: nothing was published yet.")
-        )
+    if not suites and (unknown or only):
+        raise NotFound(" ".join(unknown) or f"This board has no suite {only!r}.")
     return suites
 
 
@@ -104,7 +109,7 @@ def _read_row(folder: Path, path: str, manifest: dict[str, Any], suite: Suite, f
     told = manifest["files"][path]
     content = _bytes(folder / path)
     if not isinstance(told, dict) or hashlib.sha256(content).hexdigest() != told.get("sha256"):
-        raise ValueError("its bytes are not those of the manifest: it is damaged, or being published")
+        raise Damaged("its bytes are not those of the manifest: it is damaged, or being published")
     try:
         record = json.loads(content)["evalyard"]
     except (RecursionError, KeyError, TypeError) as error:
@@ -114,6 +119,8 @@ def _read_row(folder: Path, path: str, manifest: dict[str, Any], suite: Suite, f
     if (record.get("suite"), record.get("suite_version")) != (suite.name, suite.version):
         raise ValueError(f"it is not of {suite.name} {suite.version}, beside which it lies")
     row = parse_row(record.get("row"))
+    kept = {name: public_provenance(told) for name, told in row.provenance.items()}
+    row = row.model_copy(update={"provenance": kept})
     if reason := check_against(suite, row, tolerance=TOLERANCE):
         raise ValueError(reason)
     found.rows.append((suite, row))
@@ -125,9 +132,10 @@ def _is_results(path: str, suites: dict[str, Suite]) -> bool:
 
 
 def _bytes(path: Path) -> bytes:
-    """Raises ValueError for a file that is missing, a link, or too large."""
+    """Raises Damaged for a file that is missing, a link, or too large."""
     if path.is_symlink() or not path.is_file():
-        raise ValueError("it is missing, or no plain file")
-    if path.stat().st_size > MOST_FILE_BYTES * (2 if path.name == MANIFEST else 1):
-        raise ValueError(f"it is larger than {MOST_FILE_BYTES >> 20} MiB")
+        raise Damaged("it is missing, or no plain file")
+    most = MOST_MANIFEST_BYTES if path.name == MANIFEST else MOST_FILE_BYTES
+    if path.stat().st_size > most:
+        raise Damaged(f"it is larger than {most >> 20} MiB")
     return path.read_bytes()

@@ -22,7 +22,10 @@ from orchestrator.suites import Suite
 from orchestrator.tables import Evaluation, Job, Score, Source, Submission, SuiteVersion
 from orchestrator.wire import FailureKind, Precision, Stage
 
-PROVENANCE = ("engine_version", "engine_versions_differ", "identity_digest", "identity", "suite", "document_limit")
+PROVENANCE: dict[str, type] = {
+    "engine_version": str, "engine_versions_differ": bool, "identity_digest": str, "identity": dict, "suite": dict,
+    "document_limit": int,
+}  # fmt: skip
 PREPARE = ("digest", "requests", "documents", "truncated")
 COST = ("seconds", "total_seconds", "device_seconds", "tokens_computed", "tokens_reused", "computed", "reused")
 NOT_SCORE = ("results", "attempt")
@@ -185,7 +188,7 @@ def _row(
             for flag in standing.flags
         ),
         provenance={
-            score.benchmark: _provenance(score.provenance)
+            score.benchmark: public_provenance(score.provenance)
             for score in scores
             if not score.task and score.metric == "value" and score.provenance
         },
@@ -195,9 +198,14 @@ def _row(
     )
 
 
-def _provenance(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What a stranger may know of how a score was made: versions, identities and digests, no host and no folder."""
-    kept: dict[str, Any] = {name: record[name] for name in PROVENANCE if name in record}
+def public_provenance(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a stranger may know of how a score was made, and may be believed to say: versions, identities and digests.
+
+    No host and no folder; whatever has another form than Evalyard's own is left out.
+    """
+    kept: dict[str, Any] = {
+        name: record[name] for name, kind in PROVENANCE.items() if isinstance(record.get(name), kind)
+    }
     prepare, infer, score = (_mapping(record.get(name)) for name in ("prepare", "infer", "score"))
     if prepare:
         kept["prepare"] = {name: prepare[name] for name in PREPARE if name in prepare}
@@ -206,9 +214,7 @@ def _provenance(record: Mapping[str, Any]) -> dict[str, Any]:
         kept["infer"] = {"engine": infer.get("engine"), "cost": {name: cost[name] for name in COST if name in cost}}
     if score:
         kept["score"] = {name: value for name, value in score.items() if name not in NOT_SCORE}
-    if "imported" in record:  # of a row that was imported here: what its own source said stays beneath
-        kept |= {name: value for name, value in record.items() if name not in ("imported", *kept)}
-    cleaned: dict[str, Any] = without_places(finite(kept))
+    cleaned: dict[str, Any] = finite(without_places(kept))
     return cleaned
 
 

@@ -32,7 +32,12 @@ def _clean(text: str) -> str:
 def _name(text: str) -> str:
     """A model's name: of the Hub, or a folder's last part."""
     parts = text.split("/")
-    if len(parts) > 2 or any(part.strip() != part or part in ("", ".", "..") for part in parts) or "\\" in text:
+    if (
+        len(parts) > 2
+        or text.startswith("-")
+        or any(part.strip() != part or part in ("", ".", "..") for part in parts)
+        or "\\" in text
+    ):
         raise ValueError(f"{text[:60]!r} is no name of a model")
     return text
 
@@ -67,18 +72,21 @@ Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 Finite = Annotated[float, Field(ge=-1e12, le=1e12, allow_inf_nan=False)]
 Error = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=10**15)]
+Samples = Annotated[int, Field(ge=0, lt=1 << 31)]
+Short = Annotated[str, Field(max_length=150), AfterValidator(_clean)]
+"""So that a key of three of these fits into a database's index."""
 
 
 class Number(Frozen):
     """One score; with an empty task a benchmark's own `value` or `raw`, 0 to 100."""
 
     benchmark: Annotated[str, Field(min_length=1, max_length=40), AfterValidator(_clean)]
-    task: Text = ""
-    metric: Text
-    filter: Text = ""
+    task: Short = ""
+    metric: Short
+    filter: Short = ""
     value: Finite
     stderr: Error | None = None
-    samples: Count = 0
+    samples: Samples = 0
 
 
 class Missing(Frozen):
@@ -205,12 +213,17 @@ def check_against(suite: Suite, row: Row, *, tolerance: float) -> str:
 PATHLIKE = re.compile(r"(?:^|[\s='\"(\[,])(?:/[^/\s]|~/|[A-Za-z]:\\|file:)")
 
 
-def without_places(value: Any) -> Any:
-    """The same JSON without texts that name a place on a machine: those tell of the cluster, not of the score."""
+def without_places(value: Any, *, depth: int = 12) -> Any:
+    """The same JSON without texts that name a place on a machine: those tell of the cluster, not of the score.
+
+    Of what is nested deeper than `depth` nothing is left.
+    """
     if isinstance(value, str):
         return None if PATHLIKE.search(value) else value
+    if depth == 0 and isinstance(value, dict | list | tuple):
+        return None
     if isinstance(value, dict):
-        return {str(key): without_places(item) for key, item in value.items()}
+        return {str(key): without_places(item, depth=depth - 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [without_places(item) for item in value]
+        return [without_places(item, depth=depth - 1) for item in value]
     return value

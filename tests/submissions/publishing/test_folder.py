@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 from sqlmodel import select
+from starlette.testclient import TestClient
 
 from orchestrator.errors import NotFound, Refused
 from orchestrator.lifecycle import EvaluationState
 from orchestrator.people import Visibility
 from orchestrator.tables import Evaluation, Score, Submission
 from submissions.context import Hub
+from submissions.site import make_site
 from tests.submissions.factories import DEMO, add_evaluation, choice_sample, keep_samples
 from tests.submissions.publishing.conftest import board, files, publish, take
 
@@ -271,6 +273,44 @@ def test_rows_that_cannot_stand_are_refused_with_the_reason_and_the_others_are_t
     reasons = {refusal.what.split("/")[3]: refusal.reason for refusal in done.refused}
     for number, (_, reason) in enumerate(BAD_ROWS):
         assert reason in reasons[f"m{number}"], number
+
+
+def test_what_a_source_says_of_its_making_becomes_no_command_and_breaks_no_page(
+    filled: Hub, other: Hub, tmp_path: Path
+) -> None:
+    publish(filled, tmp_path / "out")
+    path = next((tmp_path / "out" / "demo" / "results" / "acme" / "first").iterdir())
+    record = json.loads(path.read_bytes())
+    deep: Any = "end"
+    for _ in range(60):
+        deep = {"deeper": [deep]}
+    said = {"lm_eval": "1; touch /tmp/evil", "seeds": {"random": "x"}, "carried": "y", "tasks": deep}
+    for place, score in enumerate((said, "text", None)):
+        made = record["evalyard"]["row"]["provenance"][list(DEMO)[place]]
+        made |= {"score": score, "identity": "none", "engine_version": ["1"], **said}
+    forge(tmp_path / "out", path, json.dumps(record).encode())
+    done = take(other, tmp_path / "out")
+    assert (done.counts["added"], done.refused) == (7, [])
+    with TestClient(make_site(other), base_url="http://127.0.0.1:8765") as client:
+        found = client.get("/api/v1/board?suite=demo").json()["ranked"][0]["evaluation"]
+        script = client.get(f"/api/v1/evaluations/{found}/reproduce").json()["script"]
+        assert client.get(f"/evaluations/{found}").status_code == 200
+    assert "evil" not in script
+    assert "imported" in script
+
+
+def test_a_board_from_which_everything_was_withdrawn_takes_everything_back(
+    filled: Hub, other: Hub, tmp_path: Path
+) -> None:
+    publish(filled, tmp_path / "out")
+    take(other, tmp_path / "out")
+    with filled.writing() as session:
+        for row in session.exec(select(Evaluation)):
+            row.state = EvaluationState.CANCELLED
+            session.add(row)
+    publish(filled, tmp_path / "out")
+    assert len(take(other, tmp_path / "out").withdrawn) == 7
+    assert board(other)["ranked"] == []
 
 
 def test_a_file_that_is_not_the_manifests_is_refused_and_nothing_is_taken_back(
