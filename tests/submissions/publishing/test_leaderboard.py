@@ -31,7 +31,7 @@ BROKEN = (20.07, [22.7, 25.04, 23.12, 0.0, 49.57, 0.0])
 """A row that a dozen models of that board share: what constant or NaN outputs give."""
 
 
-def contents(model: str, average: float, values: list[float], **more: Any) -> dict[str, Any]:
+def contents(model: str, average: Any, values: Any, **more: Any) -> dict[str, Any]:
     row = {"fullname": model, "Model sha": "a" * 40, "Precision": "float16", "Average ⬆️": average}
     return row | dict(zip(COLUMNS, values, strict=True)) | more
 
