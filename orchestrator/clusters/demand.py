@@ -3,12 +3,13 @@
 So whatever decides where a job may run decides what is launched for it. Pure.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from orchestrator.canaries.builds import Entry
 from orchestrator.clusters.config import ClusterSettings
-from orchestrator.scheduling.places import Policy, QueuedJob, WorkerView
+from orchestrator.scheduling.places import Policy, QueuedJob, WorkerView, is_live
 from orchestrator.scheduling.scheduler import plan
 from orchestrator.wire import EngineFamily, Stage
 
@@ -51,8 +52,12 @@ def count_wanted(
     most: int,
     policy: Policy,
     now: datetime,
+    launched: Collection[str] = (),
 ) -> int:
-    """Workers like the offer, at most `most`, that would get a job beside all that are up; less the `starting` ones."""
+    """Workers like the offer, at most `most`, that would get a job beside all that are up; less the `starting` ones.
+
+    None while a canary holds one of those that were `launched` there: another would be held as well.
+    """
     ready = [
         job
         for job in queued
@@ -60,6 +65,8 @@ def count_wanted(
     ]
     if not ready:
         return -starting
+    if any(one.entry is not Entry.OPEN and is_live(one, policy, now) for one in workers if one.name in launched):
+        return 0
     taken = {assignment.job.id for assignment in plan(ready, workers, policy, now)}
     left = [job for job in ready if job.id not in taken]
     full = [replace(worker, used=worker.slots) for worker in workers]

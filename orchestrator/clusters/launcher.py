@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
+from sqlmodel import col, select
 
 from orchestrator import breaker, db
 from orchestrator.clusters import launches
@@ -107,6 +108,8 @@ class Launcher:
         with db.session(self.engine, read_only=True) as session:
             waiting = load_queued(session, now=now, stages=(Stage.INFER,))
             queued, workers = note_overlaps(session, waiting, load_workers(session, now=now))
+            own = select(Launch.worker).where(Launch.cluster == self.settings.name, col(Launch.ended_at).is_(None))
+            launched = frozenset(session.exec(own))
         return count_wanted(
             queued,
             workers,
@@ -115,6 +118,7 @@ class Launcher:
             most=min(self.settings.most_workers, MOST_OFFERS),
             policy=self.policy,
             now=now,
+            launched=launched,
         )
 
     def _act(self, decision: Decision, handles: Mapping[str, str | None], *, now: datetime) -> str:

@@ -44,7 +44,7 @@ def ending(session: Session, rerun: Rerun) -> RerunState | None:
 def held_by_workers(session: Session, rerun: Rerun) -> int:
     """Jobs of the plan that workers have, or that need no device and so go on."""
     busy = (col(Job.state).in_([JobState.DISPATCHED, JobState.RUNNING])) | (
-        (col(Job.state) == JobState.QUEUED) & (col(Job.stage) != Stage.INFER)
+        (col(Job.state) == JobState.QUEUED) & col(Job.stage).not_in([Stage.INFER, Stage.CANARY])
     )
     counted = (
         select(func.count())
