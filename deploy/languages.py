@@ -6,6 +6,7 @@ there, and it is compiled to the `.mo` file beside it. Both are in the repositor
 
 import sys
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 
@@ -21,6 +22,7 @@ SUBMISSIONS = Path(__file__).resolve().parent.parent / "submissions"
 TERMS = SUBMISSIONS / "languages" / "terms.py"
 HEADER = "# Made by `python -m deploy.languages`; translations are by hand."
 WIDTH = 120
+NEVER = datetime(2000, 1, 1, tzinfo=UTC)
 TRANSLATED = tuple(code for code in LANGUAGES if code != ENGLISH.code)
 
 
@@ -72,7 +74,8 @@ def as_text(catalogue: Catalog) -> bytes:
 
 
 def compiled(catalogue: Catalog) -> bytes:
-    """The `.mo` file."""
+    """The `.mo` file; its dates are always the same, so that it is too."""
+    catalogue.creation_date = catalogue.revision_date = NEVER
     with BytesIO() as file:
         write_mo(file, catalogue)
         return file.getvalue()

@@ -86,7 +86,7 @@ TYPES = (
 )
 WEIGHTS = (N_("original"), N_("adapter"))
 SIZES = (N_("Edge, up to 3 B"), N_("Consumer, 3 to 7 B"), N_("Mid-range, 7 to 65 B"), N_("Large, from 65 B"))
-HIDING = (N_("merged"), N_("mixtures of experts"), N_("flagged"), N_("not on the Hub"))
+HIDING = (N_("merged"), N_("mixtures of experts"), N_("flagged"), N_("not on the Hub"), N_("imported"))
 FLAGS = (N_("contamination"), N_("licence"), N_("wrong tag"), N_("other"))
 VISIBILITY = (N_("public"), N_("team"), N_("private"))
 ROLES = (N_("submitter"), N_("operator"), N_("admin"))
@@ -116,6 +116,7 @@ COLUMNS = (
     N_("Submitted"),
     N_("Scored"),
     N_("Flags"),
+    N_("Source"),
 )
 HINTS = (
     N_("Place on the whole board; equal averages share one"),
@@ -134,6 +135,7 @@ HINTS = (
     N_("Version of the suite"),
     N_("When the last score was committed"),
     N_("What operators warn of"),
+    N_("Where it was imported from"),
 )
 """Of columns."""
 EVENTS = (

@@ -27,14 +27,15 @@ NAMES = frozenset(
         "Spearman",
         "Kendall",
         "id",
-        "fold",
-        "cn",
+        "run",
     ]
 )
 """Words that are the same in every language."""
 TRANSLATES = frozenset({"_", "gettext", "ngettext", "pgettext", "npgettext"})
 TRANSLATED_BY = frozenset({"term", "path", "format", "score", "moment", "duration", "percent", "ago", "event"})
 """Filters whose result is a number, an address, or in the reader's language."""
+NOT_SAID = re.compile(r"&\w+;|[\w-]+=\"[^\"]*\"|https?://\S+")
+"""Entities, attributes that a macro writes, addresses."""
 ELSEWHERE = "￼"
 """Stands for what a template is given."""
 
@@ -50,7 +51,7 @@ def unwrapped(environment: Environment, source: str) -> list[str]:
 
 
 def _is_said(text: str) -> bool:
-    words = re.findall(r"[^\W\d_]{2,}", re.sub(r"&\w+;|[\w-]+=\"[^\"]*\"", " ", text.replace(ELSEWHERE, " ")))
+    words = re.findall(r"[^\W\d_]{2,}", NOT_SAID.sub(" ", text.replace(ELSEWHERE, " ")))
     return any(word not in NAMES for word in words)
 
 
