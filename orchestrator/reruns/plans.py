@@ -77,9 +77,15 @@ def make_plan(
         )
     planned = session.exec(select(func.count()).where(is_planned(suite, before.version))).one()
     if not planned:
+        # Nothing has recorded a version with another harness yet: it could not be shown.
+        instead = (
+            f"Name {after.harness} in the suite's file and give that a new version."
+            if harness
+            else f"Show the other version at once: evalyard rerun switch {suite} --to {after.version}."
+        )
         raise Refused(
             f"No evaluation is finished under version {before.version} of '{suite}', so there is nothing to make "
-            f"again. Show the other version at once: evalyard rerun switch {suite} --to {after.version}."
+            f"again. {instead}"
         )
     _check(choices, after)
     add_version(session, after, now=now)
