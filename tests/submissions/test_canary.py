@@ -1,6 +1,7 @@
 """The canary as operators see it: page, API and command, without a worker."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from sqlmodel import Session
@@ -37,7 +38,7 @@ def add_canary(session: Session, evaluation: int) -> int:
 
 
 def add_run(session: Session, canary: int, build: str, state: CanaryRunState, **fields: object) -> None:
-    given = {"facts": FACTS, "made_at": NOW, "ended_at": NOW, "worker": "gpu-7"} | fields
+    given: dict[str, Any] = {"facts": FACTS, "made_at": NOW, "ended_at": NOW, "worker": "gpu-7"} | fields
     session.add(CanaryRun(canary_id=canary, build=build, state=state, **given))
     session.flush()
 
