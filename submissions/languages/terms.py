@@ -157,11 +157,3 @@ EVENTS = (
     N_("Job split"),
     N_("Job started"),
 )
-PICTURES = (
-    N_("Score against parameters"),
-    N_("Score over time"),
-    N_("Scores side by side"),
-    N_("With 95 % intervals."),
-    N_("Parameters"),
-    N_("Score"),
-)
