@@ -6,6 +6,7 @@ memory and little time: a sandbox keeps a template from calling what it must not
 
 import functools
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 from submissions.headers import Unreadable
 from submissions.repositories import Repository
 from submissions.words import shown
+
+log = logging.getLogger(__name__)
 
 FILES = ("chat_template.jinja", "chat_template.json")
 """Newer repositories keep it in a file of its own, which counts before tokenizer_config.json."""
@@ -71,6 +74,10 @@ def _try(template: str, special: tuple[tuple[str, str], ...]) -> str | None:
         done = subprocess.run(command, input=asked.encode(), capture_output=True, timeout=SECONDS, env={}, check=False)
     except subprocess.TimeoutExpired:
         return "does not end when it renders a short conversation"
+    if b"ModuleNotFoundError" in done.stderr:
+        # This environment's fault and not the template's: the stage that applies it says what is wrong with it.
+        log.warning("chat templates cannot be tried: %s", done.stderr[-200:])
+        return None
     try:
         answer = json.loads(done.stdout)
         error = answer["error"]

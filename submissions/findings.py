@@ -98,8 +98,8 @@ def _size(case: Case) -> str:
     active = active_parameters(whole.config or {}, total)
     if active != total:
         text += f", {parameters(active)} active"
-    gigabytes = whole.weight_bytes / 1e9
-    return f"{text}, {gigabytes:.3g} GB of weights"
+    size, unit = (whole.weight_bytes / 1e9, "GB") if whole.weight_bytes >= 1e8 else (whole.weight_bytes / 1e6, "MB")
+    return f"{text}, {size:.3g} {unit} of weights"
 
 
 def _precision(case: Case) -> str:

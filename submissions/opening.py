@@ -162,8 +162,10 @@ def _is_hidden(api: HfApi, name: str, may_read: MayRead) -> bool:
     """Whether a repository is private and not for whoever asks: then they are not told what it has."""
     try:
         info = api.model_info(name, timeout=REQUEST_SECONDS)
-    except UNANSWERED:
-        return True
+    except UNANSWERED as error:
+        if isinstance(error, RepositoryNotFoundError) or is_final(error):
+            return True
+        raise away(name, error) from error
     return bool(info.private) and not may_read(info.id)
 
 

@@ -34,7 +34,9 @@ READ_SECONDS = 90.0
 REQUEST_SECONDS = 20.0
 FIRST_BYTES = 100_000
 """Of a safetensors file: most headers are shorter."""
-WAIT, TIMEOUT = 429, 408
+WAIT = 429
+PASSING = (401, 408, WAIT)
+"""Answers to a client that say nothing of the model: our token is not taken, too slow, too often."""
 
 Read = TypeVar("Read")
 
@@ -149,7 +151,10 @@ class HubRepository:
     def _part(self, path: str, first: int, length: int) -> bytes:
         """Bytes of a file; no more are read than were asked for, whatever the answer holds."""
         url = hf_hub_url(self.name, path, revision=self.revision, endpoint=self.api.endpoint)
-        headers = self.api._build_hf_headers() | {"range": f"bytes={first}-{first + length - 1}"}
+        headers = self.api._build_hf_headers() | {
+            "range": f"bytes={first}-{first + length - 1}",
+            "accept-encoding": "identity",
+        }
 
         def read() -> bytes:
             with get_session().stream("GET", url, headers=headers, timeout=REQUEST_SECONDS) as answer:
@@ -221,7 +226,7 @@ def gated(name: str, *, field: str = "model") -> SubmissionRefused:
 def is_final(error: Exception) -> bool:
     """Whether the Hub answered and will answer the same again: a client's error other than being asked to wait."""
     status = getattr(getattr(error, "response", None), "status_code", 0)
-    return isinstance(status, int) and 400 <= status < 500 and status not in (WAIT, TIMEOUT)
+    return isinstance(status, int) and 400 <= status < 500 and status not in PASSING
 
 
 def away(name: str, error: Exception | None = None) -> HubAway:

@@ -47,7 +47,7 @@ async def take_form(request: Request, hub: AHub) -> Response:
 
 @router.post("/submit/check")
 async def check_form(request: Request, hub: AHub) -> Response:
-    """The same form with what every check found; nothing is submitted. The button without JavaScript, else the typing."""
+    """The same form with what every check found; nothing is submitted. By the button, or while somebody types."""
     from starlette.concurrency import run_in_threadpool
 
     body = (await request.body()).decode("utf-8", errors="replace")

@@ -37,11 +37,11 @@ function show(page) {
     field.querySelectorAll(".error").forEach((error) => error.remove());
     control.removeAttribute("aria-invalid");
     control.removeAttribute("aria-describedby");
-    for (const error of told?.querySelectorAll(".error") ?? []) {
-      control.setAttribute("aria-invalid", "true");
-      control.setAttribute("aria-describedby", `${control.id}-error`);
-      control.after(error);
-    }
+    const errors = [...(told?.querySelectorAll(".error") ?? [])];
+    if (!errors.length) continue;
+    control.setAttribute("aria-invalid", "true");
+    control.setAttribute("aria-describedby", `${control.id}-error`);
+    control.after(...errors);
   }
   fill(found);
 }
