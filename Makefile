@@ -16,7 +16,7 @@ PATHS := orchestrator workers submissions deploy tests benchmarks
 PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(if $(CI),-p tests.strict --durations=25)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo up test test-full faults pytest lint format types contracts docs requirements clean distclean
+.PHONY: help setup setup-dev demo up test test-full faults pytest lint format types contracts security docs requirements clean distclean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,9 +33,9 @@ demo: setup ## evaluate two tiny models and show the board (DEMO_EXIT=1: end whe
 up: setup ## start the whole system on this machine, data in .evalyard
 	@$(BIN)/evalyard up --data $(DATA)
 
-test: lint types contracts pytest ## all checks and tests but the slow sweeps
+test: lint types contracts security pytest ## all checks and tests but the slow sweeps
 
-test-full: lint types contracts ## everything, slow sweeps too
+test-full: lint types contracts security ## everything, slow sweeps too
 	@$(PYTEST)
 
 faults: setup-dev ## a storm of N=300 faults of SEED=1 against real processes (DATABASE=postgresql)
@@ -54,6 +54,9 @@ format: setup-dev ## let ruff mend what it can
 
 types: setup-dev ## mypy, strict
 	@$(BIN)/mypy
+
+security: setup-dev ## secrets in the tree, known holes in the pinned packages
+	@$(BIN)/python -m deploy.security
 
 contracts: setup-dev ## which package may import which
 	@$(BIN)/lint-imports --no-cache

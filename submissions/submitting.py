@@ -58,8 +58,8 @@ def submit_to(hub: Hub, request: SubmissionRequest, *, key: str | None = None) -
             if slip is not None:
                 receipts.keep(session, slip, taken.evaluation.id, existing=taken.existing, now=now)
             if request.series is not None and request.step is not None:
-                owner = hub.viewer.person or 0
-                series.add(session, taken.evaluation.id, owner=owner, name=request.series, step=request.step, now=now)
+                mine = {"owner": hub.viewer.person or 0, "step": request.step}
+                series.add(session, taken.evaluation.id, name=request.series, now=now, **mine)
             row = evaluations.read_evaluation(session, taken.evaluation.id)
     except receipts.AlreadyKept:
         assert slip is not None

@@ -58,7 +58,7 @@ def post(url: str, content: dict[str, Any], *, allowed: Collection[str] = ()) ->
     try:
         check_url(url, allowed)
         body = json.dumps(content, ensure_ascii=False).encode()
-        headers = {"content-type": "application/json", "user-agent": "Evalyard"}
+        headers: dict[bytes | str, bytes | str] = {"content-type": "application/json", "user-agent": "Evalyard"}
         timeouts = dict.fromkeys(("connect", "read", "write", "pool"), SECONDS)
         backend = _Backend(urlsplit(url).hostname in allowed)
         with httpcore.ConnectionPool(network_backend=backend, retries=0) as pool:

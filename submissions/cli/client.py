@@ -65,7 +65,7 @@ class Client:
         return self._send("POST", path, json=content if content is not None else {}, timeout=SUBMIT_SECONDS).json()
 
     def put(self, path: str, content: dict[str, Any] | None = None) -> Any:
-        return self._send("PUT", path, **({} if content is None else {"json": content})).json()
+        return self._send("PUT", path, json=content).json()
 
     def delete(self, path: str) -> Any:
         return self._send("DELETE", path).json()

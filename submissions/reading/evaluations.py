@@ -21,6 +21,8 @@ from submissions.records import EvaluationRecord
 FINAL_STATES = [state for state in EvaluationState if state.is_final]
 NOT_IN_LINE = [*FINAL_STATES, EvaluationState.PLANNED]
 """Nothing of these waits for a worker."""
+IN_LINE = [state for state in EvaluationState if state not in NOT_IN_LINE]
+"""What is looked up by these is found by its index; what is none of the others only by reading every row."""
 
 
 def list_evaluations(
@@ -78,7 +80,7 @@ def as_records(session: Session, pairs: Sequence[tuple[Evaluation, Submission]])
     earlier: list[int] = []
     if unfinished:
         query = select(Evaluation.id).where(
-            col(Evaluation.state).not_in(NOT_IN_LINE), col(Evaluation.id) < max(filter(None, unfinished))
+            col(Evaluation.state).in_(IN_LINE), col(Evaluation.id) < max(filter(None, unfinished))
         )
         with unrestricted(session):  # others' are ahead, too, whoever may see them
             earlier = [found for found in session.exec(query) if found is not None]

@@ -16,7 +16,7 @@ from orchestrator.tables import Attempt, Evaluation, Job, Submission, Worker
 from orchestrator.visibility import audience_of, unrestricted
 from orchestrator.wire import Gpu, Mode, Stage
 from submissions import words
-from submissions.reading.evaluations import NOT_IN_LINE, as_records
+from submissions.reading.evaluations import IN_LINE, as_records
 from submissions.reading.waiting import with_reasons
 from submissions.records import QueueRecord, WorkerRecord
 
@@ -31,7 +31,7 @@ def read_queue(
     now = now or datetime.now(UTC)
     joined = select(Evaluation, Submission).join(Submission, col(Submission.id) == col(Evaluation.submission_id))
     open_pairs = session.exec(
-        joined.where(col(Evaluation.state).not_in(NOT_IN_LINE)).order_by(col(Evaluation.id)).limit(most)
+        joined.where(col(Evaluation.state).in_(IN_LINE)).order_by(col(Evaluation.id)).limit(most)
     ).all()
     failed_pairs = session.exec(
         joined.where(Evaluation.state == EvaluationState.FAILED).order_by(col(Evaluation.ended_at).desc()).limit(10)
