@@ -50,7 +50,7 @@ ARROWS: dict[JobState, frozenset[JobState]] = {
     JobState.CANCELLED: frozenset(),
 }
 """Every move there is. `completed` may follow `dispatched` directly when the `started` update was lost, and `blocked`
-where a re-run carries an unchanged score over; it is left only
+where a re-run carries an unchanged score or its class's sheet over; it is left only
 when a person retries: by an infer job that has more to answer than when it ran, and by a prepare job whose sheet cannot
 be used."""
 
