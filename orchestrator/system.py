@@ -157,8 +157,9 @@ def _start(
 
 
 def hub_environment(settings: HubSettings) -> dict[str, str]:
-    """Every setting of the hub as variables, for web and control."""
-    return {PREFIX + name.upper(): _as_text(settings, name) for name in type(settings).model_fields} | _own("TEST_")
+    """Every setting of the hub as variables, for web and control; the token that may write is the command line's."""
+    names = [name for name in type(settings).model_fields if name != "publish_token"]
+    return {PREFIX + name.upper(): _as_text(settings, name) for name in names} | _own("TEST_")
 
 
 def worker_environment(settings: HubSettings) -> dict[str, str]:
