@@ -33,13 +33,11 @@ def start_keeper(
 
 
 def _keep(boards: Boards, engine: Engine, suites: Mapping[str, Suite], *, stopping: threading.Event) -> None:
-    is_first = True
     try:
         while not stopping.is_set():
             boards.wanted.clear()
             try:
-                freshen(boards, engine, suites if is_first else {})
-                is_first = False
+                freshen(boards, engine, suites)
             except OperationalError as error:
                 log.warning("database_away error=%s", str(error.orig).strip())
             except Exception:
