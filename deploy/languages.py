@@ -87,7 +87,7 @@ def untranslated(catalogue: Catalog) -> list[Message]:
 
 
 def _strings(message: Message) -> Iterable[str]:
-    return message.string if isinstance(message.string, list | tuple) else (message.string,)
+    return message.string if isinstance(message.string, list | tuple) else (message.string or "",)
 
 
 def _without_dates(text: bytes) -> bytes:

@@ -96,7 +96,7 @@ def read_jobs(
     fitting = failed.get(failure, 0) if failure else sum(counted[state] for state in _with_stages(show, counted))
     pages = max(1, -(-fitting // PAGE_JOBS))
     page = min(page, pages)
-    wanted = col(Job.state).in_(show.states)
+    wanted: ColumnElement[bool] = col(Job.state).in_(show.states)
     if failure is not None:
         wanted &= Job.failure == failure
     rows = _rows(session, wanted, show, (page - 1) * PAGE_JOBS)
@@ -120,7 +120,7 @@ def _rows(session: Session, wanted: ColumnElement[bool], show: Show, skipped: in
         order = (col(Job.turn_at), col(Job.id))
     query = (
         # Not sqlmodel's select, which is typed for up to four columns.
-        sqlalchemy.select(Job, Evaluation.suite, Submission, Attempt)
+        sqlalchemy.select(Job, col(Evaluation.suite), Submission, Attempt)
         .join(Evaluation, col(Evaluation.id) == col(Job.evaluation_id))
         .join(Submission, col(Submission.id) == col(Evaluation.submission_id))
         .outerjoin(Attempt, col(Attempt.id) == col(Job.attempt_id))
@@ -158,7 +158,8 @@ def _line(row: Any, reason: str) -> JobLine:
 def _counted(session: Session) -> Counter[tuple[JobState, Stage]]:
     listed = [state for show in Show for state in show.states]
     query = select(Job.state, Job.stage, func.count()).where(col(Job.state).in_(listed))
-    return Counter({(state, stage): many for state, stage, many in session.exec(query.group_by(Job.state, Job.stage))})
+    found = session.exec(query.group_by(col(Job.state), col(Job.stage)))
+    return Counter({(JobState(state), Stage(stage)): many for state, stage, many in found})
 
 
 def _with_stages(show: Show, counted: Counter[tuple[JobState, Stage]]) -> list[tuple[JobState, Stage]]:
@@ -171,6 +172,6 @@ def _by_stage(show: Show, counted: Counter[tuple[JobState, Stage]]) -> dict[Stag
 
 
 def _failures(session: Session) -> dict[FailureKind, int]:
-    query = select(Job.failure, func.count()).where(Job.state == JobState.FAILED).group_by(Job.failure)
-    found = {kind: many for kind, many in session.exec(query) if kind is not None}
+    query = select(Job.failure, func.count()).where(Job.state == JobState.FAILED).group_by(col(Job.failure))
+    found = {FailureKind(kind): many for kind, many in session.exec(query) if kind is not None}
     return dict(sorted(found.items(), key=lambda pair: -pair[1]))

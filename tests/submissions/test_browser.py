@@ -1,37 +1,53 @@
-"""The pages in a real browser, on a desk and on a phone: nothing is cut off, nothing is blocked."""
+"""The pages in a real browser, on a desk and on a phone: nothing is cut off, nothing is blocked, every task is done.
+
+One server and one browser for all of it. Screenshots of every page are kept in `artifacts/pages/`.
+"""
 
 import os
 import shutil
+import threading
 from collections.abc import Iterator
-from typing import Literal
+from pathlib import Path
 
 import pytest
+import uvicorn
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from orchestrator.lifecycle import EvaluationState
 from orchestrator.wire import FailureKind
 from submissions.context import Hub
-from tests.submissions.factories import DEMO, NOON, add_evaluation, add_worker, choice_sample, keep_samples
+from submissions.site import make_site
+from tests.submissions.factories import DEMO, NOON, add_evaluation, add_worker, choice_sample, keep_samples, make_hub
 
-PATHS = (
-    "/",
-    "/?suite=demo",
-    "/submit",
-    "/queue",
-    "/suites",
-    "/suites/open-llm-v2",
-    "/evaluations/1",
-    "/evaluations/2",
-    "/evaluations/3",
-    "/evaluations/1/samples/IFEval",
-    "/api/v1/docs",
-    "/compare?suite=open-llm-v2&pin=1",
-    "/models/acme/failed",
-    "/nowhere",
-)
+SHOTS = Path(__file__).resolve().parents[2] / "artifacts" / "pages"
+PATHS = {
+    "front": "/",
+    "board": "/?suite=open-llm-v2",
+    "board-zh": "/?suite=open-llm-v2&lang=zh",
+    "submit-zh": "/submit",
+    "submit": "/submit?lang=en",
+    "queue": "/queue",
+    "operate": "/operate",
+    "operate-failed": "/operate?show=failed",
+    "suites": "/suites",
+    "suite": "/suites/open-llm-v2",
+    "evaluation": "/evaluations/1",
+    "evaluation-failed": "/evaluations/2",
+    "evaluation-waits": "/evaluations/3",
+    "samples": "/evaluations/1/samples/IFEval",
+    "diff": "/diff?a=5&b=6&benchmark=Letters",
+    "api": "/api/v1/docs",
+    "compare": "/compare?suite=demo&pin=5&pin=6",
+    "model": "/models/acme/failed",
+    "model-history": "/models/acme/chat-a",
+    "reruns": "/reruns",
+    "account": "/account",
+    "nowhere": "/nowhere",
+}
 SERIOUS = ("serious", "critical")
 LONG = "acme-research/an-extraordinarily-long-model-name-that-goes-on-for-a-while-v2.1"
+SIZES = {"desk": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
 
 
 @pytest.fixture(scope="module")
@@ -42,15 +58,16 @@ def browser() -> Iterator[Browser]:
             pytest.fail("There is no Chromium on PATH: install it (apt-get install chromium).")
         pytest.skip("PAGES NOT TESTED IN A BROWSER: there is no Chromium on PATH")
     with sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        made = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage"])
         yield made
         made.close()
 
 
-@pytest.fixture
-def filled(hub: Hub, server: str) -> str:
-    """URL of a site with a board, a failure, something that waits, workers and samples."""
-    suite = hub.suites["open-llm-v2"]
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Hub:
+    """A board, a failure, something that waits, workers, samples, and rows to choose from."""
+    hub = make_hub(tmp_path_factory.mktemp("browser") / "data")
+    suite, demo = hub.suites["open-llm-v2"], hub.suites["demo"]
     values = {benchmark.name: 41.5 for benchmark in suite.benchmarks}
     with hub.writing() as session:
         add_evaluation(session, suite, model=LONG, values=values, chat_template=True)
@@ -58,47 +75,112 @@ def filled(hub: Hub, server: str) -> str:
         add_evaluation(session, suite, model="acme/failed", state=EvaluationState.FAILED, **failed)
         add_evaluation(session, suite, model="acme/waits", state=EvaluationState.RUNNING, waits=True)
         add_evaluation(session, suite, model="acme/trial", values=values, limit=3)
-        add_worker(session, "engine-1", kind="engine", now=NOON, device="NVIDIA H100 80GB HBM3")
-    keep_samples(hub, 1, "IFEval", task="leaderboard_ifeval", records=[choice_sample(0) | {"target": "y" * 300}])
-    return server
-
-
-@pytest.fixture
-def readable(hub: Hub, server: str) -> str:
-    """URL of a site with a few rows to choose from."""
-    demo = hub.suites["demo"]
-    with hub.writing() as session:
         add_evaluation(session, demo, model="acme/chat-a", values=DEMO, model_type="chat")
         add_evaluation(session, demo, model="acme/chat-b", values={**DEMO, "Sums": 70.0}, model_type="chat")
         add_evaluation(session, demo, model="acme/base", values={**DEMO, "Sums": 10.0}, parameters=7 * 10**9)
-    return server
+        add_evaluation(session, demo, model="acme/chat-a", values={**DEMO, "Sums": 20.0}, revision="b" * 40)
+        add_worker(session, "engine-1", kind="engine", now=NOON, device="NVIDIA H100 80GB HBM3")
+    keep_samples(hub, 1, "IFEval", task="leaderboard_ifeval", records=[choice_sample(0) | {"target": "y" * 300}])
+    for evaluation, parity in ((5, 0), (6, 1)):
+        records = [choice_sample(number, right=number % 2 == parity) for number in range(12)]
+        keep_samples(hub, evaluation, "Letters", task="demo_letters", records=records)
+    return hub
 
 
-@pytest.mark.parametrize("width", [1280, 390])
-def test_every_page_fits_its_window(browser: Browser, filled: str, width: int) -> None:
-    page = browser.new_page(viewport={"width": width, "height": 900})
-    errors: list[str] = []
+@pytest.fixture(scope="module")
+def site(shared: Hub) -> Iterator[str]:
+    """Its URL."""
+    running = uvicorn.Server(uvicorn.Config(make_site(shared), host="127.0.0.1", port=0, log_level="error"))
+    thread = threading.Thread(target=running.run, daemon=True)
+    thread.start()
+    while not running.started:
+        thread.join(0.01)
+        assert thread.is_alive()
+    yield f"http://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}"
+    running.should_exit = True
+    thread.join()
+
+
+@pytest.fixture
+def errors() -> list[str]:
+    """What the browser's console said."""
+    return []
+
+
+@pytest.fixture(params=SIZES)
+def page(request: pytest.FixtureRequest, browser: Browser, errors: list[str]) -> Iterator[Page]:
+    """On a desk and on a phone; a console that says anything is a fault."""
+    context = browser.new_context(viewport=SIZES[request.param])
+    made = context.new_page()
+    made.on("console", lambda message: errors.append(message.text))
+    yield made
+    context.close()
+    assert errors == []
+
+
+@pytest.fixture(params=SIZES)
+def plain(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Page]:
+    """Without JavaScript."""
+    context = browser.new_context(viewport=SIZES[request.param], java_script_enabled=False)
+    yield context.new_page()
+    context.close()
+
+
+def test_every_page_fits_its_window_and_axe_finds_nothing_serious(
+    browser: Browser, site: str, errors: list[str]
+) -> None:
+    """Each is opened once, looked at light and dark on a desk, then on a phone."""
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    page = browser.new_page(viewport=SIZES["desk"], reduced_motion="reduce")
     page.on("console", lambda message: errors.append(message.text))
-    for path in PATHS:
-        page.goto(filled + path)
+    for name, path in PATHS.items():
+        page.emulate_media(color_scheme="light")
+        page.set_viewport_size(SIZES["desk"])
+        page.goto(site + path)
         assert cut_off(page) == [], path
-    assert [error for error in errors if "status of 404" not in error] == []
+        assert findings(page) == [], path
+        page.screenshot(path=SHOTS / f"{name}-desk.png")
+        page.emulate_media(color_scheme="dark")
+        assert findings(page, rules=["color-contrast"]) == [], f"{path} in the dark"
+        page.set_viewport_size(SIZES["phone"])
+        assert cut_off(page) == [], f"{path} on a phone"
+        page.screenshot(path=SHOTS / f"{name}-phone-dark.png")
     page.close()
+    assert [error for error in errors if "status of 404" not in error] == []
+
+
+def findings(page: Page, rules: list[str] | None = None) -> list[tuple[str, str]]:
+    """What axe finds serious, with the first element that has it."""
+    options = {"runOnly": {"type": "rule", "values": rules}} if rules else {}
+    found = Axe().run(page, options=options).response["violations"]
+    return [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in SERIOUS]
 
 
 def cut_off(page: Page) -> list[str]:
-    """The page itself and every scrolling table in it, where it is wider than what is seen of it."""
+    """The page itself and every table in it, where it is wider than what is seen of it; but models side by side, which
+    scroll beside their names."""
     found: list[str] = page.evaluate(
-        """() => [document.documentElement, ...document.querySelectorAll(".scroll")]
+        """() => [document.documentElement, ...document.querySelectorAll(".scroll:not(:has(.compared))")]
             .filter((part) => part.scrollWidth > part.clientWidth + 1)
             .map((part) => part.getAttribute("aria-label") || part.tagName)"""
     )
     return found
 
 
-def test_a_long_path_in_an_error_stays_within_a_phone(browser: Browser, filled: str) -> None:
+def test_no_words_of_the_header_are_broken_over_two_lines_on_a_phone(browser: Browser, site: str) -> None:
+    page = browser.new_page(viewport=SIZES["phone"])
+    for path in ("/?lang=zh", "/?lang=en"):
+        page.goto(site + path)
+        heights: list[float] = page.eval_on_selector_all(
+            ".top nav a:not(.button)", "links => links.map(link => link.getClientRects().length + link.offsetHeight)"
+        )
+        assert max(heights) < 45
+    page.close()
+
+
+def test_a_long_path_in_an_error_stays_within_a_phone(browser: Browser, site: str) -> None:
     page = browser.new_page(viewport={"width": 390, "height": 900})
-    page.goto(f"{filled}/submit")
+    page.goto(f"{site}/submit")
     page.fill("#model", "/" + "long" * 40)
     page.press("#model", "Enter")
     page.wait_for_selector("#model-error")
@@ -109,9 +191,9 @@ def test_a_long_path_in_an_error_stays_within_a_phone(browser: Browser, filled: 
     page.close()
 
 
-def test_the_form_is_used_with_the_keyboard_alone(browser: Browser, filled: str) -> None:
+def test_the_form_is_used_with_the_keyboard_alone(browser: Browser, site: str) -> None:
     page = browser.new_page()
-    page.goto(f"{filled}/submit")
+    page.goto(f"{site}/submit")
     page.keyboard.type("/nowhere/at/all")
     page.keyboard.press("Enter")
     page.wait_for_selector("[role=alert]")
@@ -121,12 +203,12 @@ def test_the_form_is_used_with_the_keyboard_alone(browser: Browser, filled: str)
 
 
 def test_on_a_phone_the_board_begins_in_the_upper_half_and_on_a_desk_no_filter_is_hidden(
-    browser: Browser, filled: str
+    browser: Browser, site: str
 ) -> None:
     seen = {}
     for width in (390, 1280):
         page = browser.new_page(viewport={"width": width, "height": 900}, java_script_enabled=False)
-        page.goto(f"{filled}/?suite=open-llm-v2")
+        page.goto(f"{site}/?suite=open-llm-v2")
         box = page.locator("table.board").first.bounding_box()
         assert box is not None
         seen[width] = (page.is_visible("input[name=type]"), box["y"] < (450 if width == 390 else 700))
@@ -137,52 +219,114 @@ def test_on_a_phone_the_board_begins_in_the_upper_half_and_on_a_desk_no_filter_i
     assert seen == {390: (False, True), 1280: (True, True)}
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_page_has_a_serious_finding_of_axe(browser: Browser, filled: str, scheme: Literal["light", "dark"]) -> None:
-    page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme=scheme)
-    for path in PATHS:
-        page.goto(filled + path)
-        found = Axe().run(page).response["violations"]
-        assert [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in SERIOUS] == [], path
-    page.close()
-
-
-def test_a_reader_filters_pins_compares_and_shares_what_is_seen(browser: Browser, readable: str) -> None:
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
-    errors: list[str] = []
-    page.on("console", lambda message: errors.append(message.text))
-    page.goto(f"{readable}/?suite=demo")
+def test_a_reader_filters_pins_compares_and_shares_what_is_seen(page: Page, site: str) -> None:
+    page.goto(f"{site}/?suite=demo")
+    unfold(page, ".more")
     with page.expect_navigation():
         page.check("input[name=type][value=chat]")
     assert names(page) == ["acme/chat-b", "acme/chat-a"]
-    page.fill("input[name=q]", "chat-a; base")
+    page.fill("input[name=q]", "chat-b; base")
     with page.expect_navigation():
         page.press("input[name=q]", "Enter")
-    assert names(page) == ["acme/chat-a"]
+    assert names(page) == ["acme/chat-b"]
     page.click("a.clear")
-    page.click("thead >> text=Average")
-    assert "order=down" in page.url
-    for model in ("acme/chat-a", "acme/base"):
+    page.goto(f"{site}/?suite=demo&sort=average&order=down")
+    for model in ("acme/chat-b", "acme/base"):
         page.click(f"[aria-label='Pin {model}']")
     shared = page.url
-    other = browser.new_page()
-    other.goto(shared)
-    assert names(other)[:2] == ["acme/chat-a", "acme/base"]
+    page.goto(f"{site}/suites")
+    page.goto(shared)
+    assert names(page)[:2] == ["acme/chat-b", "acme/base"]
     page.click("text=Compare them")
     assert page.locator("table.compared thead a.pin").count() == 2
     page.wait_for_selector(".picture .drawn svg")
-    assert errors == []
-    page.close()
-    other.close()
 
 
-def test_a_picture_answers_to_the_pointer_and_its_library_is_loaded_only_then(browser: Browser, readable: str) -> None:
+def test_a_reader_chooses_columns_numbers_and_takes_exactly_that_along(page: Page, site: str) -> None:
+    page.goto(f"{site}/?suite=demo&type=chat")
+    unfold(page, ".view")
+    with page.expect_navigation():
+        page.uncheck("input[name=cols][value=Letters]")
+    unfold(page, ".view")
+    with page.expect_navigation():
+        page.check("input[name=cols][value=precision]")
+    unfold(page, ".view")
+    with page.expect_navigation():
+        page.select_option("select[name=avg]", "visible")
+    with page.expect_download() as downloaded:
+        page.click(".export >> text=CSV")
+    lines = downloaded.value.path().read_text(encoding="utf-8").splitlines()
+    assert "Letters" not in lines[0]
+    assert [line.split(",")[1] for line in lines[1:]] == ["acme/chat-b", "acme/chat-a"]
+    page.click("text=Link to the board as it is now")
+    assert "at=20" in page.url
+    assert names(page) == ["acme/chat-b", "acme/chat-a"]
+
+
+def test_a_submitter_finds_a_row_its_evidence_and_how_it_differs_from_another(page: Page, site: str) -> None:
+    page.goto(f"{site}/?suite=demo&q=chat-b")
+    page.click("table.board .named a >> text=acme/chat-b")
+    page.click(".evidence >> text=Samples >> nth=0")
+    page.click(".tabs >> text=Wrong")
+    assert page.locator("article.sample").count() == 6
+    page.fill("input[name=q]", "7")
+    page.press("input[name=q]", "Enter")
+    page.wait_for_url("**q=7**")
+    assert "judged=wrong" in page.url
+    page.goto(f"{site}/diff?a=5&b=6&benchmark=Letters")
+    page.click(".tabs >> text=Better in B")
+    assert "1 to 5 of 6" in page.inner_text(".pager")
+    page.goto(f"{site}/models/acme/chat-a")
+    assert page.locator("svg.spark").count() == 4
+
+
+def test_a_reader_changes_the_language_and_it_stays(page: Page, site: str) -> None:
+    page.goto(f"{site}/queue")
+    page.click("footer >> text=中文")
+    assert page.get_attribute("html", "lang") == "zh-Hans"
+    page.goto(f"{site}/?suite=demo")
+    assert "平均分" in page.inner_text("main")
+    page.click("footer >> text=English")
+    assert "Average" in page.inner_text("main")
+
+
+def test_a_failure_is_read_with_its_class_sentence_and_log(plain: Page, site: str) -> None:
+    plain.goto(f"{site}/evaluations/2")
+    assert "It failed: engine" in plain.inner_text(".alert")
+    assert "xxxx" in plain.inner_text("pre.log >> nth=0")
+
+
+def test_submitting_following_and_cancelling_need_no_javascript(plain: Page, server: str, model: Path) -> None:
+    plain.goto(f"{server}/submit?suite=demo")
+    plain.fill("#model", str(model))
+    plain.fill("#limit", "2")
+    plain.click("form button.primary")
+    assert "/evaluations/1" in plain.url
+    assert "queued" in plain.inner_text(".lead")
+    plain.goto(f"{server}/queue")
+    plain.click("[aria-label='Cancel evaluation 1']")
+    assert "cancelled" in plain.inner_text(".lead")
+
+
+def test_an_operator_chooses_several_and_retries_them_without_javascript(plain: Page, server: str, hub: Hub) -> None:
+    with hub.writing() as session:
+        for name in ("a", "b"):
+            failure = {"failure": FailureKind.TIMEOUT, "sentence": "It took too long."}
+            add_evaluation(session, hub.suites["demo"], model=f"acme/{name}", state=EvaluationState.FAILED, **failure)
+    plain.goto(f"{server}/operate?show=failed")
+    for number in (1, 2):
+        plain.locator(f"input[name=evaluation][value='{number}']").first.check()
+    plain.click("text=Retry the chosen")
+    assert "2 evaluations were changed." in plain.inner_text("[role=status]")
+
+
+def test_a_picture_answers_to_the_pointer_and_its_library_is_loaded_only_then(browser: Browser, site: str) -> None:
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     fetched: list[str] = []
     errors: list[str] = []
     page.on("request", lambda request: fetched.append(request.url))
     page.on("console", lambda message: errors.append(message.text))
-    page.goto(f"{readable}/?suite=demo")
+    page.goto(f"{site}/?suite=demo")
     assert [url for url in fetched if "vega" in url or "pictures" in url] == []
     page.click("text=Score against parameters")
     page.wait_for_selector(".picture .drawn svg")
@@ -193,9 +337,9 @@ def test_a_picture_answers_to_the_pointer_and_its_library_is_loaded_only_then(br
     page.close()
 
 
-def test_everything_of_the_board_is_read_without_javascript(browser: Browser, readable: str) -> None:
+def test_everything_of_the_board_is_read_without_javascript(browser: Browser, site: str) -> None:
     page = browser.new_page(viewport={"width": 390, "height": 900}, java_script_enabled=False)
-    page.goto(f"{readable}/?suite=demo")
+    page.goto(f"{site}/?suite=demo")
     page.click(".more summary")
     page.check("input[name=type][value=chat]")
     page.click("text=Apply")
@@ -204,9 +348,16 @@ def test_everything_of_the_board_is_read_without_javascript(browser: Browser, re
     picture = page.locator("details[open].picture img")
     picture.scroll_into_view_if_needed()
     page.wait_for_load_state("networkidle")
-    assert page.request.get(readable + (picture.get_attribute("src") or "")).text().startswith("<svg")
+    assert page.request.get(site + (picture.get_attribute("src") or "")).text().startswith("<svg")
     page.close()
 
 
 def names(page: Page) -> list[str]:
     return page.locator("table.board").first.locator("tbody th .named > a:first-of-type").all_inner_texts()
+
+
+def unfold(page: Page, part: str) -> None:
+    """What is folded on a phone lies open on a desk, or is folded on both."""
+    summary = page.locator(f"{part} > summary")
+    if summary.is_visible() and page.get_attribute(part, "open") is None:
+        summary.click()
