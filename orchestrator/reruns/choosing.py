@@ -159,7 +159,7 @@ def _failed_before(session: Session, rerun: Rerun) -> dict[int, dict[str, Failur
     )
     found: dict[int, dict[str, FailureKind | None]] = defaultdict(dict)
     for again, benchmark, failure in rows:
-        found[again][benchmark] = failure
+        found[again][benchmark] = FailureKind(failure) if failure else None
     return found
 
 

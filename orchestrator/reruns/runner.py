@@ -82,7 +82,7 @@ class Runner:
             if plan is None or self.stopping.is_set():
                 continue
             try:
-                busy |= self._look_at(plan, state, now=now)
+                busy |= self._look_at(plan, RerunState(state), now=now)
             except OperationalError:
                 raise
             except Exception:

@@ -356,10 +356,10 @@ def test_the_order_of_turns_is_the_chosen_one(works: Works) -> None:
     }
     for name, order in orders.items():
         with db.session(works.yard.engine) as session:
-            row = plans.read(session, plan)
-            row.first = name
+            chosen = plans.read(session, plan)
+            chosen.first = name
             session.flush()
-            assert plans.in_order(session, row) == order, name
+            assert plans.in_order(session, chosen) == order, name
 
 
 @pytest.mark.parametrize(
