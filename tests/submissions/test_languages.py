@@ -82,7 +82,11 @@ def test_a_message_without_a_translation_is_found_and_shown_in_english() -> None
     lacking.add("Board")
     assert [message.id for message in catalogues.untranslated(lacking)] == ["Board"]
     said = GNUTranslations(BytesIO(catalogues.compiled(lacking)))
-    assert (said.gettext("Queue"), said.gettext("Board"), said.gettext("never heard")) == ("队列", "Board", "never heard")
+    assert (said.gettext("Queue"), said.gettext("Board"), said.gettext("never heard")) == (
+        "队列",
+        "Board",
+        "never heard",
+    )
 
 
 @pytest.mark.parametrize("code", OTHERS)
