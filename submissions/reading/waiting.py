@@ -1,21 +1,42 @@
 """Why evaluations wait, as the scheduler sees it."""
 
+import threading
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, func, select
 
 from orchestrator.lifecycle import JobState
 from orchestrator.reruns.holding import holding_reasons
 from orchestrator.roster import DEFAULT_POLICY, waiting_reasons
 from orchestrator.scheduling.places import Policy
-from orchestrator.tables import Job
+from orchestrator.tables import Event, Job
 from orchestrator.visibility import unrestricted
+from orchestrator.wire import Stage
 from submissions.reading.progress import next_jobs
 from submissions.records import EvaluationRecord
 
-from orchestrator.wire import Stage
+KEPT_FOR = timedelta(seconds=3)
+"""It is a plan of the whole queue, and the page of whoever follows an evaluation asks for it every few seconds."""
+
+
+class _Kept(NamedTuple):
+    newest: int | None
+    """The last event that it knows."""
+    at: datetime
+    policy: Policy
+    reasons: dict[int, str]
+
+    def fits(self, newest: int | None, now: datetime, policy: Policy) -> bool:
+        return self.newest == newest and self.at <= now < self.at + KEPT_FOR and self.policy == policy
+
+
+_kept: WeakKeyDictionary[object, _Kept] = WeakKeyDictionary()
+_reading = threading.Lock()
+
 
 def waiting_because(
     session: Session, record: EvaluationRecord, *, now: datetime | None = None, policy: Policy = DEFAULT_POLICY
@@ -56,6 +77,14 @@ def _waiting_because(session: Session, evaluations: Sequence[int], *, now: datet
 
 
 def job_reasons(session: Session, now: datetime, policy: Policy) -> dict[int, str]:
-    """Why each job waits."""
+    """Why each job waits; read at most once in some seconds while nothing happens, however many look at it."""
+    database = session.connection().engine.pool  # each session has an engine of its own, and all share this
     with unrestricted(session):  # what others wait for takes room, too; the sentences name evaluations by number
-        return waiting_reasons(session, now, policy=policy)
+        with _reading:
+            newest = session.exec(select(func.max(Event.id))).one()
+            kept = _kept.get(database)
+            if kept is not None and kept.fits(newest, now, policy):
+                return kept.reasons
+            reasons = waiting_reasons(session, now, policy=policy)
+            _kept[database] = _Kept(newest, now, policy, reasons)
+        return reasons
