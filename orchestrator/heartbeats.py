@@ -13,9 +13,9 @@ from sqlmodel import Session, col, select
 
 from orchestrator import arrows, evaluations, jobs
 from orchestrator.budgets import Budgets
+from orchestrator.canaries.builds import build_of
 from orchestrator.jobs import Held
 from orchestrator.lifecycle import JobState
-from orchestrator.canaries.builds import build_of
 from orchestrator.tables import Attempt, EngineVersion, Job, Launch, Worker
 from orchestrator.wire import Heartbeat, Progress
 
@@ -112,14 +112,14 @@ def _note_worker(session: Session, heartbeat: Heartbeat, *, now: datetime) -> bo
     worker.device = engine.device if engine else None
     worker.device_count = max(engine.device_count, 1) if engine else 1
     worker.memory_bytes = engine.memory_bytes if engine else None
+    build = build_of(engine, settings=arrows.clean(heartbeat.engine_settings)[:64]) if engine else None
+    worker.build = build.digest if build else ""
+    worker.build_facts = build.facts if build else None
     # Said by the worker's clock, kept by the hub's.
     worker.until = now + (heartbeat.until - heartbeat.at) if heartbeat.until else None
     worker.weights = list(heartbeat.weights)
     worker.warm = list(heartbeat.warm)
     worker.harnesses = list(heartbeat.harnesses)
-    build = build_of(engine, settings=arrows.clean(heartbeat.engine_settings)[:64]) if engine else None
-    worker.build = build.digest if build else ""
-    worker.build_facts = build.facts if build else None
     worker.sentence = heartbeat.sentence
     worker.gpus = [gpu.model_dump(mode="json") for gpu in heartbeat.gpus]
     worker.last_heartbeat = now

@@ -94,10 +94,10 @@ def _turn(session: Session, evaluation: Evaluation, *, priority: int) -> datetim
             col(Evaluation.state).in_([state for state in EvaluationState if not state.is_final]),
             Evaluation.id != evaluation.id,
             # A re-run is an operator's wish and costs the submitter no place.
-            # Not plainly IS NULL: SQLite would then walk back over all that ever were, for the one of the latest number.
+            # Not plainly IS NULL: SQLite would walk back over all that ever were, for the one of the latest number.
             func.coalesce(Evaluation.rerun_id, 0) == 0,
             # People may share a name and change it; without accounts there is nothing but names.
-            Submission.person_id == submission.person_id
+            func.coalesce(Submission.person_id, 0) == submission.person_id  # else by all that they ever submitted
             if submission.person_id is not None
             else Submission.submitter == submission.submitter,
         )

@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Mapping
 from types import FrameType
 from typing import IO, Any
 
@@ -18,10 +19,11 @@ from celery import signals
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from orchestrator import artifacts, broker
-from orchestrator.wire import EngineInfo
+from orchestrator.wire import EngineFamily, EngineInfo
 from workers import tasks
 from workers.devices import Devices, names_of
 from workers.engine.info import EngineMissing, engine_info
+from workers.engine.vllm_settings import unknown_settings
 from workers.heartbeat import HeartbeatThread
 from workers.idle.gpus import Gpus, GpusUnreadable, make_gpus
 from workers.idle.idle_watch import IdleWatch
@@ -53,6 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
             worker_until_idle_seconds=given.until_idle,
         )
         engine = engine_info(settings.engine) if settings.worker_kind == "engine" else None
+        if engine is not None and engine.family is EngineFamily.VLLM:
+            _check_settings(settings.worker_engine_settings)
         store = artifacts.ArtifactStore(settings.artifacts_url)
         lock = _claim_scratch(settings)
         return _work(settings, engine, store, lock)
@@ -190,6 +194,12 @@ def _work(settings: WorkerSettings, engine: EngineInfo | None, store: artifacts.
     lock.close()
     log.info("worker %s has ended", settings.name)
     return int(worker.exitcode or 0)
+
+
+def _check_settings(given: Mapping[str, object]) -> None:
+    """Before work is lost to it: each order with such a setting would fail."""
+    if unknown := unknown_settings(given):
+        raise CannotStart(f"EVALYARD_WORKER_ENGINE_SETTINGS: {unknown}")
 
 
 def _claim_scratch(settings: WorkerSettings) -> IO[bytes]:

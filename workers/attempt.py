@@ -118,14 +118,18 @@ class Attempt:
             return self._host.reports.update(self.order.attempt, "completed", done=done)
         return self._ended("failed", failure=outcome.failure, sentence=outcome.sentence, tail=outcome.log_tail)
 
-    def _look_at_devices(self) -> None:
-        """Nothing is fetched, or fetched on, for devices that others use now.
+    def _look_at_devices(self, *, begun: bool = False) -> None:
+        """Nothing is fetched, or fetched on (`begun`), for devices that others use now.
 
         Raises:
             AttemptStopped: fewer may be used than the attempt needs.
         """
         devices = self._host.devices
-        if devices is not None and isinstance(self.order.work, InferWork) and devices.usable() < self.order.devices:
+        if (
+            devices is not None
+            and isinstance(self.order.work, InferWork)
+            and devices.usable(begun=begun) < self.order.devices
+        ):
             raise self._not_free(devices)
 
     def _take_devices(self) -> None:
@@ -195,7 +199,7 @@ class Attempt:
             thread.join(0.25)
             if (reason := self.reasons.give_back()) is not None:
                 raise reason
-            self._look_at_devices()
+            self._look_at_devices(begun=True)
         if isinstance(result[0], BaseException):
             raise result[0]
         return result[0]

@@ -30,6 +30,8 @@ class _Device:
     """Commit of the model that is loaded there."""
     withheld: str | None = None
     """Why it may not be used now."""
+    is_gentle: bool = False
+    """It is withheld from new orders alone: what an attempt of before has yet to take it for may still do so."""
     is_stuck: bool = False
     """What held it was killed and does not end."""
 
@@ -65,10 +67,13 @@ class Devices:
         """Index or UUID of each GPU as the driver knows it; empty on a CPU."""
         return self._names
 
-    def usable(self) -> int:
-        """How many may be used now, free or not."""
+    def usable(self, *, begun: bool = False) -> int:
+        """How many may be used now, free or not; `begun`: by an attempt that was begun before."""
         with self._lock:
-            return sum(device.withheld is None and not device.is_stuck for device in self._devices)
+            return sum(
+                (device.withheld is None or (begun and device.is_gentle)) and not device.is_stuck
+                for device in self._devices
+            )
 
     def take(self, attempt: str, count: int, *, key: str = "") -> Taken | None:
         """Give the attempt so many devices, at best those of an idle engine of this key; None when not as many are
@@ -141,10 +146,13 @@ class Devices:
             closing = self._mark_closing(held)
         self._end(closing)
 
-    def withhold(self, index: int, sentence: str) -> None:
-        """Give this device to nobody from now on, and end an idle engine on it. What runs there goes on."""
+    def withhold(self, index: int, sentence: str, *, gently: bool = False) -> None:
+        """Give this device to nobody from now on, and end an idle engine on it. What runs there goes on.
+
+        `gently`: to nobody but attempts that were begun before.
+        """
         with self._lock:
-            self._devices[index].withheld = sentence
+            self._devices[index].withheld, self._devices[index].is_gentle = sentence, gently
         self.end_idle((index,))
 
     def allow(self, index: int) -> None:
@@ -239,7 +247,8 @@ class Devices:
 
 def _available(device: _Device) -> bool:
     idle = isinstance(device.holder, WarmEngine) and not device.holder.closing
-    return device.withheld is None and (device.holder is None or idle)
+    # Attempts look at `usable` when they begin: whoever takes one that is gently withheld was begun before.
+    return (device.withheld is None or device.is_gentle) and (device.holder is None or idle)
 
 
 def names_of(info: EngineInfo, variable: str | None = None) -> tuple[str, ...]:

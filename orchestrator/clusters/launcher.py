@@ -81,7 +81,7 @@ class Launcher:
             if not launches.extend(session, name, holder=self.holder, now=datetime.now(UTC)):
                 return None
             rows = launches.reconcile(session, name, view, now=now)
-            deaths = launches.read_deaths(session, name)
+            deaths = launches.read_deaths(session, name, now=now)
             open_launches = launches.as_open(session, rows)
         starting = sum(1 for one in open_launches if one.heard_at is None and not one.ending)
         wanted = 0 if paused else self.wanted(starting, now=now)

@@ -163,9 +163,10 @@ def as_open(session: Session, launches: Sequence[Launch]) -> list[OpenLaunch]:
     ]
 
 
-def read_deaths(session: Session, cluster: str) -> Deaths:
-    """Launches that came to nothing since one last came up."""
-    up = select(func.max(Launch.up_at)).where(Launch.cluster == cluster).scalar_subquery()
+def read_deaths(session: Session, cluster: str, *, now: datetime) -> Deaths:
+    """Launches that came to nothing since one last came up; what lies ahead is from before the clock was set back."""
+    came = select(func.max(Launch.up_at)).where(Launch.cluster == cluster, col(Launch.up_at) <= now)
+    up = came.scalar_subquery()
     statement = select(Launch).where(
         Launch.cluster == cluster,
         col(Launch.is_death),

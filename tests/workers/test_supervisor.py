@@ -84,9 +84,14 @@ def test_a_device_is_taken_when_the_weights_are_there_and_a_download_for_one_tha
     fetching.join(30)
     assert bench.hub.events == ["started", "released"]
     devices.allow(0)
+    fetching = bench.start(bench.order("a2"))
+    wait_until(lambda: bench.hub.events[2:] == ["started"], "it fetches")
+    devices.withhold(0, "Drained: what was begun ends.", gently=True)
     bench.weights.arrive.set()
-    bench.supervisor.run(bench.order("a2"))
+    fetching.join(60)
     assert bench.done().computed == 40
+    bench.supervisor.run(bench.order("a3"))
+    assert bench.hub.updates[-1].event == "released"
 
 
 def test_an_attempt_that_is_asked_to_stop_is_released_with_the_reason(bench: Bench):

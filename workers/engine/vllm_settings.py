@@ -3,6 +3,7 @@
 Pure: decides from the config and the sheet's needs, starts nothing and imports no engine.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,13 +77,12 @@ def derive(
     Raises:
         StageFailure: the model cannot run on this device at this precision, or a setting is not allowed.
     """
-    for name in work.settings:
-        if name not in ALLOWED:
-            raise StageFailure(
-                FailureKind.ENGINE, f"'{name}' is no setting of the engine. There are: {', '.join(ALLOWED)}."
-            )
-        if name == "max_model_len" and _context_dependent(config):
-            raise StageFailure(FailureKind.ENGINE, f"With this model '{name}' decides what is answered. Leave it out.")
+    if unknown := unknown_settings(work.settings):
+        raise StageFailure(FailureKind.ENGINE, unknown)
+    if "max_model_len" in work.settings and _context_dependent(config):
+        raise StageFailure(
+            FailureKind.ENGINE, "With this model 'max_model_len' decides what is answered. Leave it out."
+        )
     on_cpu = info.device_type == "cpu"
     precision = precision_arguments(work, config)
     if on_cpu:
@@ -146,6 +146,14 @@ def derive(
         arguments |= lora_arguments(work.model, adapter, on_cpu=on_cpu)
     whole = with_step(arguments | work.settings, on_cpu=on_cpu)
     return VllmSettings(smaller(whole, work.footprint, on_cpu=on_cpu), environment)
+
+
+def unknown_settings(settings: Iterable[str]) -> str:
+    """A sentence on what is among these and may not be set; empty if all may."""
+    unknown = sorted(set(settings).difference(ALLOWED))
+    if not unknown:
+        return ""
+    return f"{', '.join(unknown)} cannot be set: it would change the answers. Settings are: {', '.join(ALLOWED)}."
 
 
 def lora_arguments(model: Model, adapter: Adapter, *, on_cpu: bool) -> dict[str, Any]:

@@ -140,7 +140,7 @@ class IdleWatch(threading.Thread):
 
     def _watch_slots(self, closure: Closure | None) -> tuple[Gpu, ...]:
         if closure is not None:
-            self._withhold_all(closure.sentence)
+            self._withhold_all(closure.sentence, gently=closure.is_gentle)
             if not closure.is_gentle:
                 self._clear(closure.sentence)
         elif self._devices is not None:
@@ -169,7 +169,8 @@ class IdleWatch(threading.Thread):
             if gpu.state in USABLE and closure is None:
                 self._devices.allow(gpu.index)
                 continue
-            self._devices.withhold(gpu.index, closure.sentence if closure else gpu.sentence)
+            gently = closure is not None and closure.is_gentle and gpu.state in USABLE
+            self._devices.withhold(gpu.index, closure.sentence if closure else gpu.sentence, gently=gently)
             # Asked after it was withheld: nobody gets it any more.
             if gpu.state not in USABLE and self._holds(gpu.index):
                 seen = self._seen[gpu.index]
@@ -212,10 +213,10 @@ class IdleWatch(threading.Thread):
         assert self._devices is not None
         return bool(self._devices.attempts((index,))) or index in self._devices.groups()
 
-    def _withhold_all(self, sentence: str) -> None:
+    def _withhold_all(self, sentence: str, *, gently: bool = False) -> None:
         if self._devices is not None:
             for index in self._everything:
-                self._devices.withhold(index, sentence)
+                self._devices.withhold(index, sentence, gently=gently)
 
     def _say_what_changed(self, verdicts: Collection[Gpu]) -> None:
         before = {gpu.index: gpu.state for gpu in self._standing.gpus}

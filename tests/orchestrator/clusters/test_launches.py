@@ -110,7 +110,7 @@ class Place:
 
     def deaths(self) -> Deaths:
         with db.session(self.yard.engine, read_only=True) as session:
-            return read_deaths(session, self.settings.name)
+            return read_deaths(session, self.settings.name, now=self.yard.now)
 
     def verdict(self) -> ClusterVerdict:
         with db.session(self.yard.engine, read_only=True) as session:
