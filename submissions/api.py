@@ -18,6 +18,7 @@ from orchestrator.suite_versions import find_version, pick_suite, shown_suites
 from orchestrator.suites import find_suite
 from submissions import samples
 from submissions.context import AHub, Id
+from submissions.people import quota
 from submissions.reading import details, evaluations, queues, suites
 from submissions.receipts import KEY_CHARACTERS
 from submissions.records import (
@@ -37,7 +38,8 @@ from submissions.submitting import submit_to
 VERSION = "v1"
 FOUND: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "There is no such thing."}}
 MOVED: dict[int | str, dict[str, Any]] = FOUND | {
-    409: {"model": Problem, "description": "Its present state does not allow this."}
+    409: {"model": Problem, "description": "Its present state does not allow this."},
+    429: {"model": Problem, "description": "You asked too often."},
 }
 REFUSED: dict[int | str, dict[str, Any]] = {
     200: {"model": SubmissionAnswer, "description": "An equal evaluation is there already."},
@@ -116,7 +118,8 @@ def read_evaluation(evaluation_id: Id, hub: AHub) -> EvaluationDetail:
 @router.post("/evaluations/{evaluation_id}/retry", responses=MOVED, summary="Queue again what failed")
 def retry(evaluation_id: Id, hub: AHub) -> Answer:
     with hub.writing() as session:
-        jobs.retry(session, evaluation_id, datetime.now(UTC))
+        jobs.retry(session, evaluation_id, now := datetime.now(UTC))  # it also locks the evaluation
+        quota.check_retries(session, hub.viewer, evaluation_id, now=now)
     with hub.reading() as session:
         row = evaluations.read_evaluation(session, evaluation_id)
     message = f"Queued evaluation {evaluation_id} again: what failed is done anew, and what was computed is kept."

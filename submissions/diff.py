@@ -106,9 +106,7 @@ def read_diff(
         raise NotFound(f"There is no kind of change of that name. There are: {', '.join(pairing.KINDS)}.")
     counted = counted_numbers(a.counting, task), counted_numbers(b.counting, task)
     paths = fetch(store, files[0][task], scratch), fetch(store, files[1][task], scratch)
-    entries = tuple(
-        read_entries(path, *numbers) for path, numbers in zip(paths, counted, strict=True)
-    )
+    entries = tuple(read_entries(path, *numbers) for path, numbers in zip(paths, counted, strict=True))
     filters = [tuple(dict.fromkeys(entry.filter for entry in side)) for side in entries]
     common = tuple(name for name in filters[0] if name in filters[1])
     if asked.filter is not None and asked.filter not in common:

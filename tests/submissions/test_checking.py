@@ -1,4 +1,4 @@
-"""Checking a model without submitting it: everything at once, what passed too, on the page, in the API and by command."""
+"""Checking a model without submitting it: everything at once, what passed too, by page, API and command."""
 
 from pathlib import Path
 
