@@ -125,7 +125,7 @@ def _take_hands_off(connection: Connection) -> list[str]:
 
     Returns the names of the clusters.
     """
-    if not inspect(connection).has_table(Cluster.__tablename__):
+    if not inspect(connection).has_table("cluster"):
         return []
     names = sorted(connection.execute(select(Cluster.name)).scalars())
     for name in names:

@@ -203,7 +203,8 @@ REPOSITORIES = (
     Made("acme/masked", edit("config.json", architectures=["BertForMaskedLM"]), K.ARCHITECTURE, "does not generate"),
     Made("acme/headless", edit("config.json", architectures=["LlamaModel"]), K.ARCHITECTURE, "does not generate"),
     Made("acme/unknown", edit("config.json", architectures=["NovelForCausalLM"]), K.ARCHITECTURE, "does not know"),
-    Made("acme/dropped", edit("config.json", architectures=["MPTForCausalLM"]), K.ARCHITECTURE, "0.28.0 was its last version that did"),
+    Made("acme/dropped", edit("config.json", architectures=["MPTForCausalLM"]), K.ARCHITECTURE,
+         "0.28.0 was its last version that did"),
     Made("acme/needs-python", edit("config.json", model_type="novel", auto_map={"AutoModelForCausalLM": "m.M"}),
          K.REMOTE_CODE, "runs no code of a model"),
     Made("acme/tokenizer-needs-python", all_of(

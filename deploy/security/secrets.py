@@ -29,10 +29,9 @@ NOISE = frozenset({"IPPublicDetector", "KeywordDetector"})
 
 def settings() -> dict[str, Any]:
     """Every detector that knows a form, and what keeps them from taking placeholders for secrets."""
+    kinds: list[type[Any]] = list(get_mapping_from_secret_type_to_class().values())
     names = sorted(
-        kind.__name__
-        for kind in get_mapping_from_secret_type_to_class().values()
-        if issubclass(kind, RegexBasedDetector) and kind.__name__ not in NOISE
+        kind.__name__ for kind in kinds if issubclass(kind, RegexBasedDetector) and kind.__name__ not in NOISE
     )
     heuristics = ("is_sequential_string", "is_templated_secret", "is_prefixed_with_dollar_sign")
     return {
@@ -57,7 +56,7 @@ def scan(root: Path) -> Iterator[tuple[str, int, str, str]]:
     """File, line, kind and digest of everything that looks like a secret."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=True).stdout
     with transient_settings(settings()):
-        from detect_secrets.core.scan import get_plugins
+        from detect_secrets.core.scan import get_plugins  # type: ignore[attr-defined]  # what its own scan uses
 
         patterns = [one for plugin in get_plugins() for one in getattr(plugin, "denylist", ())]
         found = SecretsCollection(root=str(root))

@@ -60,7 +60,12 @@ def read_admission(session: Session) -> Admission:
         # By number and not by time, so that neither a clock nor a run that was begun earlier overrules a later word.
         .order_by(col(CanaryRun.id))
     ).all()
-    return Admission(present, {(canary, build): CanaryRunState(state) for canary, build, state in runs})
+    last: dict[tuple[int, str], CanaryRunState] = {}
+    for number, build, state in runs:
+        # One that could not be computed tells nothing of a build of which more is known.
+        if state != CanaryRunState.FAILED or (number, build) not in last:
+            last[number, build] = CanaryRunState(state)
+    return Admission(present, last)
 
 
 def is_present() -> ColumnElement[bool]:

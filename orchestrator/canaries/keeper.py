@@ -7,15 +7,17 @@ moment, the next look goes on.
 
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 from sqlmodel import Session, col, select
 
 from orchestrator import db
-from orchestrator.artifacts import ArtifactError, ArtifactStore
+from orchestrator.artifacts import ArtifactError, ArtifactStore, StorageFailure
 from orchestrator.canaries import builds, canary, runs, sealed
 from orchestrator.canaries.drift import AnswersMissing, Bounds, Drift, compare
 from orchestrator.canaries.sample import NoSample, Sample, read_reference, take_sample
@@ -50,14 +52,26 @@ class Keeper:
             missing = {
                 one.id: _new_builds(session, one, now=now) for one in open_canaries if one.state is CanaryState.PRESENT
             }
-        for one in open_canaries:
-            if one.state is CanaryState.SAMPLING and one.id is not None:
-                self._take_sample(one.id, now=now)
+        # What waits for a verdict first: taking a sample reads long.
+        for run in ended:
+            self._safely(self._conclude, run, now=now)
         for number, found in missing.items():
             for build in found if number is not None else ():
                 self._begin(number or 0, build, now=now)
-        for run in ended:
-            self._conclude(run, now=now)
+        for one in open_canaries:
+            if one.state is CanaryState.SAMPLING and one.id is not None:
+                self._safely(self._take_sample, one.id, now=now)
+
+    def _safely(self, step: Callable[..., None], number: int, *, now: datetime) -> None:
+        """One that cannot be read keeps no other waiting; what is away is looked for again at the next round."""
+        try:
+            step(number, now=now)
+        except OperationalError:
+            raise
+        except StorageFailure as error:
+            log.warning("store_away step=%s number=%s error=%s", step.__name__, number, error)
+        except Exception:
+            log.exception("canary_step_failed step=%s number=%s", step.__name__, number)
 
     def _take_sample(self, number: int, *, now: datetime) -> None:
         with db.session(self.engine, read_only=True) as session:
@@ -67,7 +81,9 @@ class Keeper:
             if not sheets:
                 raise NoSample("None of its sheets is there any more. Take another evaluation.")
             sample: Sample = take_sample(self.store, number, sheets=sheets, identity=row.identity, asked=row.asked)
-        except (EvalyardError, ArtifactError) as error:
+        except StorageFailure:
+            raise
+        except (EvalyardError, ArtifactError, msgspec.DecodeError, LookupError, ValueError) as error:
             log.warning("canary_without_sample canary=%s sentence=%s", number, error)
             with db.session(self.engine) as session:
                 canary.give_up(session, number, f"No sample could be taken. {error}", now=now)
@@ -99,7 +115,9 @@ class Keeper:
             if written is None:
                 return
             log.info("canary_concluded run=%s build=%s state=%s", number, written.build, written.state.value)
-            if written.state is not CanaryRunState.PASSED:
+            if written.state is CanaryRunState.DRIFTED or (
+                written.state is CanaryRunState.FAILED and not _failed_before(session, written)
+            ):
                 _tell(session, written, now=now)
 
     def _compare(self, run: CanaryRun, row: Canary, job: Job) -> tuple[Drift | None, str]:
@@ -120,6 +138,8 @@ class Keeper:
         except AnswersMissing as error:
             aside = " ".join(one.sentence for one in done.unanswered)
             return None, f"{error} {aside}".strip()
+        except StorageFailure:
+            raise
         except (EvalyardError, ArtifactError) as error:
             return None, str(error)
 
@@ -176,6 +196,14 @@ def _is_new(session: Session, row: Canary, build: str, *, now: datetime) -> bool
     # A time that lies ahead is from before the clock was set back.
     waited = last.ended_at is None or not timedelta(0) <= now - last.ended_at < AGAIN_AFTER
     return last.state is CanaryRunState.FAILED and waited
+
+
+def _failed_before(session: Session, run: CanaryRun) -> bool:
+    """Whether operators were told of it already: the run before of this build could not be computed either."""
+    before = select(CanaryRun.state).where(
+        CanaryRun.canary_id == run.canary_id, CanaryRun.build == run.build, col(CanaryRun.id) < run.id
+    )
+    return session.exec(before.order_by(col(CanaryRun.id).desc()).limit(1)).first() == CanaryRunState.FAILED
 
 
 def _tell(session: Session, run: CanaryRun, *, now: datetime) -> None:

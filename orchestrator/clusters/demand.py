@@ -5,7 +5,7 @@ So whatever decides where a job may run decides what is launched for it. Pure.
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from orchestrator.canaries.builds import Entry
 from orchestrator.clusters.config import ClusterSettings
@@ -43,6 +43,11 @@ class Offer:
         )
 
 
+TRIED_AGAIN_AFTER = timedelta(minutes=45)
+"""After workers that a canary held have left: the engine may have been mended there. Less than `launches.SHOWN`, after
+which nothing is known of them."""
+
+
 def count_wanted(
     queued: Iterable[QueuedJob],
     workers: Sequence[WorkerView],
@@ -56,7 +61,8 @@ def count_wanted(
 ) -> int:
     """Workers like the offer, at most `most`, that would get a job beside all that are up; less the `starting` ones.
 
-    None while a canary holds one of those that were `launched` there: another would be held as well.
+    `launched` are those that this was done for already and those that it was last done for. None is wanted while a
+    canary holds one of them: another would be held as well. Once the last has left, held, one is tried now and then.
     """
     ready = [
         job
@@ -65,8 +71,13 @@ def count_wanted(
     ]
     if not ready:
         return -starting
-    if any(one.entry is not Entry.OPEN and is_live(one, policy, now) for one in workers if one.name in launched):
+    there = [worker for worker in workers if worker.name in launched]
+    if any(worker.entry is not Entry.OPEN and is_live(worker, policy, now) for worker in there):
         return 0
+    last = max(there, key=lambda worker: worker.last_heartbeat, default=None)
+    if last is not None and last.entry is not Entry.OPEN:
+        may_be_another = last.entry is Entry.WAITS or now - last.last_heartbeat >= TRIED_AGAIN_AFTER
+        return may_be_another - starting
     taken = {assignment.job.id for assignment in plan(ready, workers, policy, now)}
     left = [job for job in ready if job.id not in taken]
     full = [replace(worker, used=worker.slots) for worker in workers]

@@ -108,8 +108,9 @@ class Launcher:
         with db.session(self.engine, read_only=True) as session:
             waiting = load_queued(session, now=now, stages=(Stage.INFER,))
             queued, workers = note_overlaps(session, waiting, load_workers(session, now=now))
-            own = select(Launch.worker).where(Launch.cluster == self.settings.name, col(Launch.ended_at).is_(None))
-            launched = frozenset(session.exec(own))
+            own = select(Launch.worker).where(Launch.cluster == self.settings.name)
+            last = own.order_by(col(Launch.asked_at).desc()).limit(MOST_OFFERS)
+            launched = frozenset(session.exec(own.where(col(Launch.ended_at).is_(None)))) | set(session.exec(last))
         return count_wanted(
             queued,
             workers,

@@ -90,7 +90,7 @@ def revoke(session: Session, viewer: Viewer, token: int, now: datetime) -> Token
     session.exec(select(Person.id).where(Person.id == viewer.person).with_for_update()).one()
     ending: set[int | None] = {row.id}
     while ending:
-        of_these = (Token.person_id == viewer.person, col(Token.id).in_(ending), col(Token.revoked_at).is_(None))
+        of_these = (col(Token.person_id) == viewer.person, col(Token.id).in_(ending), col(Token.revoked_at).is_(None))
         session.exec(update(Token).where(*of_these).values(revoked_at=now))
         ending = set(session.exec(select(Token.id).where(col(Token.made_with).in_(ending))).all())
     session.refresh(row)

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from datetime import timedelta
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -48,10 +49,18 @@ def test_a_canary_without_a_worker_of_its_build_says_so() -> None:
 def test_a_cluster_launches_no_more_while_a_canary_holds_what_it_launched() -> None:
     offer = Offer("a100", EngineFamily.VLLM, 1)
 
-    def wanted(entry: Entry) -> int:
-        up = worker("launched-1", build="new", entry=entry, used=1)
+    def wanted(entry: Entry, *, silent_minutes: int = 0, **more: object) -> int:
+        up = replace(
+            worker("launched-1", build="new", entry=entry, used=1, **more),
+            last_heartbeat=NOW - timedelta(minutes=silent_minutes),
+        )
         return count_wanted(
             [job(1), job(2)], [up], offer=offer, starting=0, most=4, policy=POLICY, now=NOW, launched={"launched-1"}
         )
 
     assert (wanted(Entry.OPEN), wanted(Entry.WAITS), wanted(Entry.KEPT_OUT)) == (2, 0, 0)
+    # Once it leaves, as it has nothing to do, others would come and leave all night.
+    assert (wanted(Entry.OPEN, stopping=True), wanted(Entry.KEPT_OUT, stopping=True)) == (2, 0)
+    assert wanted(Entry.WAITS, stopping=True) == 1, "who would answer the canary?"
+    assert wanted(Entry.KEPT_OUT, silent_minutes=10) == 0
+    assert wanted(Entry.KEPT_OUT, silent_minutes=60) == 1
