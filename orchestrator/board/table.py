@@ -26,6 +26,8 @@ LOWER, UPPER = "lower", "upper"
 ALWAYS_KEPT = frozenset({BY_RANK, LOWER, UPPER})
 MOST_ORDERS = 40
 """Kept by one table, each with a number for every row and a place to mend at every change; others are sorted anew."""
+MOST_MADE_UP = 2
+"""Orders of the same kind that readers make up, by averages over chosen benchmarks: pages of one follow each other."""
 MOST_SEARCHES = 40
 """Kept by one table, each with a bit for every row."""
 MENDED_CHANGES = 20
@@ -49,6 +51,8 @@ class Table:
         self.newest: datetime | None = None
         """When the latest of its evaluations ended."""
         self._orders: dict[str, tuple[Callable[[Standing], Any], bool, list[tuple[Any, int]]]] = {}
+        self._made_up: tuple[str, ...] = ()
+        """Names of kept orders that readers made up, the last one last."""
         self._searches: dict[str, tuple[Search, int]] = {}
         sets: dict[Facet, bytearray] = {}
         listed = list(rows)
@@ -89,14 +93,19 @@ class Table:
     ) -> list[tuple[Any, int]]:
         """Sorted `(key, slot)` of the ranked rows, with `apart` of the others too, that have a key.
 
-        It is kept up to date, but where `keep` is false: for what readers make up, of which there is no end.
+        It is kept up to date; where `keep` is false only the last few are, for what readers make up, of which there is
+        no end.
         """
         found = self._orders.get(name)
         if found is None:
             rows = [(slot, row) for slot, row in enumerate(self.rows) if row is not None]
             pairs = [(_known(key(row)), slot) for slot, row in rows if apart or not row.apart_because]
             found = key, apart, sorted([pair for pair in pairs if pair[0] is not None])
-            if name in ALWAYS_KEPT or (keep and len(self._orders) < MOST_ORDERS):
+            if not keep:
+                for other in self._made_up[: -MOST_MADE_UP + 1]:
+                    self._orders.pop(other, None)
+                self._made_up = (*self._made_up[-MOST_MADE_UP + 1 :], name)
+            if name in ALWAYS_KEPT or not keep or len(self._orders) < MOST_ORDERS + MOST_MADE_UP:
                 self._orders[name] = found
         return found[2]
 

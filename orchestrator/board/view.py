@@ -228,7 +228,7 @@ def _average(table: Table, columns: Sequence[Column], request: BoardRequest) -> 
             return None
         return math.hypot(*(error for error in errors if error is not None)) / len(names)
 
-    # Its order is kept nowhere: there is one for every set of benchmarks.
+    # Of such orders only the last few are kept: there is one for every set of benchmarks.
     return _Average("average of " + "\n".join(sorted(names)), value, stderr)
 
 
