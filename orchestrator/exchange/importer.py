@@ -21,6 +21,7 @@ from orchestrator.errors import Refused, WrongState
 from orchestrator.exchange import lm_eval_files
 from orchestrator.exchange.hub import HubDataset
 from orchestrator.exchange.leaderboard import read_contents
+from orchestrator.exchange.memory import at_most
 from orchestrator.exchange.own import is_own, read_own
 from orchestrator.exchange.places import HUB, MANIFEST
 from orchestrator.exchange.sources import MOST_BYTES, Found, Refusal
@@ -62,11 +63,14 @@ def import_board(
     dry_run: bool = False,
     now: datetime | None = None,
     progress: Progress | None = None,
+    most_memory: int | None = None,
 ) -> Imported:
     """Read the board at `source`, a folder or `hf://datasets/org/name`, and bring its rows into the tables.
 
+    `most_memory`: bytes that reading it may take; by default what `orchestrator.exchange.memory` says.
+
     Raises:
-        Refused, NotFound: there is no board there, or it is of no suite that this hub knows.
+        Refused, NotFound: there is no board there, it takes too much memory, or it is of no suite that this hub knows.
         PlaceAway: the Hub does not answer.
     """
     now, tell = now or datetime.now(UTC), progress or (lambda *_: None)
@@ -86,7 +90,8 @@ def import_board(
             board.open()
             folder = board.fetch(_wanted(is_own(board.files)), most_bytes=MOST_BYTES)
             address, revision = board.address, board.revision
-            read = _read(folder, find, shown, only=suite, progress=tell)
+            with at_most(most_memory):
+                read = _read(folder, find, shown, only=suite, progress=tell)
     elif source.startswith("hf:"):
         raise Refused(f"{source[:100]!r} is no data set. Write it as hf://datasets/org/name.")
     else:
@@ -94,7 +99,8 @@ def import_board(
         if not folder.exists():
             raise Refused(f"There is no {folder}. Name a folder, or hf://datasets/org/name.")
         address, revision = str(folder), ""
-        read = _read(folder, find, shown, only=suite, progress=tell)
+        with at_most(most_memory):
+            read = _read(folder, find, shown, only=suite, progress=tell)
     done = Imported(address, read.layout, revision, refused=read.refused)
     done.suites = sorted({f"{one.name} {one.version}" for one, _ in read.rows})
     _write(engine, read, done, dry_run=dry_run, whole=suite is None, now=now, tell=tell)

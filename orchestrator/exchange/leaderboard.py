@@ -73,7 +73,7 @@ def read_contents(folder: Path, suites: Mapping[str, Suite], *, only: str | None
                         raise ValueError(reason)
                     if (suite.name, row.identity) in seen:
                         raise ValueError("the same model, revision and precision is there before")
-                except ValueError as error:
+                except (ValueError, OverflowError) as error:
                     found.refuse(what, str(error))
                     continue
                 seen.add((suite.name, row.identity))

@@ -71,7 +71,7 @@ def read_results(folder: Path, suites: Mapping[str, Suite], *, only: str | None,
             record = read_json(path)
             _take(record, path, models)
             digest.update(path.read_bytes())
-        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError) as error:
             found.refuse(path.relative_to(folder).as_posix(), f"{error}" or type(error).__name__)
             found.is_whole = False
         if len(models) > MOST_ROWS:
@@ -87,7 +87,7 @@ def read_results(folder: Path, suites: Mapping[str, Suite], *, only: str | None,
             row = _as_row(suite, model, requests.get((model.name, model.precision), {}), number=number)
             if reason := check_against(suite, row, tolerance=1e-6):
                 raise ValueError(reason)
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             found.refuse(f"{model.name} {model.precision}", str(error))
         else:
             found.rows.append((suite, row))

@@ -1,6 +1,7 @@
 """Rows of the Open LLM Leaderboard, imported from its own files, have the averages and ranks that they had there."""
 
 import json
+import resource
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from sqlmodel import col, select
 
 from orchestrator import jobs
 from orchestrator.errors import Refused, WrongState
+from orchestrator.exchange.importer import import_board
 from orchestrator.lifecycle import EvaluationState
 from orchestrator.reruns.coverage import is_planned
 from orchestrator.tables import Evaluation
@@ -95,6 +97,7 @@ def test_what_makes_no_sense_is_refused_with_its_reason(hub: Hub, tmp_path: Path
         contents("../up", *good),
         contents("acme/far", 154.08, [value + 100 for value in good[1]]),
         contents("acme/date", *good, **{"Submission Date": "yesterday"}),
+        contents("acme/vast", 10**400, good[1]),
     ]
     done = take(hub, write_lines(tmp_path / "contents.jsonl", rows))
     assert done.counts["added"] == 1
@@ -106,6 +109,7 @@ def test_what_makes_no_sense_is_refused_with_its_reason(hub: Hub, tmp_path: Path
         "no name",
         "less than or equal",
         "isoformat",
+        "too large",
     ]
     for refusal, reason in zip(done.refused, told, strict=True):
         assert reason in refusal.reason
@@ -116,6 +120,18 @@ def test_a_file_that_is_no_board_is_refused_in_a_sentence(hub: Hub, tmp_path: Pa
     (tmp_path / "x.json").write_text(content)
     with pytest.raises(Refused, match="No published board was found"):
         take(hub, tmp_path / "x.json")
+
+
+def test_a_table_of_some_hundred_bytes_cannot_take_all_memory(hub: Hub, tmp_path: Path) -> None:
+    text = "a" * (1 << 20)
+    column = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 1000, pyarrow.int32()), pyarrow.array([text]))
+    bomb = tmp_path / "contents.parquet"
+    parquet.write_table(pyarrow.table({"fullname": column}), bomb, compression="zstd", store_schema=False)
+    assert bomb.stat().st_size < 4096
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    with pytest.raises(Refused, match=r"cannot be read as Parquet|of memory"):
+        import_board(hub.engine, hub.suites, str(bomb), scratch=tmp_path, most_memory=64 << 20)
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
 
 
 def test_results_of_the_first_version_are_added_up_by_the_suite(hub: Hub, tmp_path: Path) -> None:
