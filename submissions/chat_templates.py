@@ -9,6 +9,7 @@ import json
 import logging
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,14 @@ FILES = ("chat_template.jinja", "chat_template.json")
 OTHERS = "additional_chat_templates/"
 SECONDS = 10.0
 """Of waiting for a template; the process itself may compute for less."""
-MOST_CHARACTERS = 1 << 20
+MOST_CHARACTERS = 1 << 18
+"""Ten times what the longest known ones have."""
+AT_ONCE = 4
+"""Templates that are tried at a time: each may take the memory that its process is allowed."""
+MOST_REMEMBERED = 64
 PROGRAM = Path(__file__).with_name("template_room.py")
+
+_rooms = threading.BoundedSemaphore(AT_ONCE)
 
 
 def find_template(repository: Repository, tokenizer_config: dict[str, Any] | None) -> str | None:
@@ -65,13 +72,16 @@ def _token(value: Any) -> str:
     return value[:100] if isinstance(value, str) else ""
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=MOST_REMEMBERED)
 def _try(template: str, special: tuple[tuple[str, str], ...]) -> str | None:
     """Many submissions share a template, and a process of its own takes a quarter of a second."""
     asked = json.dumps({"template": template, "special": dict(special)})
     command = [sys.executable, "-I", "-B", str(PROGRAM)]
     try:
-        done = subprocess.run(command, input=asked.encode(), capture_output=True, timeout=SECONDS, env={}, check=False)
+        with _rooms:
+            done = subprocess.run(
+                command, input=asked.encode(), capture_output=True, timeout=SECONDS, env={}, check=False
+            )
     except subprocess.TimeoutExpired:
         return "does not end when it renders a short conversation"
     if b"ModuleNotFoundError" in done.stderr:

@@ -15,7 +15,7 @@ from orchestrator.tables import Evaluation
 from orchestrator.wire import FailureKind, Precision
 from submissions.api import VERSION
 from submissions.context import AHub, Hub
-from submissions.examining import Examination, look_over
+from submissions.examining import Examination, look_over, places
 from submissions.faults import SubmissionRefused
 from submissions.findings import Finding, Outcome, as_finding
 from submissions.fleet import read_fleet
@@ -83,6 +83,7 @@ def check_for(hub: Hub, request: SubmissionRequest) -> CheckAnswer:
 
     Raises:
         HubAway: the Hub does not answer; nothing is known about the model.
+        Busy: too many models are being examined.
     """
     with hub.reading() as session:
         fleet = read_fleet(session, hub.settings)
@@ -93,7 +94,8 @@ def check_for(hub: Hub, request: SubmissionRequest) -> CheckAnswer:
     except SubmissionRefused as refused:
         return _answer(Examination([as_finding(fault) for fault in refused.faults], None), existing=None)
     may = may_read(hub.viewer, hub.settings)
-    found = look_over(hub.settings, suites, request=request, fleet=fleet, may_read=may)
+    with places.taken(hub.viewer.person):
+        found = look_over(hub.settings, suites, request=request, fleet=fleet, may_read=may)
     existing = None
     if found.accepted is not None:
         key = replace(found.accepted, owner=owner).key

@@ -19,8 +19,21 @@ from submissions.findings import Finding, Outcome
 from submissions.fleet import Fleet
 from submissions.opening import HUB_NAME, MayRead, open_model
 from submissions.people.ownership import LOCAL_OWNER, Owner
+from submissions.places import Places
 from submissions.precision import resolve_precision
 from submissions.request import ModelType, SubmissionRequest
+
+MOST_EXAMINING = 16
+"""Requests that examine a model: each holds one of the 40 threads that answer everybody for as long as the Hub takes,
+and what a stranger's configs unpack to."""
+MOST_OF_ONE = 6
+"""Of one person."""
+
+places = Places(
+    MOST_EXAMINING,
+    sentence="Many models are being examined at this moment. Nothing was submitted: try again in some seconds.",
+    each=MOST_OF_ONE,
+)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from orchestrator.lifecycle import EvaluationState
 from orchestrator.suite_versions import shown_suites
 from submissions import receipts
 from submissions.context import Hub
-from submissions.examining import examine
+from submissions.examining import examine, places
 from submissions.fleet import read_fleet
 from submissions.intake import record
 from submissions.people import quota
@@ -33,6 +33,7 @@ def submit_to(hub: Hub, request: SubmissionRequest, *, key: str | None = None) -
     Raises:
         SubmissionRefused: with every fault that was found.
         HubAway: the Hub does not answer; nothing is known about the model.
+        Busy: too many models are being examined.
         TooMany: whoever asks has asked for too much today.
     """
     now = datetime.now(UTC)
@@ -46,7 +47,9 @@ def submit_to(hub: Hub, request: SubmissionRequest, *, key: str | None = None) -
     if kept is not None:
         return _again(hub, kept.evaluation_id, existing=kept.existing)
     may = may_read(hub.viewer, hub.settings)
-    accepted = replace(examine(hub.settings, suites, request=request, fleet=fleet, may_read=may), owner=owner)
+    with places.taken(hub.viewer.person):
+        found = examine(hub.settings, suites, request=request, fleet=fleet, may_read=may)
+    accepted = replace(found, owner=owner)
     try:
         with hub.writing() as session:
             taken = record(session, accepted)

@@ -16,7 +16,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 SECONDS = 3
-MEMORY = 1 << 30
+MEMORY = 1 << 29
 QUESTION, ANSWER, AGAIN = "Which river is longest?", "The Nile, by most counts.", "And the second?"
 CONVERSATION = (
     {"role": "user", "content": QUESTION},

@@ -12,7 +12,7 @@ from orchestrator.suites import Suite
 from orchestrator.wire import Precision
 from submissions.checking import CheckAnswer, check_for
 from submissions.context import AHub, Hub
-from submissions.faults import Fault, HubAway, SubmissionRefused
+from submissions.faults import Busy, Fault, HubAway, SubmissionRefused
 from submissions.findings import Outcome
 from submissions.languages import gettext
 from submissions.pages.rendering import render
@@ -64,7 +64,7 @@ def _check(hub: Hub, given: dict[str, str]) -> Response:
     except ValidationError as error:
         faults = [_form_fault(fault_of(detail)) for detail in error.errors(include_url=False)]
         return _form(hub, given, faults=faults, status=422)
-    except HubAway as error:
+    except (HubAway, Busy) as error:
         return _form(hub, given, faults=[Fault("model", error.sentence)], status=503)
     faults = [Fault(one.field, one.sentence, one.kind) for one in checked.findings if one.outcome is Outcome.FAULT]
     return _form(hub, given, faults=faults, checked=checked)
@@ -86,7 +86,7 @@ def _submit(hub: Hub, given: dict[str, str]) -> Response:
         return _form(hub, given, faults=faults, status=422)
     except SubmissionRefused as refused:
         return _form(hub, given, faults=list(refused.faults), status=422)
-    except HubAway as error:
+    except (HubAway, Busy) as error:
         return _form(hub, given, faults=[Fault("model", error.sentence)], status=503)
     target = f"/evaluations/{answer.evaluation.id}{'?existing=yes' if answer.existing else ''}"
     return RedirectResponse(target, status_code=303)

@@ -1,9 +1,13 @@
 """Checking a model without submitting it: everything at once, what passed too, by page, API and command."""
 
+from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
 from starlette.testclient import TestClient
 
+from submissions.examining import MOST_EXAMINING, MOST_OF_ONE, places
+from submissions.faults import Busy
 from tests.hub_stub import HubStub, sha_of
 from tests.submissions.command import Command
 from tests.submissions.conftest import ok
@@ -62,6 +66,32 @@ def test_a_hub_in_trouble_is_said_and_the_form_keeps_everything(client: TestClie
     assert 'value="acme/tiny"' in answer.text
     told = client.post("/api/v1/checks", json={"model": "acme/tiny"})
     assert (told.status_code, told.headers["retry-after"]) == (503, "60")
+
+
+def test_where_many_models_are_examined_one_more_is_told_to_come_again(client: TestClient, model: Path) -> None:
+    asked = {"model": str(model), "suite": "demo"}
+    with ExitStack() as taken:
+        for _ in range(MOST_EXAMINING):
+            taken.enter_context(places.taken())
+        for path in ("/api/v1/checks", "/api/v1/evaluations"):
+            refused = client.post(path, json=asked)
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+        for path in ("/submit/check", "/submit"):
+            kept = client.post(path, data=asked)
+            assert (kept.status_code, f'value="{model}"' in kept.text) == (503, True)
+        assert client.get("/").status_code == 200
+    assert client.post("/api/v1/evaluations", json=asked).status_code == 201
+
+
+def test_nobody_has_all_the_models_examined_that_can_be_at_a_time() -> None:
+    with ExitStack() as taken:
+        for _ in range(MOST_OF_ONE):
+            taken.enter_context(places.taken(7))
+        with pytest.raises(Busy):
+            taken.enter_context(places.taken(7))
+        taken.enter_context(places.taken(8))
+    with places.taken(7):
+        pass
 
 
 def test_the_command_lists_what_passed_and_what_did_not(evalyard: Command, model: Path) -> None:
