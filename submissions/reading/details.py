@@ -13,7 +13,8 @@ from orchestrator.scheduling.places import Policy
 from orchestrator.series import places_of
 from orchestrator.suite_versions import find_version
 from orchestrator.suites import Suite
-from orchestrator.tables import Attempt, Event, Job, Score
+from orchestrator.tables import Attempt, Evaluation, Event, Job, Score, Submission
+from orchestrator.visibility import audience_of
 from orchestrator.wire import Stage
 from submissions import words
 from submissions.reading.evaluations import as_records, find, is_folder
@@ -74,8 +75,22 @@ def read_detail(
         ],
         facts=submission.facts,
         history=read_history(session, evaluation),
-        series=[SeriesPlace(**place._asdict()) for place in places_of(session, evaluation_id)],
+        series=_series(session, evaluation, submission),
     )
+
+
+def _series(session: Session, evaluation: Evaluation, submission: Submission) -> list[SeriesPlace]:
+    """The series of whose evaluation it is, and of who reads.
+
+    Whoever asks for what is there already gets a point on it: what others call theirs is no part of this one's page.
+    """
+    audience = audience_of(session)
+    owners = {submission.person_id or 0, audience.person}
+    return [
+        SeriesPlace(**place._asdict())
+        for place in places_of(session, evaluation.id or 0)
+        if audience.everything or place.owner in owners
+    ]
 
 
 def _benchmarks(

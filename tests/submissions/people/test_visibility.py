@@ -205,6 +205,20 @@ def test_a_team_must_be_ones_own(sign_in: SignIn, asked: dict[str, str], words: 
     assert (answer.status_code, answer.json()["faults"][0]["sentence"][: len(words)]) == (422, words)
 
 
+def test_what_others_call_their_series_is_not_on_an_evaluations_page(hub: Hub, sign_in: SignIn) -> None:
+    ada, eve, root = (sign_in(name) for name in ("ada", "eve", "root"))
+    people = {name: browser.get("/api/v1/account").json()["person"] for name, browser in (("ada", ada), ("eve", eve))}
+    with hub.writing() as session:
+        number = add_evaluation(session, hub.suites["demo"], model="acme/m", values=DEMO, person_id=people["ada"]).id
+        for name, person in people.items():
+            series.add(session, number or 0, owner=person, name=f"of-{name}", step=1, now=NOON)
+
+    def named(browser: Browser) -> set[str]:
+        return {one["name"] for one in browser.get(f"/api/v1/evaluations/{number}").json()["series"]}
+
+    assert (named(ada), named(eve), named(root)) == ({"of-ada"}, {"of-ada", "of-eve"}, {"of-ada", "of-eve"})
+
+
 def _counts(session: Session) -> list[int]:
     return [len(session.exec(select(kind)).all()) for kind in (Submission, Evaluation, Job, Score, Event)]  # type: ignore[call-overload]
 
