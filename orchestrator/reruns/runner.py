@@ -140,6 +140,9 @@ class Runner:
         made = 0
         for begin in range(0, len(chosen), BATCH):
             made += self._fill(rerun, chosen[begin : begin + BATCH], findings, versions, now=now)
+        if not made:
+            # What was chosen could not be made after all: it is not read and locked at each look.
+            self.chose_none[rerun] = (now, plan.asked_at, without_device)
         return made
 
     def _chose_none_lately(self, plan: Rerun, without_device: bool, *, now: datetime) -> bool:
