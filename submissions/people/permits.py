@@ -72,7 +72,6 @@ ROUTES: Mapping[str, Need] = {
     "GET /series/{name}": Need.EVERYBODY,
     "GET /series/{name}/picture.{form}": Need.EVERYBODY,
     f"GET {API}/series/{{name}}": Need.EVERYBODY,
-    f"GET {API}{ONE}/gate": Need.EVERYBODY,
     "GET /reruns": Need.EVERYBODY,
     "GET /reruns/{rerun_id}": Need.EVERYBODY,
     "GET /reruns/{rerun_id}/report": Need.EVERYBODY,
@@ -86,6 +85,7 @@ ROUTES: Mapping[str, Need] = {
     f"GET {API}/docs": Need.EVERYBODY,
     f"GET {API}/openapi.json": Need.EVERYBODY,
     # Submitting, and what is one's own
+    f"GET {API}{ONE}/gate": Need.PERSON,  # it reads all samples of two evaluations: some GiB
     "GET /submit": Need.SUBMITTER,
     "POST /submit": Need.SUBMITTER,
     "POST /submit/check": Need.SUBMITTER,

@@ -5,6 +5,7 @@ import re
 import pytest
 from starlette.testclient import TestClient
 
+from submissions import samples
 from submissions.context import Hub
 from submissions.sample import present
 from tests.submissions.factories import DEMO, add_evaluation, choice_sample, keep_samples
@@ -170,3 +171,6 @@ def test_samples_are_searched_by_what_was_asked_and_answered(hub: Hub, client: T
     assert "No samples here" in page(client, f"{address}?q=the 月亮 OF 7&judged=right").text
     both = page(client, f"{address}?q=月亮&judged=wrong")
     assert "6 samples hold" in both.text
+    with samples.searching.taken(), samples.searching.taken():
+        assert client.get(f"{address}?q=moon").status_code == 503
+        assert client.get(address).status_code == 200
