@@ -94,9 +94,8 @@ def test_a_plan_that_raises_keeps_no_other_from_going_on(works: Works) -> None:
     assert works.again(old).state is EvaluationState.FINISHED
 
 
-def test_a_plan_whose_last_inference_runs_holds_the_database_for_moments_only(works: Works, database_url: str) -> None:
-    if not database_url.startswith("sqlite"):
-        pytest.skip("PostgreSQL's readers lock nothing")
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # PostgreSQL's readers lock nothing
+def test_a_plan_whose_last_inference_runs_holds_the_database_for_moments_only(works: Works) -> None:
     works.finished(2)
     works.sheets[NEW, "ARC"] = Sheet(first=4)
     plan = works.planned(coverage_goal=1.0)
@@ -124,9 +123,8 @@ def test_a_plan_whose_last_inference_runs_holds_the_database_for_moments_only(wo
     assert [one for one in held if "count(" in one or "job.stage" in one or "attempt" in one] == []
 
 
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # SQLite's writers follow each other
 def test_evaluations_are_locked_in_the_order_of_their_numbers(works: Works) -> None:
-    if works.yard.engine.dialect.name != "postgresql":
-        pytest.skip("SQLite's writers follow each other")
     works.finished(3)
     with db.session(works.yard.engine) as session:
         session.execute(text("update evaluation set average = id"))  # the best of the board has the highest number
