@@ -3,7 +3,6 @@
 Only columns are read, and only those that a board needs: a session's objects would take ten times as long.
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -27,6 +26,8 @@ COLUMNS = (
     *(Submission.visibility, Submission.team, Submission.person_id),
 )
 """Of an evaluation and its submission; each has a name of its own."""
+MOST_OF_ANYTHING = 1e15
+"""Seconds or tokens: more than any evaluation takes."""
 ROWS_AT_ONCE = 5000
 """Taken from the driver: one by one takes longer, all together more memory."""
 
@@ -138,7 +139,7 @@ def _standing(
         ended_at=row.ended_at,
         active_parameters=active if isinstance(active, int) else row.parameters,
         device_seconds=_number(cost.get("device_seconds")),
-        tokens_per_second=tokens / seconds if tokens and seconds else None,
+        tokens_per_second=_number(tokens / seconds) if tokens and seconds else None,
         flags=(*(Flagging(flag.kind.value, flag.reason, flag.link) for flag in flags), *_flags_of_source(row.facts)),
         visibility=row.visibility,
         team=row.team,
@@ -154,4 +155,5 @@ def _flags_of_source(facts: Mapping[str, Any]) -> Iterable[Flagging]:
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    """An amount that can be counted with; what an imported row calls one may be anything."""
+    return float(value) if isinstance(value, int | float) and 0 <= value < MOST_OF_ANYTHING else None

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 from sqlmodel import Session, col, select
 
+from orchestrator.board.reading import MOST_OF_ANYTHING
 from orchestrator.board.standings import Standing
 from orchestrator.exchange.leaderboard_words import STATES
 from orchestrator.exchange.row import MODEL_TYPES, WEIGHT_TYPES, Missing, Number, Origin, Row, Warning, without_places
@@ -211,7 +212,10 @@ def public_provenance(record: Mapping[str, Any]) -> dict[str, Any]:
         kept["prepare"] = {name: prepare[name] for name in PREPARE if name in prepare}
     if infer:
         cost = _mapping(infer.get("cost"))
-        kept["infer"] = {"engine": infer.get("engine"), "cost": {name: cost[name] for name in COST if name in cost}}
+        kept["infer"] = {
+            "engine": infer.get("engine"),
+            "cost": {name: cost[name] for name in COST if _is_amount(cost.get(name))},
+        }
     if score:
         kept["score"] = {name: value for name, value in score.items() if name not in NOT_SCORE}
     cleaned: dict[str, Any] = finite(without_places(kept))
@@ -240,6 +244,10 @@ def _by_evaluation(rows: Any) -> dict[int, list[Any]]:
     for row in rows:
         found.setdefault(row.evaluation_id, []).append(row)
     return found
+
+
+def _is_amount(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 <= value < MOST_OF_ANYTHING
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -299,6 +299,23 @@ def test_what_a_source_says_of_its_making_becomes_no_command_and_breaks_no_page(
     assert "imported" in script
 
 
+@pytest.mark.parametrize("cost", [{"device_seconds": 10**400}, {"seconds": 1e-300, "tokens_computed": 1e14}])
+def test_no_amount_of_a_source_takes_the_board_down(
+    filled: Hub, other: Hub, tmp_path: Path, cost: dict[str, Any]
+) -> None:
+    publish(filled, tmp_path / "out")
+    path = next((tmp_path / "out" / "demo" / "results" / "acme" / "first").iterdir())
+    record = json.loads(path.read_bytes())
+    for made in record["evalyard"]["row"]["provenance"].values():
+        made["infer"] = {"engine": "x", "cost": cost}
+    forge(tmp_path / "out", path, json.dumps(record).encode())
+    assert take(other, tmp_path / "out").counts["added"] == 7
+    with TestClient(make_site(other), base_url="http://127.0.0.1:8765") as client:
+        for address in ("/?suite=demo", "/api/v1/board?suite=demo", "/api/v1/board?suite=demo&format=csv"):
+            assert client.get(address).status_code == 200
+    assert publish(other, tmp_path / "again", imported=True).boards.rows == 7
+
+
 def test_a_board_from_which_everything_was_withdrawn_takes_everything_back(
     filled: Hub, other: Hub, tmp_path: Path
 ) -> None:
