@@ -8,7 +8,7 @@ import json
 import socket
 import threading
 from collections.abc import Collection, Iterable
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,6 +22,8 @@ SECONDS = 10.0
 MOST_SECONDS = 20.0
 """For all of it; with the part that is waited for then, less than a delivery is held (`outbox.HOLD`)."""
 NAT64 = IPv6Network("64:ff9b::/96")
+NOT_PUBLIC = tuple(map(ip_network, ("64:ff9b:1::/48", "fec0::/10", "::/96", "192.0.0.0/24")))
+"""What some versions of Python call global: a site's own NAT64 (RFC 8215) and what is of one site or host alone."""
 
 
 class NotPublic(Exception):
@@ -120,6 +122,8 @@ def _is_number(host: str) -> bool:
 def _is_public(address: str) -> bool:
     """Whether it is an address of the internet, also where an IPv6 address stands for an IPv4 one."""
     found: IPv4Address | IPv6Address = ip_address(address.partition("%")[0])
+    if any(found in network for network in NOT_PUBLIC):
+        return False
     if isinstance(found, IPv6Address):
         if found in NAT64:
             found = IPv4Address(int(found) & 0xFFFFFFFF)

@@ -130,6 +130,7 @@ def test_the_database_holds_no_address_in_clear_and_another_key_opens_none(yard:
     [
         "http://hooks.example.org/x", "https://127.0.0.1/x", "https://[::1]/x", "https://10.1.2.3/", "https://[fd00::1]/",
         "https://169.254.169.254/latest/meta-data", "https://[::ffff:10.0.0.1]/", "https://[64:ff9b::a00:1]/",
+        "https://[64:ff9b:1::a00:1]/", "https://[fec0::1]/",
         "https://[2002:a00:1::]/", "https://hooks.example.org:8443/", "https://u:p@hooks.example.org/", "file:///etc/passwd",
         "gopher://x/", "https://", "https://a b/", "https://hooks.example.org/\r\nX: y", "https://x/" + "y" * 1000, "",
     ],
