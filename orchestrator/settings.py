@@ -235,8 +235,8 @@ class HubSettings(BaseSettings):
 
     @property
     def private_teams(self) -> frozenset[tuple[str, str]]:
-        """Pairs of an organisation and a team that may submit its private models, in lower case."""
-        pairs = (part.partition("=") for part in self.private_models.casefold().split(",") if part.strip())
+        """Pairs of an organisation and a team that may submit its private models, in lower case, as teams are kept."""
+        pairs = (part.partition("=") for part in self.private_models.lower().split(",") if part.strip())
         return frozenset((organisation.strip(), team.strip()) for organisation, _, team in pairs)
 
     @property

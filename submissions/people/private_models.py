@@ -16,7 +16,8 @@ def may_read(viewer: Viewer, settings: HubSettings) -> MayRead:
     def answer(name: str) -> bool:
         if viewer.may(Role.OPERATOR, Scope.SUBMIT):
             return True
-        organisation = name.partition("/")[0].casefold() if "/" in name else ""
-        return any((organisation, team.casefold()) in settings.private_teams for team in viewer.teams)
+        organisation = name.partition("/")[0].lower() if "/" in name else ""
+        # Teams are in lower case already. Folded, two of them could be one.
+        return any((organisation, team) in settings.private_teams for team in viewer.teams)
 
     return answer

@@ -87,6 +87,8 @@ def test_a_private_repository_is_there_for_operators_and_for_the_teams_that_a_se
     assert look(settings, "acme/private", viewer=replace(STRANGER, role=Role.OPERATOR)).faults == []
     lent = settings.model_copy(update={"private_models": "ACME=Research, other=all"})
     assert look(lent, "acme/private").faults == []
+    folded = settings.model_copy(update={"private_models": "acme=strasse"})
+    assert look(folded, "acme/private", viewer=replace(STRANGER, teams=frozenset({"straße"}))).faults != []
     (refused,) = look(settings, "acme/private", revision="v9").faults
     assert (refused.field, "There is no model acme/private" in refused.sentence) == ("model", True)
 
