@@ -74,7 +74,7 @@ def test_a_body_that_is_no_json_is_a_problem(client: TestClient) -> None:
 def test_a_hub_in_trouble_is_a_503_that_says_when_to_come_back(client: TestClient, hf_hub: HubStub) -> None:
     hf_hub.status = 429
     answer = client.post("/api/v1/evaluations", json={"model": "acme/tiny", "suite": "demo"})
-    assert "The Hub does not answer" in problem(answer, 503)["detail"]
+    assert "The Hub asks us to wait (429)" in problem(answer, 503)["detail"]
     assert answer.headers["retry-after"] == "60"
 
 
@@ -189,6 +189,8 @@ def test_the_queue_says_who_waits_and_for_what(hub: Hub, client: TestClient) -> 
     assert [(worker["name"], worker["is_up"]) for worker in queue["workers"]] == [("w1", False)]
     with hub.writing() as session:
         add_worker(session, "w2", kind="harness", now=datetime.now(UTC))
+        # Reasons are kept for seconds while nothing happens.
+        add_evaluation(session, hub.suites["demo"], model="acme/third", state=EvaluationState.QUEUED)
     assert client.get("/api/v1/queue").json()["waiting"][1]["waiting_because"] == "2nd; for the harness worker."
 
 
