@@ -161,7 +161,7 @@ def test_the_cpu_set_has_nothing_that_belongs_to_cuda() -> None:
 
 def test_the_wheel_ships_the_three_packages_with_all_their_files_and_nothing_else(tmp_path: Path) -> None:
     source = tmp_path / "source"
-    for path in tracked():
+    for path in kept():
         target = source / path.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
