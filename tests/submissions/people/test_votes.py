@@ -9,7 +9,7 @@ from sqlmodel import Session, select
 from orchestrator import db, votes
 from orchestrator.errors import WrongState
 from orchestrator.lifecycle import EvaluationState
-from orchestrator.scheduling.turns import MOST_VOTES, UNFINISHED, VOTE
+from orchestrator.scheduling.turns import APART, MOST_VOTES, VOTE
 from orchestrator.suites import load_suites
 from orchestrator.tables import Event, Job, Person, Vote
 from submissions.context import Hub
@@ -89,7 +89,7 @@ def test_a_persons_fair_share_follows_them_through_every_name(engine: Engine) ->
         waiting(session, submitter="ann", person_id=ann)
         renamed = waiting(session, submitter="ANN", person_id=ann)
         namesake = waiting(session, submitter="ann", person_id=bob)
-        assert turns_of(session, renamed) == {turn + UNFINISHED for turn in turns_of(session, namesake)}
+        assert turns_of(session, renamed) == {turn + APART for turn in turns_of(session, namesake)}
 
 
 def test_what_has_ended_takes_no_vote(engine: Engine) -> None:
