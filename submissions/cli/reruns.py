@@ -231,6 +231,8 @@ def _follow(client: Client, plan: int) -> dict[str, Any]:
             line = f"{record['summary']} {record['sentence']}".strip()
             if line != told:
                 chat(line)
+                if "no connected worker has" in line:
+                    chat(f"It waits for such a worker. A mistyped version? {program()} rerun abandon {plan}")
                 told = line
             time.sleep(PAUSE_SECONDS)
 
