@@ -10,8 +10,8 @@ import struct
 LOAD_WORD, JUMP_EQUAL, JUMP_AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06
 """Codes of <linux/bpf_common.h>: BPF_LD|BPF_W|BPF_ABS, BPF_JMP|BPF_JEQ|BPF_K, BPF_JMP|BPF_JGE|BPF_K, BPF_RET|BPF_K."""
 
-NUMBER, ARCHITECTURE = 0, 4
-"""Places in `struct seccomp_data`."""
+NUMBER, ARCHITECTURE, SECOND_ARGUMENT = 0, 4, 24
+"""Places in `struct seccomp_data`; of the argument its lower half."""
 
 ALLOW, KILL, DENY = 0x7FFF0000, 0x80000000, 0x00050000 | errno.EPERM
 """SECCOMP_RET_ALLOW, SECCOMP_RET_KILL_PROCESS and SECCOMP_RET_ERRNO of <linux/seccomp.h>."""
@@ -36,6 +36,27 @@ FORBIDDEN: dict[str, tuple[int | None, int | None]] = {
     "shmget": (29, 194),
     "msgget": (68, 186),
     "semget": (64, 190),
+    "mq_open": (240, 180),
+    "setxattr": (188, 5),
+    "lsetxattr": (189, 6),
+    "fsetxattr": (190, 7),
+    "setxattrat": (463, 463),
+    # what all processes of the worker's user, or of the host, have together
+    "inotify_init": (253, None),
+    "inotify_init1": (294, 26),
+    "fanotify_init": (300, 262),
+    "io_setup": (206, 0),
+    "flock": (73, 32),
+    # bubblewrap's own process in the sandbox
+    "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271),
+    "pidfd_open": (434, 434),
+    "pidfd_getfd": (438, 438),
+    # to step back behind everything else on a busy host, and so stay long
+    "setpriority": (141, 140),
+    "sched_setparam": (142, 118),
+    "sched_setscheduler": (144, 119),
+    "sched_setattr": (314, 274),
     # another namespace, in which it would be root
     "unshare": (272, 97),
     "setns": (308, 268),
@@ -45,11 +66,15 @@ FORBIDDEN: dict[str, tuple[int | None, int | None]] = {
     "perf_event_open": (298, 241),
     "userfaultfd": (323, 282),
     "io_uring_setup": (425, 425),
+    "modify_ldt": (154, None),
     "add_key": (248, 217),
     "request_key": (249, 218),
     "keyctl": (250, 219),
 }
 """Numbers on x86-64 and on AArch64 (the kernel's `syscall_64.tbl` and `unistd.h`); None where there is no such call."""
+
+FCNTL, F_SETPIPE_SZ = (72, 25), 1031
+"""`fcntl`, of which this alone is denied: pages of pipes are counted for all processes of the worker's user."""
 
 
 def filter_for(machine: str) -> bytes | None:
@@ -61,7 +86,8 @@ def filter_for(machine: str) -> bytes | None:
     rows = [(LOAD_WORD, 0, 0, ARCHITECTURE), (JUMP_EQUAL, 1, 0, AUDIT[machine]), (RETURN, 0, 0, KILL)]
     rows.append((LOAD_WORD, 0, 0, NUMBER))
     tests = [(JUMP_AT_LEAST, X32)] + [(JUMP_EQUAL, number) for number in numbers]
-    # Each test jumps over those behind it and over ALLOW, to DENY.
-    rows += [(code, len(tests) - place, 0, value) for place, (code, value) in enumerate(tests)]
+    # Each test jumps over those behind it, the three for `fcntl` and ALLOW, to DENY.
+    rows += [(code, len(tests) - place + 3, 0, value) for place, (code, value) in enumerate(tests)]
+    rows += [(JUMP_EQUAL, 0, 2, FCNTL[column]), (LOAD_WORD, 0, 0, SECOND_ARGUMENT), (JUMP_EQUAL, 1, 0, F_SETPIPE_SZ)]
     rows += [(RETURN, 0, 0, ALLOW), (RETURN, 0, 0, DENY)]
     return b"".join(struct.pack("=HBBI", *row) for row in rows)

@@ -60,7 +60,7 @@ def _weightings(record: Mapping[str, Any], known: Mapping[tuple[str, str, str], 
             continue
         for key, score in tables.get(group, {}).items():
             metric, _, filter_name = key.partition(",")
-            if not filter_name or not _is_number(score):
+            if not filter_name or not is_number(score):
                 continue
             # A task that lacks the metric has no part in the group's score.
             sizes = {leaf: known[leaf, metric, filter_name] for leaf in leaves if (leaf, metric, filter_name) in known}
@@ -80,13 +80,13 @@ def _values(given: Sequence[Any], score: Any) -> list[float] | None:
 
     A document with several verdicts, such as IFEval's of each instruction, gets its share in the mean over all.
     """
-    if not given or not _is_number(score):
+    if not given or not is_number(score):
         return None
     sums: list[float] = []
     verdicts = 0
     for value in given:
         several = value if isinstance(value, list | tuple) else [value]
-        if not several or not all(_is_number(one) and math.isfinite(one) for one in several):
+        if not several or not all(is_number(one) and math.isfinite(one) for one in several):
             return None
         sums.append(math.fsum(map(float, several)))
         verdicts += len(several)
@@ -121,5 +121,6 @@ def _leaves(record: Mapping[str, Any], group: str) -> set[str]:
     return {leaf for child in children for leaf in _leaves(record, child)} if children else {group}
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether it is one number: Python's, or an array library's without dimensions."""
     return isinstance(value, int | float) or (hasattr(value, "dtype") and getattr(value, "ndim", 1) == 0)

@@ -17,6 +17,7 @@ from lm_eval.utils import handle_non_serializable, hash_string, sanitize_list
 
 from orchestrator.wire import ScoreValue
 from workers.harness import code_eval
+from workers.harness.outcomes import is_number
 
 
 def scores(results: dict[str, Any]) -> Iterator[ScoreValue]:
@@ -26,7 +27,7 @@ def scores(results: dict[str, Any]) -> Iterator[ScoreValue]:
         better = results.get("higher_is_better", {}).get(task, {})
         for key, value in table.items():
             metric, comma, filter_name = key.partition(",")
-            if not comma or metric.endswith("_stderr") or isinstance(value, str) or not _is_number(value):
+            if not comma or metric.endswith("_stderr") or isinstance(value, str) or not is_number(value):
                 continue
             stderr = table.get(f"{metric}_stderr,{filter_name}")
             yield ScoreValue(
@@ -34,7 +35,7 @@ def scores(results: dict[str, Any]) -> Iterator[ScoreValue]:
                 metric=metric,
                 filter=filter_name,
                 value=float(value),
-                stderr=float(stderr) if _is_number(stderr) and math.isfinite(stderr) else None,
+                stderr=float(stderr) if is_number(stderr) and math.isfinite(stderr) else None,
                 samples=_samples(results, task, table),
                 higher_is_better=better.get(metric),
             )
@@ -78,10 +79,6 @@ def add_verdicts(lines: list[dict[str, Any]]) -> None:
             said = code_eval.verdicts(candidates, str(line["target"]))
             if said is not None:
                 line["verdicts"] = said
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) or (hasattr(value, "dtype") and getattr(value, "ndim", 1) == 0)
 
 
 def _samples(results: dict[str, Any], task: str, table: dict[str, Any]) -> int:

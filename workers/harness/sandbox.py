@@ -14,11 +14,14 @@ import secrets
 import signal
 import subprocess
 import tempfile
+import time
+from contextlib import ExitStack
 from typing import NamedTuple
 
 from orchestrator.wire import FailureKind
 from workers.harness import forbidden_calls
 from workers.harness.sandbox_view import FOLDER_BYTES, SandboxBroken, command, python
+from workers.harness.sandbox_watch import STEP_SECONDS, TIMED_OUT, Watch
 from workers.stage import StageFailure
 
 MEMORY_BYTES = 1 << 30
@@ -29,10 +32,12 @@ OPEN_FILES = 64
 CPU_SHARE = 2.0
 """A program may compute for twice the seconds that `code_eval` lets pass: what passes there on an idle machine passes
 here on one that is busy or half as fast."""
+WAITING_SHARE = 2.0
+"""And wait by its own will for as long: asleep, not kept waiting by a busy host."""
 WALL_SHARE = 20.0
-"""A program that neither computes nor ends is ended after so many times these seconds."""
+"""In all, however busy the host is."""
 
-PASSED, TIMED_OUT = "passed", "timed out"
+PASSED = "passed"
 
 ADVICE = (
     "Install bubblewrap on this harness worker's host (Debian, Ubuntu: apt-get install bubblewrap) and let it make "
@@ -126,7 +131,7 @@ def _run(program: str, *, seconds: float) -> tuple[Ended, int]:
         SandboxBroken: it did not come to run it.
     """
     secret = secrets.token_hex(16).encode()
-    cpu, wall = max(1, round(seconds * CPU_SHARE)), seconds * WALL_SHARE
+    cpu = max(1, round(seconds * CPU_SHARE))
     limits = {
         # Python knows no handler for SIGXCPU, which ends it; a program that makes one is killed a second later.
         "RLIMIT_CPU": (cpu, cpu + 1),
@@ -135,39 +140,55 @@ def _run(program: str, *, seconds: float) -> tuple[Ended, int]:
         "RLIMIT_NOFILE": (OPEN_FILES, OPEN_FILES),
         "RLIMIT_NPROC": (1, 1),
         "RLIMIT_CORE": (0, 0),
+        "RLIMIT_MSGQUEUE": (0, 0),
+        "RLIMIT_SIGPENDING": (OPEN_FILES, OPEN_FILES),
     }
-    calls, word, heard = _pipe(_filter()), _pipe(secret), os.pipe()
-    with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as errors:
+    with ExitStack() as opened, tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as errors:
         source.write(program.encode("utf-8", "surrogatepass"))
         source.seek(0)
+        calls, word = _pipe(_filter(), opened), _pipe(secret, opened)
+        hears, tells = os.pipe()
+        opened.callback(os.close, hears)
+        opened.callback(os.close, tells)
+        process = subprocess.Popen(
+            [*command(), "--seccomp", str(calls), "--", *python(), str(word), str(tells), json.dumps(limits)],
+            stdin=source,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            env={},
+            pass_fds=(word, tells, calls),
+        )
+        watch = Watch(source.fileno(), waiting_seconds=seconds * WAITING_SHARE)
+        ended = _wait(process, watch, wall_seconds=seconds * WALL_SHARE)
+        code = process.returncode
+        os.set_blocking(hears, False)
         try:
-            process = subprocess.Popen(
-                [*command(), "--seccomp", str(calls), "--", *python(), str(word), str(heard[1]), json.dumps(limits)],
-                stdin=source,
-                stdout=subprocess.DEVNULL,
-                stderr=errors,
-                env={},
-                pass_fds=(word, heard[1], calls),
-            )
-            try:
-                code = process.wait(wall)
-            except subprocess.TimeoutExpired:
-                process.kill()  # and with it everything inside: --die-with-parent, and the end of its first process
-                process.wait()
-                code = 128 + signal.SIGXCPU
-            os.set_blocking(heard[0], False)
-            try:
-                said = os.read(heard[0], 1 << 16)
-            except BlockingIOError:
-                said = b""
-        finally:
-            for descriptor in (word, calls, *heard):
-                os.close(descriptor)
+            said = os.read(hears, 1 << 16)
+        except BlockingIOError:
+            said = b""
         if not said.startswith(STARTED):
             errors.seek(0)
             why = errors.read(2000).decode("utf-8", "replace").strip().splitlines()
             raise SandboxBroken((why[-1] if why else f"bubblewrap ended with {code}.")[:300])
-    return _ended(said[len(STARTED) :], secret, code), code
+    said = said[len(STARTED) :]
+    return Ended(ended) if ended is not None and said != secret else _ended(said, secret, code), code
+
+
+def _wait(process: "subprocess.Popen[bytes]", watch: Watch, *, wall_seconds: float) -> str | None:
+    """Wait for the sandbox's end; how its program ended where it had to be ended from here."""
+    deadline = time.monotonic() + wall_seconds
+    ended = None
+    try:
+        while ended is None:
+            try:
+                process.wait(max(0.0, min(STEP_SECONDS, deadline - time.monotonic())))
+                return None
+            except subprocess.TimeoutExpired:
+                ended = TIMED_OUT if time.monotonic() >= deadline else watch.look()
+        return ended
+    finally:
+        process.kill()  # and with it everything inside: --die-with-parent, and the end of its first process
+        process.wait()
 
 
 def _ended(said: bytes, secret: bytes, code: int) -> Ended:
@@ -193,9 +214,10 @@ def _filter() -> bytes:
     return found
 
 
-def _pipe(content: bytes) -> int:
+def _pipe(content: bytes, opened: ExitStack) -> int:
     """A descriptor from which `content` can be read once."""
     outgoing, incoming = os.pipe()
+    opened.callback(os.close, outgoing)
     os.write(incoming, content)
     os.close(incoming)
     return outgoing
