@@ -5,6 +5,7 @@
 Over HTTP, from a server of its own; the models come from a local mirror, so that the Hub's part is the reading of small
 files:
 
+    starting  right after the start of the server, while it still reads its board: how long new ones take, and the board
     alone     one submission after the other, new ones and ones that are there already: milliseconds of each
     at once   1,000 submissions of 100 distinct models at the same moment: exactly 100 evaluations must come of it, and
               each of the rest must be told which one it duplicates
@@ -43,6 +44,8 @@ NOW = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
 BATCH = 5000
 TARGET_MILLISECONDS = 100.0
 PORT = 18766
+STARTING = 20
+"""Submissions while the server still reads its board."""
 
 
 def main() -> int:
@@ -76,7 +79,7 @@ def measure(given: argparse.Namespace, folder: Path, url: str) -> int:
     fill(engine, given.submissions, waiting=given.open)
     print(f"{engine.dialect.name}: {given.submissions} submissions, {given.open} of them wait, ", end="")
     print(f"made in {time.perf_counter() - began:.0f} s", flush=True)
-    names = write_models(folder / "mirror", given.models + given.alone)
+    names = write_models(folder / "mirror", given.models + given.alone + STARTING)
     environment = os.environ | {
         "EVALYARD_DATA": str(folder),
         "EVALYARD_DATABASE_URL": url,
@@ -88,7 +91,11 @@ def measure(given: argparse.Namespace, folder: Path, url: str) -> int:
     try:
         wait_for(server)
         with httpx.Client(base_url=f"http://127.0.0.1:{PORT}", timeout=120, trust_env=False) as client:
-            alone, at_once = names[given.models :], names[: given.models]
+            at_once, alone = names[: given.models], names[given.models : -STARTING]
+            began = time.perf_counter()
+            show("starting, new", [submit(client, name) for name in names[-STARTING:]])
+            client.get("/", params={"suite": "demo"}).raise_for_status()
+            print(f"starting: the board is there after {time.perf_counter() - began:.1f} s", flush=True)
             slow = 0.0
             for what in ("alone, new", "alone, there already"):
                 spent = cpu_seconds(server.pid)

@@ -216,7 +216,12 @@ class Environment:
     def make(self, steps: list[tuple[str, list[Path]]]) -> None:
         if not self.python.exists() or not self.same_python():
             with telling(f"Creating {self.folder}", say):
-                subprocess.run([sys.executable, "-m", "venv", "--clear", str(self.folder)], check=True)
+                made = subprocess.run([sys.executable, "-m", "venv", "--clear", str(self.folder)], check=False)
+                if made.returncode:
+                    raise Missing(
+                        f"Python could not make a virtual environment in {self.folder}, and says why above. Mend that "
+                        "(a full disk, a folder of another user) and run the same command again."
+                    )
         for name, files in steps:
             if self.has(name):
                 continue
@@ -261,8 +266,9 @@ class Environment:
             NotThere: no index has the package.
             Missing: any other failure, with the end of pip's own words.
         """
-        command = [str(self.python), "-m", "pip", "install", "--no-deps", "--disable-pip-version-check",
-                   "--no-input", "--progress-bar", "off", *arguments]  # fmt: skip
+        # Python compiles a module when it is first imported: of 30,000 that are installed few ever are.
+        command = [str(self.python), "-m", "pip", "install", "--no-deps", "--no-compile", "--no-input",
+                   "--disable-pip-version-check", "--progress-bar", "off", *arguments]  # fmt: skip
         log = self.folder / "evalyard-pip.log"
         started = time.monotonic()
         progress = Progress(what, total, self.folder)
@@ -297,7 +303,7 @@ class NotThere(Missing):
 
 
 class Progress:
-    """One line on a terminal, or one after each silence elsewhere: fetched x of y, installed x of y, compiling."""
+    """One line on a terminal, or one after each silence elsewhere: fetched x of y, installed x of y."""
 
     def __init__(self, what: str, total: int, folder: Path) -> None:
         self.what, self.total, self.folder = what, total, folder
@@ -324,8 +330,6 @@ class Progress:
     def stand(self) -> str:
         if self.installing:
             done = min(max(self.count() - self.there_before, 0), self.installing)
-            if done == self.installing:
-                return "installed all, compiling to byte code"
             return f"installed {done} of {self.installing}"
         return f"fetched {min(self.fetched, self.total)} of {self.total} {self.name}"
 

@@ -105,7 +105,6 @@ def facts(family: Family) -> ModelFacts:
         config=dict(family.config) if family.config is not None else None,
         tokenizer_config=dict(family.tokenizer),
         adapter_config=dict(family.adapter) if family.adapter is not None else None,
-        has_generation_config=False,
         has_chat_template=False,
         licence=None,
         weights=Weights(files=weights, elements={"BF16": 1} if weights else {}, tensors=len(weights)),

@@ -1,7 +1,7 @@
 """Brings the catalogues of the interface up to date: `python -m deploy.languages`. Tests fail while they are not.
 
-What templates, pages and `submissions/languages/terms.py` say is put into each `.po` file. A person translates it
-there, and it is compiled to the `.mo` file beside it. Both are in the repository.
+What templates and pages, published ones too, and `submissions/languages/terms.py` say is put into each `.po` file. A
+person translates it there, and it is compiled to the `.mo` file beside it. Both are in the repository.
 """
 
 import sys
@@ -20,6 +20,8 @@ from submissions.languages.catalogues import ENGLISH
 
 SUBMISSIONS = Path(__file__).resolve().parent.parent / "submissions"
 TERMS = SUBMISSIONS / "languages" / "terms.py"
+TEMPLATES = ("templates", "publishing/pages")
+MODULES = ("pages", "publishing")
 HEADER = "# Made by `python -m deploy.languages`; translations are by hand."
 WIDTH = 120
 NEVER = datetime(2000, 1, 1, tzinfo=UTC)
@@ -28,8 +30,8 @@ TRANSLATED = tuple(code for code in LANGUAGES if code != ENGLISH.code)
 
 def sources() -> list[tuple[Path, str]]:
     """Every file that says something to readers, with the extractor that reads it."""
-    templates = sorted((SUBMISSIONS / "templates").glob("**/*.html"))
-    modules = [TERMS, *sorted((SUBMISSIONS / "pages").glob("*.py"))]
+    templates = [path for folder in TEMPLATES for path in sorted((SUBMISSIONS / folder).glob("**/*.html"))]
+    modules = [TERMS, *(path for folder in MODULES for path in sorted((SUBMISSIONS / folder).glob("*.py")))]
     return [(path, "jinja2.ext:babel_extract") for path in templates] + [(path, "python") for path in modules]
 
 

@@ -51,7 +51,7 @@ def backup(settings: HubSettings, folder: Path, *, progress: Progress | None = N
     tell = progress or (lambda *_: None)
     if folder.exists() and any(folder.iterdir()):
         raise Refused(f"The folder {folder} is not empty. Give the backup a folder of its own.")
-    engine = _present_database(settings)
+    engine = present_database(settings, what="to back up")
     db.migrate(engine)
     store = ArtifactStore(settings.artifacts_url, read_only=True)
     if not store.is_there():
@@ -138,8 +138,9 @@ def _take_hands_off(connection: Connection) -> list[str]:
     return names
 
 
-def _present_database(settings: HubSettings) -> Engine:
-    """The database that is there: a backup of one that was only just made would look like a backup.
+def present_database(settings: HubSettings, *, what: str) -> Engine:
+    """The database that is there: a backup of one that was only just made would look like a backup. `what` there is
+    nothing of where it is not, such as "to publish".
 
     Raises:
         Refused: there is none, or it has no table.
@@ -158,8 +159,8 @@ def _present_database(settings: HubSettings) -> Engine:
         if is_there:
             return engine
     raise Refused(
-        f"There is nothing to back up in {_place(settings)}: no Evalyard has worked there. "
-        "Give the data folder of your system with --data."
+        f"There is nothing {what} in {_place(settings)}: no Evalyard has worked there. "
+        "Give the data folder of your system with --data; it names that folder when it starts."
     )
 
 

@@ -1,24 +1,24 @@
 """Moves one job along one arrow of its life-cycle: a guarded UPDATE and an event row for each. Knows no other job.
 
-The only writer of `Job.state` and `Attempt`. Every function returns whether the row was moved: False means that the
-job was no longer where the arrow begins, or that the attempt is not its current one, and then nothing was changed. The
-`Job` that is passed is the row as this transaction read it; a move keeps it true, so that it need not be read again.
+The only writer of `Job.state` and `Attempt`, by the statements of `orchestrator.moves`. Every function returns whether
+the row was moved: False means that the job was no longer where the arrow begins, or that the attempt is not its current
+one, and then nothing was changed. The `Job` that is passed is the row as this transaction read it; a move keeps it
+true, so that it need not be read again.
 What follows from a move for the rest of the evaluation is for `orchestrator.jobs`.
 """
 
-import functools
 import math
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal, cast
+from typing import Any
 
-from sqlalchemy import ColumnElement, Table, Update, bindparam, insert, inspect, or_, update
-from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy import update
 from sqlmodel import Session, col
 
+from orchestrator import moves
 from orchestrator.budgets import Tally
-from orchestrator.lifecycle import ARROWS, JobState
-from orchestrator.tables import Attempt, Event, Job
+from orchestrator.lifecycle import JobState
+from orchestrator.tables import Attempt, Job
 from orchestrator.together import waiting
 from orchestrator.wire import FailureKind, Progress, Spent
 
@@ -32,26 +32,12 @@ JOB_FAILED = "job_failed"
 JOB_CANCELLED = "job_cancelled"
 JOB_RETRIED = "job_retried"
 
-_JOBS = cast(Table, inspect(Job).local_table)
-_ATTEMPTS = cast(Table, inspect(Attempt).local_table)
-_EVENTS = cast(Table, inspect(Event).local_table)
-# Of tables and not of classes: an UPDATE of a class is put together anew each time, at many times the cost.
-
 HELD = tuple(state for state in JobState if state.is_held)
 WAITING = (JobState.BLOCKED, JobState.QUEUED)
 LOG_TAIL_CHARACTERS = 16_000
 SENTENCE_CHARACTERS = 2_000
 MOST_RESTARTS = 20
 """Sentences kept of an attempt's restarts, the last ones."""
-
-
-_END_ATTEMPT = (
-    update(_ATTEMPTS)
-    .where(_ATTEMPTS.c.id == bindparam("the_id"), _ATTEMPTS.c.outcome == "")
-    .values({name: bindparam(name) for name in ("ended_at", "outcome", "failure", "sentence", "log_tail")})
-)
-_NEW_ATTEMPT = insert(_ATTEMPTS)
-_NEW_EVENT = insert(_EVENTS)
 
 
 def queue(
@@ -69,15 +55,15 @@ def queue(
         values["identity"] = identity
     if requests is not None:
         values |= {"requests_total": requests, "longest": longest}
-    moved = _move(session, job, (JobState.BLOCKED,), values)
-    return moved and _record(session, JOB_QUEUED, now, job=job)
+    moved = moves.move(session, job, (JobState.BLOCKED,), values)
+    return moved and moves.record(session, JOB_QUEUED, now, job=job)
 
 
 def carry(session: Session, job: Job, *, result: dict[str, Any], now: datetime) -> bool:
     """blocked → completed: what it would make is carried over from another evaluation, as `result` says."""
     values = {"state": JobState.COMPLETED, "result": result, "ended_at": now}
-    moved = _move(session, job, (JobState.BLOCKED,), values)
-    return moved and _record(session, JOB_CARRIED, now, job=job)
+    moved = moves.move(session, job, (JobState.BLOCKED,), values)
+    return moved and moves.record(session, JOB_CARRIED, now, job=job)
 
 
 def claim(
@@ -103,7 +89,7 @@ def claim(
     }
     if identity is not None:
         values["identity"] = identity
-    if not _move(session, job, (JobState.QUEUED,), values):
+    if not moves.move(session, job, (JobState.QUEUED,), values):
         return False
     assert job.id is not None
     made: dict[str, Any] = {
@@ -117,18 +103,18 @@ def claim(
     }
     if (later := waiting(session)) is not None:
         texts = {"outcome": "", "sentence": "", "log_tail": ""}
-        later.add(session, _NEW_ATTEMPT, made | texts, row=("attempt", attempt))
+        later.add(session, moves.NEW_ATTEMPT, made | texts, row=("attempt", attempt))
     else:
         session.add(Attempt(**made))
-    return _record(session, JOB_CLAIMED, now, job=job, attempt=attempt, worker=worker)
+    return moves.record(session, JOB_CLAIMED, now, job=job, attempt=attempt, worker=worker)
 
 
 def start(session: Session, job: Job, attempt: str, *, now: datetime) -> bool:
     """dispatched → running."""
-    if not _move(session, job, (JobState.DISPATCHED,), {"state": JobState.RUNNING}, attempt=attempt):
+    if not moves.move(session, job, (JobState.DISPATCHED,), {"state": JobState.RUNNING}, attempt=attempt):
         return False
-    _change_attempt(session, attempt, {"started_at": now})
-    return _record(session, JOB_STARTED, now, job=job, attempt=attempt)
+    moves.change_attempt(session, attempt, {"started_at": now})
+    return moves.record(session, JOB_STARTED, now, job=job, attempt=attempt)
 
 
 def touch(session: Session, job: Job, attempt: str, *, progress: Progress, boot: str, lease_until: datetime) -> bool:
@@ -138,15 +124,17 @@ def touch(session: Session, job: Job, attempt: str, *, progress: Progress, boot:
         values["benchmarks_done"] = [clean(name) for name in progress.benchmarks_done]
     if progress.total:
         values |= {"requests_done": progress.done, "requests_total": progress.total}
-    if not _change_job(session, _job_update(tuple(values), HELD, "one"), job, values, sources=HELD, attempt=attempt):
+    if not moves.change_job(
+        session, moves.job_update(tuple(values), HELD, "one"), job, values, sources=HELD, attempt=attempt
+    ):
         return False
     changes = {"lease_until": lease_until, "boot": boot} | _use(progress.spent, progress.restarts)
-    return _change_attempt(session, attempt, changes)
+    return moves.change_attempt(session, attempt, changes)
 
 
 def note_use(session: Session, attempt: str, spent: Spent, *, restarts: Sequence[str]) -> bool:
     """Note what the attempt's engines have used and why one was started again. No arrow; of an open attempt only."""
-    return _change_attempt(session, attempt, _use(spent, restarts))
+    return moves.change_attempt(session, attempt, _use(spent, restarts))
 
 
 def shorten_leases(session: Session, *, to: datetime) -> int:
@@ -167,10 +155,10 @@ def complete(session: Session, job: Job, attempt: str, *, result: dict[str, Any]
         "sentence": "",
         "requests_done": job.requests_total,
     }
-    if not _move(session, job, HELD, values, attempt=attempt):
+    if not moves.move(session, job, HELD, values, attempt=attempt):
         return False
-    _end_attempt(session, attempt, outcome="completed", now=now)
-    return _record(session, JOB_COMPLETED, now, job=job, attempt=attempt)
+    moves.end_attempt(session, attempt, outcome="completed", now=now)
+    return moves.record(session, JOB_COMPLETED, now, job=job, attempt=attempt)
 
 
 def requeue(
@@ -195,7 +183,7 @@ def requeue(
     the lease since it was looked at.
     """
     sentence, log_tail = clean(sentence), clean(log_tail)[-LOG_TAIL_CHARACTERS:]
-    if lease_ended and not _end_lease(session, attempt, now=now):
+    if lease_ended and not moves.end_lease(session, attempt, now=now):
         return False
     values: dict[str, Any] = {
         "state": JobState.QUEUED,
@@ -210,11 +198,11 @@ def requeue(
         values |= {"model_failures": tally.model, "infrastructure_failures": tally.infrastructure}
     if refused_by is not None:
         values["refused_by"] = refused_by
-    if not _move(session, job, HELD, values, attempt=attempt):
+    if not moves.move(session, job, HELD, values, attempt=attempt):
         return False
-    _end_attempt(session, attempt, outcome=outcome, failure=failure, sentence=sentence, log_tail=log_tail, now=now)
+    moves.end_attempt(session, attempt, outcome=outcome, failure=failure, sentence=sentence, log_tail=log_tail, now=now)
     details = {"outcome": outcome, "failure": failure, "sentence": sentence}
-    return _record(session, JOB_REQUEUED, now, job=job, attempt=attempt, **details)
+    return moves.record(session, JOB_REQUEUED, now, job=job, attempt=attempt, **details)
 
 
 def fail(
@@ -232,7 +220,7 @@ def fail(
 ) -> bool:
     """dispatched or running → failed: no further attempt will be made by itself."""
     sentence, log_tail = clean(sentence), clean(log_tail)[-LOG_TAIL_CHARACTERS:]
-    if lease_ended and not _end_lease(session, attempt, now=now):
+    if lease_ended and not moves.end_lease(session, attempt, now=now):
         return False
     values: dict[str, Any] = {
         "state": JobState.FAILED,
@@ -244,28 +232,30 @@ def fail(
         "ended_at": now,
         "phase": "",
     }
-    if not _move(session, job, HELD, values, attempt=attempt):
+    if not moves.move(session, job, HELD, values, attempt=attempt):
         return False
-    _end_attempt(session, attempt, outcome=outcome, failure=failure, sentence=sentence, log_tail=log_tail, now=now)
-    return _record(session, JOB_FAILED, now, job=job, attempt=attempt, failure=failure, sentence=sentence)
+    moves.end_attempt(session, attempt, outcome=outcome, failure=failure, sentence=sentence, log_tail=log_tail, now=now)
+    return moves.record(session, JOB_FAILED, now, job=job, attempt=attempt, failure=failure, sentence=sentence)
 
 
 def fail_waiting(session: Session, job: Job, *, failure: FailureKind, sentence: str, now: datetime) -> bool:
     """blocked or queued → failed: what the job would need will never be there."""
     values = {"state": JobState.FAILED, "failure": failure, "sentence": clean(sentence), "ended_at": now}
-    moved = _move(session, job, WAITING, values)
-    return moved and _record(session, JOB_FAILED, now, job=job, failure=failure, sentence=clean(sentence))
+    moved = moves.move(session, job, WAITING, values)
+    return moved and moves.record(session, JOB_FAILED, now, job=job, failure=failure, sentence=clean(sentence))
 
 
 def cancel(session: Session, job: Job, *, sentence: str, now: datetime) -> bool:
     """Any state that is not final → cancelled, while it is held by whom it was when it was read."""
     attempt = job.attempt_id
     values = {"state": JobState.CANCELLED, "failure": FailureKind.CANCELLED, "sentence": sentence, "ended_at": now}
-    if not _move(session, job, tuple(state for state in JobState if not state.is_final), values, attempt=attempt):
+    if not moves.move(session, job, tuple(state for state in JobState if not state.is_final), values, attempt=attempt):
         return False
     if attempt is not None:
-        _end_attempt(session, attempt, outcome="cancelled", failure=FailureKind.CANCELLED, sentence=sentence, now=now)
-    return _record(session, JOB_CANCELLED, now, job=job, attempt=attempt)
+        moves.end_attempt(
+            session, attempt, outcome="cancelled", failure=FailureKind.CANCELLED, sentence=sentence, now=now
+        )
+    return moves.record(session, JOB_CANCELLED, now, job=job, attempt=attempt)
 
 
 def retry(session: Session, job: Job, *, to: JobState, now: datetime) -> bool:
@@ -296,8 +286,8 @@ def _revive(session: Session, job: Job, sources: tuple[JobState, ...], to: JobSt
         "sentence": "",
         "ended_at": None,
     }
-    moved = _move(session, job, sources, values)
-    return moved and _record(session, JOB_RETRIED, now, job=job, to=to)
+    moved = moves.move(session, job, sources, values)
+    return moved and moves.record(session, JOB_RETRIED, now, job=job, to=to)
 
 
 def _use(spent: Spent, restarts: Sequence[str]) -> dict[str, Any]:
@@ -306,144 +296,3 @@ def _use(spent: Spent, restarts: Sequence[str]) -> dict[str, Any]:
         "spent": {name: value for name, value in spent if isinstance(value, int) or math.isfinite(value)},
         "restarts": [clean(sentence)[:SENTENCE_CHARACTERS] for sentence in restarts[-MOST_RESTARTS:]],
     }
-
-
-_ANY: Any = object()
-
-
-def _move(
-    session: Session, job: Job, sources: tuple[JobState, ...], values: dict[str, Any], *, attempt: str | None = _ANY
-) -> bool:
-    """The guarded UPDATE: from one of `sources`, along an arrow of the life-cycle, or not at all.
-
-    With `attempt` the job must be held by that one, or by none where it is None.
-    """
-    to: JobState = values["state"]
-    assert all(to in ARROWS[source] for source in sources), f"no arrow leads from {sources} to {to}"
-    statement = _job_update(tuple(values), sources, "any" if attempt is _ANY else "none" if attempt is None else "one")
-    return _change_job(session, statement, job, values, sources=sources, attempt=attempt)
-
-
-def _change_job(
-    session: Session,
-    statement: Update,
-    job: Job,
-    values: dict[str, Any],
-    *,
-    sources: tuple[JobState, ...],
-    attempt: str | None,
-) -> bool:
-    """Run one of `_job_update`'s statements; the row in memory is then as the UPDATE has left it."""
-    keys: dict[str, Any] = {"the_id": job.id} if attempt is _ANY or attempt is None else {
-        "the_id": job.id, "the_attempt": attempt
-    }  # fmt: skip
-    if (later := waiting(session)) is not None:
-        if not _is_as_guarded(job, sources, attempt=attempt):
-            return False
-        later.add(session, statement, keys | values, row=("job", job.id), is_guarded=True)
-    elif session.connection().execute(statement, keys | values).rowcount != 1:
-        return False
-    for name, value in values.items():
-        set_committed_value(job, name, value)
-    return True
-
-
-def _is_as_guarded(job: Job, sources: tuple[JobState, ...], *, attempt: str | None) -> bool:
-    """What the statement's guard will find, by the row in memory, which is true while its evaluation is locked."""
-    return job.state in sources and (attempt is _ANY or job.attempt_id == attempt)
-
-
-@functools.cache
-def _job_update(
-    names: tuple[str, ...], sources: tuple[JobState, ...], held_by: Literal["any", "none", "one"]
-) -> Update:
-    """The statement that sets these columns of one job, kept: to put it together takes longer than to run it."""
-    # Not IN: its list is put in anew each time, and then one statement could not change many rows.
-    states = or_(*(_JOBS.c.state == source for source in sources))
-    guard = update(_JOBS).where(_JOBS.c.id == bindparam("the_id"), states)
-    if held_by == "none":
-        guard = guard.where(_JOBS.c.attempt_id.is_(None))
-    if held_by == "one":
-        guard = guard.where(_JOBS.c.attempt_id == bindparam("the_attempt"))
-    return guard.values({name: bindparam(name) for name in names})
-
-
-def _end_lease(session: Session, attempt: str, *, now: datetime) -> bool:
-    """Close the attempt unless a heartbeat has extended its lease in the meantime."""
-    return _change(session, update(_ATTEMPTS).where(_open(attempt), _ATTEMPTS.c.lease_until < now).values(ended_at=now))
-
-
-def _end_attempt(
-    session: Session,
-    attempt: str,
-    *,
-    outcome: str,
-    now: datetime,
-    failure: FailureKind | None = None,
-    sentence: str = "",
-    log_tail: str = "",
-) -> None:
-    """Close the attempt; its end may have been written already by the guard on its lease."""
-    values = {"ended_at": now, "outcome": outcome, "failure": failure, "sentence": sentence, "log_tail": log_tail}
-    if (later := waiting(session)) is not None:
-        later.add(session, _END_ATTEMPT, {"the_id": attempt} | values, row=("attempt", attempt))
-    else:
-        session.connection().execute(_END_ATTEMPT, {"the_id": attempt} | values)
-
-
-def _change_attempt(session: Session, attempt: str, values: dict[str, Any]) -> bool:
-    """Change an open attempt; True as well where the change waits, as its job is held by it."""
-    if (later := waiting(session)) is not None:
-        later.add(session, _attempt_update(tuple(values)), {"the_id": attempt} | values, row=("attempt", attempt))
-        return True
-    return session.connection().execute(_attempt_update(tuple(values)), {"the_id": attempt} | values).rowcount == 1
-
-
-@functools.cache
-def _attempt_update(names: tuple[str, ...]) -> Update:
-    """The statement that sets these columns of one open attempt, kept."""
-    guard = update(_ATTEMPTS).where(_ATTEMPTS.c.id == bindparam("the_id"), _ATTEMPTS.c.ended_at.is_(None))
-    return guard.values({name: bindparam(name) for name in names})
-
-
-def _open(attempt: str) -> ColumnElement[bool]:
-    return (_ATTEMPTS.c.id == attempt) & _ATTEMPTS.c.ended_at.is_(None)
-
-
-def _change(session: Session, statement: Update) -> bool:
-    """Run an UPDATE of at most one row, past the session's objects; whether it changed one."""
-    return session.connection().execute(statement).rowcount == 1
-
-
-def _record(
-    session: Session, name: str, now: datetime, *, job: Job, attempt: str | None = None, **details: Any
-) -> bool:
-    """The event row of a move that was made; always True, so that a move can end with it."""
-    told = {key: value for key, value in details.items() if value not in (None, "")}
-    return note(session, name, now, evaluation=job.evaluation_id, job=job.id, attempt=attempt, details=told)
-
-
-def note(
-    session: Session,
-    name: str,
-    now: datetime,
-    *,
-    evaluation: int | None,
-    details: dict[str, Any],
-    job: int | None = None,
-    attempt: str | None = None,
-) -> bool:
-    """Write an event of an evaluation, among those of the moves of its jobs; always True."""
-    values: dict[str, Any] = {
-        "at": now,
-        "evaluation_id": evaluation,
-        "job_id": job,
-        "attempt_id": attempt,
-        "name": name,
-        "details": details,
-    }
-    if (later := waiting(session)) is not None:
-        later.add(session, _NEW_EVENT, values)
-    else:
-        session.add(Event(**values))
-    return True

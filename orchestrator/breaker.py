@@ -4,8 +4,8 @@ A host is suspected when attempts of three different evaluations failed there in
 while another worker of its kind completed jobs in the meantime. Where nobody else completes anything, the cause is
 shared (the store, the Hub, the network) or cannot be told from a bad model: then nobody is held back, and the jobs' own
 pauses do. What fails again elsewhere was the job's fault and counts against no host. `orchestrator.jobs` and `updates`
-report to this module in the transaction of the move itself. Workers that a cluster's launcher starts have new names
-each time: theirs is the health of their host.
+report to this module in the transaction of the move itself. Workers that a cluster starts have new names each time:
+theirs is the health of their host, where a launcher or `EVALYARD_WORKER_HOST` names it.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -180,7 +180,7 @@ def forgive(session: Session, worker: str) -> bool:
 
 
 def _subjects(session: Session, workers: Collection[str]) -> dict[str, str]:
-    """Whose health it is that each worker's attempts tell of: its own, or its host's where it was launched."""
+    """Whose health it is that each worker's attempts tell of: its own, or its host's where that is named."""
     hosts = session.exec(select(Worker.name, Worker.host).where(col(Worker.name).in_(workers))).all()
     return {name: name for name in workers} | {name: host for name, host in hosts if host}
 

@@ -1,10 +1,9 @@
-"""The broker: messages between the hub and its workers, and notes: to stop an attempt, and what may come next.
+"""The broker: messages between the hub and its workers. Notes beside them are in `orchestrator.notes`.
 
 It carries and never decides: a message that is lost, late or doubled is made harmless by leases and fences in the
 database, so nothing here waits for a result, and a receiver must handle every message twice without harm.
 """
 
-import json
 import re
 import threading
 from collections.abc import Sequence
@@ -29,15 +28,6 @@ HEARTBEAT_TASK = "evalyard.heartbeat"
 KEY_PREFIX = "evalyard:"
 """Before every key, so that a Valkey or Redis may be shared with other programs."""
 
-FORECAST_SECONDS = 600
-"""How long a forecast is kept for its worker; the hub repeats it in time."""
-
-MODE_SECONDS = 600
-"""How long a note of what an operator wants of a worker is kept; the hub repeats it at each heartbeat that differs."""
-
-STOP_SECONDS = 600
-"""How long a note to stop is kept; the hub repeats it at each heartbeat that still lists the attempt."""
-
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 MessageT = TypeVar("MessageT", wire.Order, wire.Update, wire.Heartbeat, wire.Forecast)
@@ -49,6 +39,14 @@ class BrokerError(Exception):
 
 class BrokerLost(BrokerError):
     """The broker cannot be reached. Check that it runs; whatever was not sent is repeated or found by lease."""
+
+
+def lost(app: Celery, error: Exception) -> BrokerLost:
+    """What to raise where the broker of this app was not reached."""
+    return BrokerLost(
+        f"The broker at {redacted(str(app.conf.broker_url))} cannot be reached: {error}. Check that it runs; "
+        "what was not sent is repeated."
+    )
 
 
 class UnreadableMessage(BrokerError):
@@ -143,7 +141,7 @@ def send_orders(app: Celery, orders: Sequence[tuple[str, wire.Order]]) -> None:
         for worker, order in orders:
             send_order(app, worker, order)
     except (OperationalError, redis.RedisError, OSError) as error:
-        raise BrokerLost(f"The broker at {redacted(str(app.conf.broker_url))} cannot be reached: {error}") from error
+        raise lost(app, error) from error
 
 
 def send_update(app: Celery, update: wire.Update) -> None:
@@ -186,77 +184,9 @@ def read(kind: type[MessageT], payload: Any) -> MessageT:
         ) from error
 
 
-def request_stop(app: Celery, attempt: str, reason: str) -> None:
-    """Leave a note that asks whoever runs this attempt to stop it. Harmless when lost: it is repeated."""
-    try:
-        _notes(app).set(_stop_key(attempt), reason or "stopped by the hub", ex=STOP_SECONDS)
-    except redis.RedisError as error:
-        raise BrokerLost(f"The broker at {redacted(str(app.conf.broker_url))} cannot be reached: {error}") from error
-
-
-def stop_requested(app: Celery, attempt: str) -> str | None:
-    """Why this attempt should stop, or None. A broker that is away asks nothing."""
-    try:
-        note = _notes(app).get(_stop_key(attempt))
-    except redis.RedisError:
-        return None
-    return note.decode(errors="replace") if isinstance(note, bytes) else note
-
-
-def leave_mode(app: Celery, worker: str, mode: wire.Mode) -> None:
-    """Leave a note of what an operator wants of a worker, in place of the one before.
-
-    Harmless when lost: the hub repeats it while the worker's heartbeats say another.
-    """
-    try:
-        _notes(app).set(_mode_key(worker), mode.value, ex=MODE_SECONDS)
-    except redis.RedisError as error:
-        raise BrokerLost(f"The broker at {redacted(str(app.conf.broker_url))} cannot be reached: {error}") from error
-
-
-def read_mode(app: Celery, worker: str) -> wire.Mode | None:
-    """What an operator wants of a worker; None for no news, which changes nothing."""
-    try:
-        note = _notes(app).get(_mode_key(worker))
-    except redis.RedisError:
-        return None
-    text = note.decode(errors="replace") if isinstance(note, bytes) else note
-    return wire.Mode(text) if text in set(wire.Mode) else None
-
-
-def leave_forecast(app: Celery, worker: str, forecast: wire.Forecast) -> None:
-    """Leave a note of what a worker is likely to be ordered next, in place of the one before.
-
-    No message, because a queue is read only when a slot is free, and by then it is too late to fetch ahead.
-    """
-    try:
-        _notes(app).set(_forecast_key(worker), forecast.model_dump_json(), ex=FORECAST_SECONDS)
-    except redis.RedisError as error:
-        raise BrokerLost(f"The broker at {redacted(str(app.conf.broker_url))} cannot be reached: {error}") from error
-
-
-def read_forecast(app: Celery, worker: str) -> wire.Forecast | None:
-    """What a worker is likely to be ordered next; None when nobody can say.
-
-    Raises:
-        UnreadableMessage: another version, or not such a note.
-    """
-    try:
-        note = _notes(app).get(_forecast_key(worker))
-    except redis.RedisError:
-        return None
-    if note is None:
-        return None
-    try:
-        payload = json.loads(note)
-    except ValueError:
-        payload = None
-    return read(wire.Forecast, payload)
-
-
 def waiting_messages(app: Celery, queue: str) -> int | None:
     """How many messages wait in a queue, or None when the broker is away."""
-    notes = _notes(app)
+    notes = shared_client(app)
     if not isinstance(notes, redis.Redis):
         return None
     try:
@@ -279,7 +209,7 @@ def open_client(app: Celery) -> redis.Redis:
 
 def answers(app: Celery) -> bool:
     """Whether the broker can be reached now."""
-    notes = _notes(app)
+    notes = shared_client(app)
     if not isinstance(notes, redis.Redis):
         return True
     try:
@@ -304,19 +234,7 @@ def _send(app: Celery, task: str, message: BaseModel, *, queue: str, retry: bool
             task, args=[message.model_dump(mode="json")], queue=queue, retry=retry, argsrepr="(…)", producer=producer
         )
     except (OperationalError, redis.RedisError, OSError) as error:
-        raise BrokerLost(f"The broker at {redacted(str(app.conf.broker_url))} cannot be reached: {error}") from error
-
-
-def _forecast_key(worker: str) -> str:
-    return f"{KEY_PREFIX}next:{worker}"
-
-
-def _mode_key(worker: str) -> str:
-    return f"{KEY_PREFIX}mode:{worker}"
-
-
-def _stop_key(attempt: str) -> str:
-    return f"{KEY_PREFIX}stop:{attempt}"
+        raise lost(app, error) from error
 
 
 class MemoryNotes:
@@ -325,8 +243,14 @@ class MemoryNotes:
     def __init__(self) -> None:
         self._notes: dict[str, str] = {}
 
-    def set(self, key: str, value: str, *, ex: int) -> None:
+    def set(self, key: str, value: str, *, ex: int, nx: bool = False) -> bool:
+        if nx and key in self._notes:
+            return False
         self._notes[key] = value
+        return True
+
+    def delete(self, key: str) -> None:
+        self._notes.pop(key, None)
 
     def get(self, key: str) -> str | None:
         return self._notes.get(key)
@@ -340,7 +264,7 @@ class _Keeper(NamedTuple):
 _keeper = _Keeper(threading.Lock(), {})
 
 
-def _notes(app: Celery) -> "redis.Redis | MemoryNotes":
+def shared_client(app: Celery) -> "redis.Redis | MemoryNotes":
     """One client for each broker address; redis-py's own pool makes it safe for threads."""
     url = str(app.conf.broker_url)
     with _keeper.lock:

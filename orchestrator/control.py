@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy.exc import OperationalError
 
-from orchestrator import broker, db
+from orchestrator import broker, db, notes
 from orchestrator.artifacts import ArtifactStore
 from orchestrator.canaries.drift import Bounds
 from orchestrator.canaries.keeper import start_keeper
@@ -84,7 +84,12 @@ class Ticker:
             # Reports of the same moment are one round's.
             if self.stopping.wait(min(GATHER_SECONDS, left)):
                 return
-            self.safely(lambda now: self.dispatcher.dispatch(now, thorough=False), datetime.now(UTC))
+            self.safely(lambda now: self.give_out(now, thorough=False), datetime.now(UTC))
+
+    def give_out(self, now: datetime, *, thorough: bool = True) -> int:
+        """Give out jobs; those that every worker refuses fail, once all workers had the time to be heard."""
+        heard = self.listening.long_enough(now, self.hub.lease)
+        return self.dispatcher.dispatch(now, thorough=thorough, gives_up=heard)
 
     def notice_gap(self, now: datetime) -> None:
         """Listen anew when time passed unseen: this process or its machine stood still, or the clock was set.
@@ -121,7 +126,7 @@ class Ticker:
             # It listens anew, maybe because its clock was set, and maybe while it did not run.
             unwind(self.hub.engine, now, lease=self.hub.lease, budgets=self.hub.budgets)
             self.unwound_at = self.listening.since
-        self.dispatcher.dispatch(now)
+        self.give_out(now)
         self.forecaster.look(now)
         if not broker.answers(self.hub.app):
             self.listening.interrupted(now)
@@ -170,7 +175,7 @@ def make_ticker(settings: HubSettings, *, now: datetime) -> Ticker:
         sealer=open_sealer(settings) if settings.has_accounts else None,
     )
     forecaster = Forecaster(
-        engine, tell=lambda worker, forecast: broker.leave_forecast(app, worker, forecast), policy=policy
+        engine, tell=lambda worker, forecast: notes.leave_forecast(app, worker, forecast), policy=policy
     )
     return Ticker(
         hub=hub,

@@ -18,7 +18,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, ExceptionContext, create_engine, event, inspect, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, OperationalError
 from sqlmodel import Session
 
 from orchestrator.errors import DatabaseUnusable
@@ -32,8 +32,12 @@ STANDING_STILL_SECONDS = 120.0
 """How long PostgreSQL keeps the locks of a process that is stopped, or cut off, inside a transaction."""
 IDLE_IN_TRANSACTION = "25P03"
 """SQLSTATE with which PostgreSQL then ended it."""
+TOO_MUCH = "54"
+"""Class of the SQLSTATEs with which PostgreSQL refuses what is too long for it, in an index above all."""
 UNDONE = frozenset({"40P01", "40001"})
 """SQLSTATEs with which PostgreSQL undoes one of two transactions that wait for each other, or that cannot both be."""
+DISK_FULL = "53100"
+"""SQLSTATE of PostgreSQL."""
 MOST_VARIABLES = 10_000
 """Values in one statement: SQLite takes 32,766, PostgreSQL's driver 65,535."""
 MIGRATION_LOCK = 0x45564C59
@@ -130,8 +134,7 @@ def migrate(engine: Engine, *, revision: str = "head") -> None:
                 _refuse_dangling(connection)
     except (OperationalError, DBAPIError) as error:
         raise DatabaseUnusable(
-            f"The database {_shown(engine)} cannot be used: {_first_line(error.orig)}. "
-            "Check that it is running, reachable and writable."
+            f"The database {_shown(engine)} cannot be used: {_first_line(error.orig)}. {_next_step(error.orig)}"
         ) from error
 
 
@@ -197,10 +200,16 @@ def _refuse_foreign(connection: Connection, present: tuple[str, ...], script: Sc
 
 
 def _on_postgres_error(context: ExceptionContext) -> None:
-    """A process that stood still in a transaction finds it ended: that is a database that was away, and no fault."""
+    """Tell a database that is away from a value that it cannot hold, which it would refuse each time.
+
+    A process that stood still in a transaction finds it ended: that is a database that was away, and no fault.
+    """
     error = context.original_exception
-    if getattr(error, "sqlstate", None) == IDLE_IN_TRANSACTION:
+    state = getattr(error, "sqlstate", None) or ""
+    if state == IDLE_IN_TRANSACTION:
         raise OperationalError(context.statement, None, error) from error
+    if state.startswith(TOO_MUCH):
+        raise DataError(context.statement, None, error) from error
 
 
 def was_undone(error: OperationalError) -> bool:
@@ -256,6 +265,12 @@ def _begin_sqlite(connection: Connection) -> None:
 
 def _shown(engine: Engine) -> str:
     return engine.url.render_as_string(hide_password=True)
+
+
+def _next_step(error: BaseException | None) -> str:
+    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL or getattr(error, "sqlstate", None) == DISK_FULL:
+        return "Make room on its disk, and do this again."
+    return "Check that it is running, reachable and writable."
 
 
 def _first_line(error: BaseException | None) -> str:

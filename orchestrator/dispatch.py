@@ -62,19 +62,20 @@ class Dispatcher:
     sealer: Sealer | None = None
     """Opens people's Hub tokens, which some orders lend to a worker; None where there are no accounts."""
 
-    def dispatch(self, now: datetime, *, thorough: bool = True) -> int:
+    def dispatch(self, now: datetime, *, thorough: bool = True, gives_up: bool = True) -> int:
         """Give out what can be given out; returns how many orders were sent.
 
         A round that is not `thorough` looks at the head of a long queue alone: it follows a report, and many may come
-        in a second. What stands behind jobs that fit nowhere is found by the next thorough one.
+        in a second. What stands behind jobs that fit nowhere is found by the next thorough one. Without `gives_up` no
+        job fails for having been refused: workers that might take it may not have been heard yet.
 
         Raises:
             BrokerLost: the broker is away; nothing stays claimed for it.
         """
-        planned, workers, speeds, share = self._plan(now, thorough=thorough)
+        planned, workers, speeds, share = self._plan(now, thorough=thorough, gives_up=gives_up)
         most_gpus = share.room if share is not None else None
         if self._split(splits(planned, workers, self.policy, now, speeds=speeds, most_gpus=most_gpus), now=now):
-            planned, *_ = self._plan(now, thorough=thorough)
+            planned, *_ = self._plan(now, thorough=thorough, gives_up=gives_up)
         sent = 0
         for start in range(0, len(planned.assignments), BATCH):
             # In the order in which every transaction that locks several evaluations locks them.
@@ -83,7 +84,9 @@ class Dispatcher:
                 sent += self._send(orders, now=now)
         return sent
 
-    def _plan(self, now: datetime, *, thorough: bool) -> tuple[Round, list[WorkerView], Speeds, Share | None]:
+    def _plan(
+        self, now: datetime, *, thorough: bool, gives_up: bool
+    ) -> tuple[Round, list[WorkerView], Speeds, Share | None]:
         """The round that is due, after giving up what no worker will take.
 
         Of a long queue only the first are read, for as many slots as are free. Where those cannot fill the slots, all
@@ -101,7 +104,8 @@ class Dispatcher:
                 if slots
             }
             queued, workers = note_overlaps(session, [job for head in heads.values() for job in head], everyone)
-        queued = self._give_up_hopeless(queued, workers, now=now)
+        if gives_up:
+            queued = self._give_up_hopeless(queued, workers, now=now)
         planned = plan_round(queued, workers, self.policy, now, speeds=speeds)
         taken = {stages: sum(one.devices for one in planned.assignments if one.job.stage in stages) for stages in heads}
         longer = [
@@ -114,7 +118,8 @@ class Dispatcher:
                 for stages in longer:
                     heads[stages] = load_queued(session, now=now, stages=stages)
                 queued, workers = note_overlaps(session, [job for head in heads.values() for job in head], everyone)
-            queued = self._give_up_hopeless(queued, workers, now=now)
+            if gives_up:
+                queued = self._give_up_hopeless(queued, workers, now=now)
             planned = plan_round(queued, workers, self.policy, now, speeds=speeds)
         kept = first_within_share(planned.assignments, planned.reserved, share)
         return planned._replace(assignments=kept), workers, speeds, share

@@ -14,7 +14,7 @@ from sqlalchemy import Table, Update, bindparam, inspect, update
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlmodel import Session
 
-from orchestrator import arrows
+from orchestrator import arrows, moves
 from orchestrator.dossiers import Dossier
 from orchestrator.lifecycle import EvaluationState, JobFacts, JobState, evaluation_state
 from orchestrator.notices import outbox
@@ -167,7 +167,7 @@ def _write_state(session: Session, dossier: Dossier, *, now: datetime) -> None:
     if state is not row.state:
         values["ended_at"] = now if state.is_final else None
         details = {"from": str(row.state), "to": str(state)}
-        arrows.note(session, EVALUATION_MOVED, now, evaluation=row.id, details=details)
+        moves.note(session, EVALUATION_MOVED, now, evaluation=row.id, details=details)
         outbox.note_end(session, row, state, now=now)
     values = {name: value for name, value in values.items() if getattr(row, name) != value}
     if values:

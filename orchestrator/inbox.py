@@ -87,16 +87,21 @@ class Inbox:
         # What it could not apply before comes first.
         held = held or self._fetch(min(waiting, MOST), wait)
         if held:
-            # The oldest is the last of the list.
-            try:
-                self._take([letter(one) for one in reversed(held)])
-            except OperationalError:
-                raise
-            except Exception:
-                # A fault of the hub itself: the same messages would meet it again, and keep all others waiting.
-                log.exception("messages_not_taken number=%s", len(held))
+            self._apply([letter(one) for one in reversed(held)])  # the oldest is the last of the list
             self._client.delete(_held_by(self._name))
         return len(held)
+
+    def _apply(self, letters: Sequence[Letter]) -> None:
+        try:
+            self._take(letters)
+        except OperationalError:
+            raise
+        except Exception:
+            # A fault of the hub itself: the same messages would meet it again, and keep all others waiting.
+            log.exception("messages_not_taken number=%s", len(letters))
+            if len(letters) > 1:
+                for one in letters:
+                    self._apply([one])
 
     def _look(self) -> tuple[set[str], Sequence[bytes], int]:
         """Say that this one lives: all readers, what this one holds already, and how many messages wait."""
@@ -124,12 +129,17 @@ class Inbox:
 
     def _give_back_of(self, reader: str) -> None:
         """Put what a silent reader holds back into the queue, where it comes first."""
-        if self._client.exists(_sign_of(reader)):
-            return
-        log.warning("silent_reader reader=%s", reader)
-        while self._client.lmove(_held_by(reader), QUEUE, "LEFT", "RIGHT") is not None:
-            pass
-        self._client.srem(READERS, reader)
+        with self._client.pipeline() as pipe:
+            pipe.watch(_sign_of(reader))  # type: ignore[no-untyped-call]  # redis gives it no types
+            if pipe.exists(_sign_of(reader)):
+                return
+            log.warning("silent_reader reader=%s", reader)
+            while self._client.lmove(_held_by(reader), QUEUE, "LEFT", "RIGHT") is not None:
+                pass
+            pipe.multi()
+            pipe.srem(READERS, reader)
+            with suppress(redis.WatchError):  # it has spoken meanwhile, and may hold more by now
+                pipe.execute()
 
 
 def letter(raw: bytes) -> Letter:

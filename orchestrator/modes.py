@@ -3,6 +3,8 @@
 It alone writes `Worker.mode`. A worker that is not open gets no job whether it has heard of that or not.
 """
 
+from collections.abc import Sequence
+
 from sqlmodel import Session, col, select
 
 from orchestrator import breaker
@@ -14,7 +16,7 @@ from orchestrator.wire import Heartbeat, Mode
 def set_mode(session: Session, name: str, mode: Mode) -> Worker:
     """Note what an operator wants of a worker; to open it is to say that its host is sound, too.
 
-    Tell the worker after the commit: `orchestrator.broker.leave_mode`.
+    Tell the worker after the commit: `orchestrator.notes.leave_mode`.
 
     Raises:
         NotFound: no worker of that name has reported.
@@ -32,7 +34,8 @@ def set_mode(session: Session, name: str, mode: Mode) -> Worker:
     return worker
 
 
-def unheard(session: Session, heartbeat: Heartbeat) -> Mode | None:
-    """What the sender should be told again, because it says another; None when it obeys."""
-    worker = session.get(Worker, heartbeat.worker)
-    return worker.mode if worker is not None and worker.mode is not heartbeat.mode else None
+def unheard(session: Session, heartbeats: Sequence[Heartbeat]) -> dict[str, Mode]:
+    """What senders should be told again, because they say another; by name, without those that obey."""
+    said = {one.worker: one.mode for one in heartbeats}
+    wanted = session.exec(select(Worker.name, Worker.mode).where(col(Worker.name).in_(said)))
+    return {name: Mode(mode) for name, mode in wanted if mode is not said[name]}

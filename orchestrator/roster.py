@@ -19,6 +19,7 @@ from orchestrator.canaries.admission import read_admission
 from orchestrator.canaries.builds import Entry, engine_name, why_kept
 from orchestrator.canaries.runs import builds_of
 from orchestrator.db import chunks
+from orchestrator.doubles import doubles
 from orchestrator.footprint import Footprint, footprint
 from orchestrator.lifecycle import JobState
 from orchestrator.orders import weights_revision
@@ -88,12 +89,14 @@ def load_workers(session: Session, *, now: datetime) -> list[WorkerView]:
     for worker, evaluation, devices in session.exec(held):
         holding[worker].append(evaluation)
         used[worker] += devices
+    rows = session.exec(select(Worker)).all()
+    seconds = doubles(rows, now=now)
     return [
         WorkerView(
             name=row.name,
             boot=row.boot,
             kind=_kind(row.kind),
-            slots=_slots(row, suspicions.get(row.name), used=used[row.name]),
+            slots=0 if row.name in seconds else _slots(row, suspicions.get(row.name), used=used[row.name]),
             last_heartbeat=row.last_heartbeat,
             engine=row.engine_family,
             device_type=row.device_type,
@@ -104,7 +107,9 @@ def load_workers(session: Session, *, now: datetime) -> list[WorkerView]:
             stopping=row.stopping,
             # What drifted may be kept out for weeks, too.
             is_open=row.mode is Mode.OPEN and admission.of(row) is not Entry.KEPT_OUT,
-            sentence=why_closed(row, suspicions.get(row.name), entry=admission.of(row)),
+            sentence=why_closed(
+                row, suspicions.get(row.name), entry=admission.of(row), is_second=seconds.get(row.name, "")
+            ),
             holding=tuple(holding[row.name]),
             used=used[row.name],
             weights=tuple(row.weights or ()),
@@ -114,14 +119,19 @@ def load_workers(session: Session, *, now: datetime) -> list[WorkerView]:
             entry=admission.of(row),
             engine_version=row.engine_version or "",
         )
-        for row in session.exec(select(Worker))
+        for row in rows
     ]
 
 
-def why_closed(worker: Worker, suspicion: breaker.Suspicion | None, *, entry: Entry) -> str:
-    """Why a worker takes no work, or less than it could; empty when it takes all it can."""
+def why_closed(worker: Worker, suspicion: breaker.Suspicion | None, *, entry: Entry, is_second: str = "") -> str:
+    """Why a worker takes no work, or less than it could; empty when it takes all it can.
+
+    `is_second` is what `orchestrator.doubles` says of it.
+    """
     if worker.mode is not Mode.OPEN:
         return f"{worker.mode.value} by an operator"
+    if is_second:
+        return is_second
     if suspicion:
         return suspicion.sentence
     return why_kept(entry, engine_name(worker.build_facts or {})) or worker.sentence

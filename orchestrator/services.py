@@ -113,7 +113,8 @@ class Services:
                 self._bury(service)
         self._services.clear()
         assert self._undertaker.stdin is not None
-        self._undertaker.stdin.close()
+        with suppress(BrokenPipeError):
+            self._undertaker.stdin.close()
         self._undertaker.wait()
 
     def _await_end(self, service: Service, deadline: float, hurry: Callable[[], bool]) -> None:
@@ -141,12 +142,14 @@ class Services:
         service.quick_deaths = service.quick_deaths + 1 if now - service.started_at < QUICK_SECONDS else 0
         if service.quick_deaths >= MOST_QUICK_DEATHS:
             raise ServiceGivenUp(
-                f"The {service.name} process died {service.quick_deaths} times in a row (last with code {code}). "
+                f"The {service.name} process died {service.quick_deaths} times in a row, at last {ending(code)}. "
                 f"The end of {service.log}:\n{log_tail(service.log)}"
             )
         pause = min(0.5 * 2**service.quick_deaths, LONGEST_PAUSE_SECONDS)
         service.again_at = now + pause
-        self._say(f"The {service.name} process ended with code {code}; starting it again in {pause:g} s.")
+        self._say(
+            f"The {service.name} process ended {ending(code)}; starting it again in {pause:g} s. Its log: {service.log}"
+        )
 
     def _bury(self, service: Service) -> None:
         """Kill what is left of the group; a child of the dead process could hold a port or a GPU."""
@@ -161,6 +164,15 @@ class Services:
         with suppress(BrokenPipeError):
             self._undertaker.stdin.write(word.encode() + b"\n")
             self._undertaker.stdin.flush()
+
+
+def ending(code: int) -> str:
+    """How a process ended, after "ended": its code, or the signal that killed it, negative as `subprocess` has it."""
+    if code == -signal.SIGKILL:
+        return "by SIGKILL (where nobody sent it, the kernel did for want of memory: see `dmesg`)"
+    if code < 0:
+        return f"by {signal.Signals(-code).name}" if -code in set(signal.Signals) else f"by signal {-code}"
+    return f"with code {code}"
 
 
 def log_tail(path: Path) -> str:

@@ -149,13 +149,16 @@ def _start(
     for name, module in (("control", "orchestrator.control"), ("web", "submissions.site")):
         services.start(Service(name, (sys.executable, "-m", module), hub, logs / f"{name}.log", rank=1))
     for kind in kinds:
-        name = WORKERS[kind]
-        slots = harness_slots() if kind == "harness" else 1
-        command = (sys.executable, "-m", "workers.app", kind, "--name", name, "--slots", str(slots))
         environment = base | worker_environment(settings)
-        log = logs / f"{kind}.log"
+        log, command = logs / f"{kind}.log", worker_command(kind)
         services.start(Service(f"{kind} worker", command, environment, log, grace_seconds=WORKER_GRACE_SECONDS, rank=2))
     return settings
+
+
+def worker_command(kind: str) -> tuple[str, ...]:
+    """How the worker of a kind is started; an engine worker takes every GPU that it sees, or has one slot on a CPU."""
+    slots = ("--slots", str(harness_slots())) if kind == "harness" else ()
+    return (sys.executable, "-m", "workers.app", kind, "--name", WORKERS[kind], *slots)
 
 
 def hub_environment(settings: HubSettings) -> dict[str, str]:

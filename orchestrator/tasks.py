@@ -1,12 +1,13 @@
 """What the hub does with a worker's message: reads it, applies it in a transaction, asks a stale attempt to stop.
 
 Three lines each in spirit: everything that decides is in `updates` and `heartbeats`. Updates that come at the same time
-share a transaction. A message that cannot be read is refused with a logged sentence and never stops the hub.
+share a transaction, and so do heartbeats. A message that cannot be read is refused with a logged sentence and never
+stops the hub.
 """
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -15,19 +16,23 @@ from celery import Celery
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
-from orchestrator import broker, db, jobs
+from orchestrator import broker, db, jobs, notes
 from orchestrator.budgets import Budgets
-from orchestrator.heartbeats import apply_heartbeat
+from orchestrator.heartbeats import apply_heartbeats
 from orchestrator.modes import unheard
 from orchestrator.suites import Suite
-from orchestrator.together import Overtaken
-from orchestrator.updates import ApplyAlone, Verdict, apply_updates
+from orchestrator.together import ApplyAlone, Overtaken
+from orchestrator.updates import Verdict, apply_updates
 from orchestrator.wire import FailureKind, Heartbeat, Update
 
 log = logging.getLogger(__name__)
 
 MOST_TOGETHER = 32
-"""Updates of one transaction: few enough that no heartbeat waits long for it."""
+"""Messages of one transaction: few enough that nothing waits long for it."""
+
+
+MOST_STOPPED = 200
+"""Attempts that are asked to stop after one heartbeat, a note in the broker for each. The next one lists the others."""
 
 
 class Letter(NamedTuple):
@@ -83,13 +88,20 @@ class Hub:
         """A fault of the hub itself. Without this the job would run again and again until its leases are used up."""
         log.exception("update_failed attempt=%s event=%s", report.attempt, report.event)
         sentence = "The hub could not keep the result; its log says why. Report this as a bug, then retry."
-        with db.session(self.engine) as session:
-            ended = jobs.give_up(session, report.attempt, failure=FailureKind.HARNESS, sentence=sentence, now=now)
+        try:
+            with db.session(self.engine) as session:
+                ended = jobs.give_up(session, report.attempt, failure=FailureKind.HARNESS, sentence=sentence, now=now)
+        except OperationalError:
+            raise
+        except Exception:
+            # Not even that, say of an attempt whose name the database cannot hold: the others must not be lost with it.
+            log.exception("attempt_not_ended attempt=%s", report.attempt)
+            ended = False
         return Verdict(accepted=ended, sentence=sentence)
 
 
 def take(hub: Hub, letters: Sequence[Letter]) -> None:
-    """Apply these messages: the updates together, in the order they came in, then the heartbeats one by one.
+    """Apply these messages: the updates together, in the order they came in, then the heartbeats.
 
     Raises:
         OperationalError: the database is away, and some updates may not be applied. To apply all again does no harm.
@@ -106,15 +118,7 @@ def take(hub: Hub, letters: Sequence[Letter]) -> None:
     ]
     for start in range(0, len(reports), MOST_TOGETHER):
         _take_updates(hub, reports[start : start + MOST_TOGETHER])
-    for letter in letters:
-        if letter.task == broker.HEARTBEAT_TASK:
-            try:
-                take_heartbeat(hub, letter.payload, now=now)
-            except OperationalError as error:
-                # The next heartbeat follows in seconds.
-                log.warning("database_away error=%s", str(error.orig).strip())
-            except Exception:
-                log.exception("heartbeat_failed")
+    take_heartbeats(hub, [letter.payload for letter in letters if letter.task == broker.HEARTBEAT_TASK], now=now)
 
 
 def _read_update(payload: Any) -> Update | None:
@@ -143,28 +147,77 @@ def _take_updates(hub: Hub, reports: Sequence[Update]) -> None:
             _ask_to_stop(hub, [report.attempt])
 
 
-def take_heartbeat(hub: Hub, payload: Any, *, now: datetime) -> None:
-    """Apply a heartbeat; its sender is asked to stop whatever it should no longer do."""
+def take_heartbeats(hub: Hub, payloads: Sequence[Any], *, now: datetime) -> None:
+    """Apply heartbeats; their senders are asked to stop whatever they should no longer do.
+
+    One that cannot be applied is passed over: the next one of its worker follows in seconds.
+    """
+    for beats in _in_turn(_read_heartbeat(payload) for payload in payloads):
+        try:
+            _apply_heartbeats(hub, beats, now=now)
+        except OperationalError as error:
+            log.warning("database_away error=%s", str(error.orig).strip())
+
+
+def _read_heartbeat(payload: Any) -> Heartbeat | None:
     try:
         heartbeat = broker.read(Heartbeat, payload)
         broker.worker_queue(heartbeat.worker)  # no order would ever reach it
     except broker.BrokerError as error:
         log.error("heartbeat_refused sentence=%s", error)
+        return None
+    return heartbeat
+
+
+def _in_turn(heartbeats: Iterable[Heartbeat | None]) -> Iterator[list[Heartbeat]]:
+    """Those that share a transaction, in the order in which they came; of one process the last says it all."""
+    last: dict[tuple[str, str], Heartbeat] = {}
+    for beat in heartbeats:
+        if beat is None:
+            continue
+        before = last.pop((beat.worker, beat.boot), None)
+        if before is not None and beat.knowledge is None and before.knowledge is not None:
+            beat = beat.model_copy(update={"knowledge": before.knowledge})  # said now and then alone
+        last[beat.worker, beat.boot] = beat
+    batch: dict[str, Heartbeat] = {}
+    for beat in last.values():
+        if len(batch) == MOST_TOGETHER or beat.worker in batch:
+            yield list(batch.values())
+            batch = {}
+        batch[beat.worker] = beat
+    if batch:
+        yield list(batch.values())
+
+
+def _apply_heartbeats(hub: Hub, beats: Sequence[Heartbeat], *, now: datetime) -> None:
+    """In one transaction; where that cannot be, each in its own."""
+    try:
+        with db.session(hub.engine) as session:
+            stale = apply_heartbeats(session, beats, lease=hub.lease, budgets=hub.budgets, now=now)
+            modes = unheard(session, beats)
+    except OperationalError:
+        raise
+    except Exception as error:
+        if len(beats) == 1:
+            log.exception("heartbeat_failed worker=%s", beats[0].worker)
+            return
+        if not isinstance(error, ApplyAlone | Overtaken):
+            log.exception("heartbeats_failed workers=%s", ",".join(beat.worker for beat in beats))
+        for beat in beats:
+            _apply_heartbeats(hub, [beat], now=now)
         return
-    with db.session(hub.engine) as session:
-        stale = apply_heartbeat(session, heartbeat, lease=hub.lease, budgets=hub.budgets, now=now)
-        mode = unheard(session, heartbeat)
-    _ask_to_stop(hub, stale)
-    if mode is not None:
+    for attempts in stale:
+        _ask_to_stop(hub, attempts[:MOST_STOPPED])
+    for worker, mode in modes.items():
         try:
-            broker.leave_mode(hub.app, heartbeat.worker, mode)
+            notes.leave_mode(hub.app, worker, mode)
         except broker.BrokerLost as error:
-            log.warning("mode_not_sent worker=%s sentence=%s", heartbeat.worker, error)
+            log.warning("mode_not_sent worker=%s sentence=%s", worker, error)
 
 
 def _ask_to_stop(hub: Hub, attempts: list[str]) -> None:
     for attempt in attempts:
         try:
-            broker.request_stop(hub.app, attempt, "The hub no longer counts on this attempt.")
+            notes.request_stop(hub.app, attempt, "The hub no longer counts on this attempt.")
         except broker.BrokerLost as error:
             log.warning("stop_not_sent attempt=%s sentence=%s", attempt, error)

@@ -20,6 +20,10 @@ class Overtaken(Exception):
     """A row was not as it was in memory. The transaction must be undone, and its moves be made one by one."""
 
 
+class ApplyAlone(Exception):
+    """One of several messages must have a transaction of its own; nothing was changed."""
+
+
 class Waiting:
     """What is to be written, by statement, in the order in which the statements were first used."""
 

@@ -19,7 +19,7 @@ from orchestrator.jobs import Held
 from orchestrator.scheduling import speeds
 from orchestrator.suites import Suite
 from orchestrator.tables import Attempt
-from orchestrator.together import together
+from orchestrator.together import ApplyAlone, together
 from orchestrator.wire import Done, FailureKind, InferDone, PrepareDone, ScoreDone, Stage, Update
 
 
@@ -28,10 +28,6 @@ class Verdict(NamedTuple):
 
     accepted: bool
     sentence: str
-
-
-class ApplyAlone(Exception):
-    """One of several updates must have a transaction of its own; nothing was changed."""
 
 
 BUSY_PAUSE = timedelta(minutes=1)

@@ -470,6 +470,8 @@ class Heartbeat(Frozen):
     gpus: tuple[Gpu, ...] = ()
     host: str = ""
     """Name of its host, as a cluster knows it; empty where the worker did not say."""
+    is_host_named: bool = False
+    """Whether its operator named the host: then all that run there are judged as one, whatever they are called."""
     harnesses: tuple[str, ...] = ()
     """Harness environments on its host, e.g. `lm_eval 0.4.13`; empty where the worker did not say."""
     engine_settings: str = ""

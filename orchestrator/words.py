@@ -39,6 +39,11 @@ def agree(number: int, one: str, many: str) -> str:
     return one if number == 1 else many
 
 
+def score(value: float | None) -> str:
+    """Two decimals, or a dash."""
+    return "–" if value is None else f"{value:.2f}"
+
+
 def times(number: int) -> str:
     """`once`, `twice`, `3 times`."""
     return {1: "once", 2: "twice"}.get(number, f"{number:,} times")

@@ -36,6 +36,10 @@ from submissions.request import SubmissionRequest
 from submissions.submitting import submit_to
 
 VERSION = "v1"
+ANY: dict[int | str, dict[str, Any]] = {
+    "default": {"model": Problem, "description": "Any other error, with a sentence and what to do next."}
+}
+"""Of every operation."""
 FOUND: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "There is no such thing."}}
 MOVED: dict[int | str, dict[str, Any]] = FOUND | {
     409: {"model": Problem, "description": "Its present state does not allow this."},

@@ -7,6 +7,7 @@ a folder        request files of the Open LLM Leaderboard (`*.json`), or one of 
 """
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -68,7 +69,7 @@ def _lines(path: Path) -> Iterator[Line]:
         for number, line in _numbered(text):
             yield _of_json(f"{path.name}:{number}", line)
     elif path.suffix == ".csv":
-        rows = csv.DictReader(text.splitlines())
+        rows = csv.DictReader(io.StringIO(text, newline=""))
         try:
             for row in islice(rows, MOST_LINES):
                 yield _of_row(f"{path.name}:{rows.line_num}", row)

@@ -1,6 +1,6 @@
 """The API's view of the board: exactly what the page shows, as JSON, CSV, Markdown or Parquet."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -21,6 +21,9 @@ MEDIA_TYPES = {
     "markdown": "text/markdown; charset=utf-8",
     "parquet": "application/vnd.apache.parquet",
 }
+FORMS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {kind.partition(";")[0]: {} for kind in MEDIA_TYPES.values()}}
+}
 ENDINGS = {"csv": "csv", "markdown": "md", "parquet": "parquet"}
 
 
@@ -30,7 +33,7 @@ class BoardQuery(BoardRequest):
     format: Literal["json", "csv", "markdown", "parquet"] = "json"
 
 
-@router.get("/board", responses=FOUND, summary="The board of a suite, as JSON, CSV, Markdown or Parquet")
+@router.get("/board", responses=FOUND | FORMS, summary="The board of a suite, as JSON, CSV, Markdown or Parquet")
 def read_standings(request: Request, hub: AHub, query: Annotated[BoardQuery, Query()]) -> Response:
     """Exactly what the page shows with the same choices, but all rows unless `rows` names how many make a page.
 

@@ -17,6 +17,7 @@ from submissions.diff import Asked, DiffPage, Side, read_diff, read_side
 from submissions.records import EvaluationRecord
 
 router = APIRouter(prefix=f"/api/{VERSION}")
+REPORT: dict[int | str, dict[str, Any]] = FOUND | {200: {"content": {"text/markdown": {}, "text/csv": {}}}}
 
 Number = Annotated[int, Query(ge=1, le=2**62)]
 Named = Annotated[Annotated[str, Field(max_length=300)] | None, EMPTY_IS_NONE]
@@ -103,7 +104,7 @@ def read_difference(
     return _record(page, sides, benchmark=benchmark, offset=offset)
 
 
-@router.get("/reruns/{rerun_id}/report", responses=FOUND, summary="What a re-run changed, as JSON, Markdown or CSV")
+@router.get("/reruns/{rerun_id}/report", responses=REPORT, summary="What a re-run changed, as JSON, Markdown or CSV")
 def read_rerun_report(rerun_id: Id, hub: AHub, format: Literal["json", "md", "csv"] = "json") -> Response:
     with hub.reading() as session:
         report = read_report(session, rerun_id, now=datetime.now(UTC))

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine
 from sqlmodel import Session
 
-from orchestrator import broker, db, visibility
+from orchestrator import broker, db, notes, visibility
 from orchestrator.artifacts import ArtifactStore
 from orchestrator.board import Boards
 from orchestrator.errors import WrongState
@@ -88,13 +88,13 @@ class Hub:
             app = broker.make_app(self.settings.broker_url, name="web")
             with suppress(broker.BrokerLost):
                 for attempt in attempts:
-                    broker.request_stop(app, attempt, reason)
+                    notes.request_stop(app, attempt, reason)
 
     def tell_mode(self, worker: str, mode: Mode) -> None:
         """Tell a worker what an operator wants of it; when it does not hear, control says it again."""
         if self.settings.broker_url:
             with suppress(broker.BrokerLost):
-                broker.leave_mode(broker.make_app(self.settings.broker_url, name="web"), worker, mode)
+                notes.leave_mode(broker.make_app(self.settings.broker_url, name="web"), worker, mode)
 
 
 def open_hub(settings: HubSettings) -> Hub:

@@ -73,7 +73,6 @@ class ModelFacts:
     config: Record | None
     tokenizer_config: Record | None
     adapter_config: Record | None
-    has_generation_config: bool
     has_chat_template: bool
     licence: str | None
     weights: Weights
@@ -181,7 +180,6 @@ def read_facts(repository: Repository) -> ModelFacts:
         config=record("config.json"),
         tokenizer_config=tokenizer_config,
         adapter_config=record("adapter_config.json"),
-        has_generation_config="generation_config.json" in repository.files,
         has_chat_template=template is not None or chat_templates.has_others(repository),
         licence=card.licence,
         weights=_read_weights(repository),

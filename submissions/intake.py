@@ -55,12 +55,17 @@ def record(session: Session, accepted: Accepted, *, now: datetime | None = None)
     The unique key decides between two that come at the same moment.
     """
     now = now or datetime.now(UTC)
-    session.exec(
-        update(Evaluation)
-        .where(col(Evaluation.key) == accepted.key, col(Evaluation.state) == EvaluationState.CANCELLED)
-        # A cancelled evaluation keeps its page but no longer stands for the model.
-        .values(key=Evaluation.key + "-cancelled-" + str(int(now.timestamp() * 1e6)))
-    )
+    equal = _find(session, accepted)
+    if equal is not None and equal.evaluation.state is EvaluationState.CANCELLED:
+        # It keeps its page but no longer stands for the model.
+        session.exec(
+            update(Evaluation)
+            .where(col(Evaluation.key) == accepted.key, col(Evaluation.state) == EvaluationState.CANCELLED)
+            .values(key=Evaluation.key + "-cancelled-" + str(int(now.timestamp() * 1e6)))
+        )
+    elif equal is not None:
+        _note_token(session, equal.submission, accepted)
+        return equal
     try:
         with session.begin_nested():
             submission = _as_submission(accepted, now=now)
@@ -79,15 +84,22 @@ def record(session: Session, accepted: Accepted, *, now: datetime | None = None)
             session.add(evaluation)
             session.flush()
     except IntegrityError:
-        found = session.exec(
-            select(Evaluation, Submission)
-            .join(Submission, col(Submission.id) == col(Evaluation.submission_id))
-            .where(Evaluation.key == accepted.key)
-        ).one()
-        _note_token(session, found[1], accepted)
-        return Intake(found[0], found[1], existing=True)
+        equal = _find(session, accepted)
+        assert equal is not None, "whoever was faster has committed"
+        _note_token(session, equal.submission, accepted)
+        return equal
     jobs.create_jobs(session, evaluation, [benchmark.name for benchmark in accepted.suite.benchmarks])
     return Intake(evaluation, submission, existing=False)
+
+
+def _find(session: Session, accepted: Accepted) -> Intake | None:
+    """The evaluation that has the submission's key, if there is one."""
+    found = session.exec(
+        select(Evaluation, Submission)
+        .join(Submission, col(Submission.id) == col(Evaluation.submission_id))
+        .where(Evaluation.key == accepted.key)
+    ).first()
+    return Intake(*found, existing=True) if found is not None else None
 
 
 def _note_token(session: Session, submission: Submission, accepted: Accepted) -> None:

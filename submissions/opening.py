@@ -3,9 +3,12 @@
 Whatever the name is, what comes back is a repository at a pinned revision, or a fault in words.
 """
 
+import difflib
 import functools
+import itertools
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download
@@ -13,12 +16,13 @@ from huggingface_hub.errors import (
     DisabledRepoError,
     GatedRepoError,
     LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 
 from orchestrator import artifacts
-from submissions.faults import Fault, NotReadable, SubmissionRefused
+from submissions.faults import Fault, HubAway, NotReadable, SubmissionRefused
 from submissions.repositories import (
     MOST_FILES,
     NETWORK_ERRORS,
@@ -34,6 +38,8 @@ from submissions.repositories import (
 from submissions.words import shown
 
 MOST_TAGS = 200
+MOST_MIRRORED = 2000
+"""Models of a mirror among which one with a name like another's is looked for."""
 UNANSWERED: tuple[type[Exception], ...] = (*NETWORK_ERRORS, ValueError)
 """What comes of a Hub that answers nothing, an error, or what is not its language."""
 HUB_NAME = re.compile(r"(?:[A-Za-z0-9][\w.-]{0,95}/)?[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
@@ -89,7 +95,15 @@ def open_model(
         return _open_mirrored(mirror / name, name, revision, field=field)
     if is_own_token:
         may_read = always
-    return _open_hub(name, revision, token=token, endpoint=endpoint, field=field, may_read=may_read)
+    try:
+        return _open_hub(name, revision, token=token, endpoint=endpoint, field=field, may_read=may_read)
+    except HubAway as error:
+        if mirror is None and not isinstance(error.__cause__, OfflineModeIsEnabled):
+            raise
+        lacking = _unmirrored(name, mirror)
+        if isinstance(error.__cause__, OfflineModeIsEnabled):
+            raise refused(field, f"This site does not ask the Hub (HF_HUB_OFFLINE). {lacking}") from error
+        raise HubAway(f"{error.sentence} {lacking}") from error.__cause__
 
 
 def _open_folder(folder: Path, revision: str | None, *, field: str) -> Repository:
@@ -125,6 +139,21 @@ def _open_mirrored(folder: Path, name: str, revision: str | None, *, field: str)
             "Leave the revision out, or ask an operator to mirror that revision.",
         )
     return FolderRepository(folder.resolve(), name=name, revision=digest)
+
+
+def _unmirrored(name: str, mirror: Path | None) -> str:
+    """That a name stands for no model of the mirror, and for which it may have been meant."""
+    if mirror is None:
+        return "It has no mirror either: ask an operator to set one up (EVALYARD_MODELS), or name a folder by its path."
+    names: dict[str, str] = {}
+    with suppress(OSError):
+        for folder in itertools.islice(mirror.glob("*/*"), MOST_MIRRORED):
+            found = folder.relative_to(mirror).as_posix()
+            if HUB_NAME.fullmatch(found) and folder.is_dir():
+                names[found.casefold()] = found
+    near = difflib.get_close_matches(name.casefold(), names, n=1)
+    meant = f" Did you mean {names[near[0]]}?" if near else ""
+    return f"The site's mirror (EVALYARD_MODELS) has no model {name} either.{meant}"
 
 
 def _open_hub(

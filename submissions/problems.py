@@ -6,13 +6,16 @@ from http import HTTPStatus
 
 from fastapi.exceptions import RequestValidationError
 from pydantic_core import ErrorDetails
+from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
+from orchestrator import db
 from orchestrator.artifacts import ArtifactError, ArtifactMissing
 from orchestrator.errors import DatabaseUnusable, EvalyardError, NotFound, Refused, WrongState
 from submissions.faults import Busy, Fault, HubAway, SubmissionRefused
 from submissions.people.refusals import NotAllowed, NotSignedIn, ProviderAway, SignInRefused, TooMany
+from submissions.words import shown
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +36,17 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (ArtifactMissing, 404),
     (ArtifactError, 503),
 )
-HANDLED: tuple[type[Exception], ...] = (EvalyardError, ArtifactError, RequestValidationError, HTTPException)
+HANDLED: tuple[type[Exception], ...] = (
+    EvalyardError,
+    ArtifactError,
+    OperationalError,
+    RequestValidationError,
+    HTTPException,
+)
+DATABASE_AWAY = (
+    "The site's database cannot take this just now. Try again in a minute; operators find the reason in the web "
+    "process's log."
+)
 
 WANTED = {
     "enum": "'{input}' is not one of {expected}",
@@ -84,6 +97,9 @@ def describe(error: Exception) -> tuple[int, str, tuple[Fault, ...]]:
     for kind, status in STATUSES:
         if isinstance(error, kind):
             return status, str(error), error.faults if isinstance(error, SubmissionRefused) else ()
+    if isinstance(error, OperationalError):
+        db.log_lost(log, error)  # its own words name hosts and folders: not for everybody
+        return 503, DATABASE_AWAY, ()
     log.error("An error that nobody foresaw", exc_info=error)
     return 500, "Something went wrong on the server. Its log (DATA/logs/) says what.", ()
 
@@ -102,7 +118,7 @@ def fault_of(detail: ErrorDetails) -> Fault:
         return Fault("request", "The request's body is not valid JSON.")
     if detail["type"] == "value_error":
         return Fault(field, f"{field}: {message}")
-    facts = {"input": str(detail.get("input"))[:40]} | detail.get("ctx", {})
+    facts = {"input": shown(str(detail.get("input")), most=40)} | detail.get("ctx", {})
     if wanted := WANTED.get(detail["type"]):
         return Fault(field, f"{field}: {wanted.format_map(facts)}.")
     return Fault(field, f"{field}: {message[:1].lower()}{message[1:]}.")

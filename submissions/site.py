@@ -7,16 +7,19 @@ import logging
 import sys
 import threading
 from contextlib import suppress
+from functools import cache
 from http import HTTPStatus
 from importlib.resources import files
+from typing import Any
 from urllib.parse import urlencode
 
 import uvicorn
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
+from starlette.routing import BaseRoute
 from starlette.staticfiles import StaticFiles
 
 from orchestrator.board.keeping import start_keeper
@@ -45,15 +48,28 @@ from submissions.people import operations
 from submissions.people.identify import Identify
 from submissions.people.permits import enforce
 from submissions.people.refusals import NotSignedIn
-from submissions.problems import HANDLED, describe, headers_of, problem
+from submissions.problems import HANDLED, ProblemResponse, describe, headers_of, problem
 
 log = logging.getLogger(__name__)
+JSON = "application/json"
 DESCRIPTION = "Submit models, follow their evaluation and read the board. Errors are problem+json with a sentence."
+
+
+class Site(FastAPI):
+    """The application, which describes its errors as what they are: `application/problem+json`."""
+
+    def openapi(self) -> dict[str, Any]:
+        described = super().openapi()
+        for operation in (one for path in described["paths"].values() for one in path.values()):
+            for status, answer in operation["responses"].items():
+                if (status == "default" or status >= "400") and JSON in answer["content"]:
+                    answer["content"] = {ProblemResponse.media_type: answer["content"][JSON]}
+        return described
 
 
 def make_site(hub: Hub) -> FastAPI:
     """The application of one hub; nothing is opened here."""
-    app = FastAPI(
+    app = Site(
         title="Evalyard",
         version=api.VERSION,
         description=DESCRIPTION,
@@ -63,19 +79,7 @@ def make_site(hub: Hub) -> FastAPI:
         dependencies=[Depends(enforce)],
     )
     app.state.hub = hub
-    app.include_router(api.router)
-    app.include_router(checking.router)
-    app.include_router(boards.router)
-    app.include_router(flagging.router)
-    app.include_router(canaries.router)
-    app.include_router(operating.router)
-    app.include_router(clusters.router)
-    app.include_router(operations.router)
-    app.include_router(voting.router)
-    app.include_router(comparing.router)
-    app.include_router(checkpoints.router)
-    app.include_router(reruns.router)
-    app.include_router(pages.router)
+    app.router.routes.extend(_routes())
     app.mount("/static", StaticFiles(directory=str(files("submissions") / "static")), name="static")
     for kind in (*HANDLED, HTTPException, Exception):
         app.add_exception_handler(kind, _answer_error)
@@ -84,6 +88,29 @@ def make_site(hub: Hub) -> FastAPI:
     app.add_middleware(Choose, is_secure=hub.settings.public_url.startswith("https://"))
     app.add_middleware(Guard, public_url=hub.settings.public_url)
     return app
+
+
+@cache
+def _routes() -> tuple[BaseRoute, ...]:
+    """The routes of every site, behind the table of permits. Made once: that takes longer than all else of a site."""
+    made = APIRouter(dependencies=[Depends(enforce)], responses=api.ANY)
+    for part in (
+        api,
+        checking,
+        boards,
+        flagging,
+        canaries,
+        operating,
+        clusters,
+        operations,
+        voting,
+        comparing,
+        checkpoints,
+        reruns,
+        pages,
+    ):
+        made.include_router(part.router)
+    return tuple(made.routes)
 
 
 def _answer_error(request: Request, error: Exception) -> Response:

@@ -4,14 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from orchestrator.words import count, duration, times
+from orchestrator.words import count, duration, score, times
 
-__all__ = ["count", "duration", "times"]
-
-
-def score(value: float | None) -> str:
-    """Two decimals, or a dash."""
-    return "–" if value is None else f"{value:.2f}"
+__all__ = ["count", "duration", "score", "times"]
 
 
 def parameters(count: int | None) -> str:

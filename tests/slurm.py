@@ -14,7 +14,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.services import free_port, wait_until
+from orchestrator.valkey import free_port
+from tests.services import wait_until
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel", "srun", "setpriv")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random")

@@ -8,6 +8,7 @@ import tomllib
 import zipfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import typer.main
 from packaging.requirements import Requirement
@@ -17,7 +18,9 @@ from submissions.cli import make_app
 
 ROOT = Path(__file__).resolve().parent.parent
 PINS = ROOT / "deploy" / "requirements"
-PACKAGES = ("orchestrator", "workers", "submissions", "deploy")
+SHIPPED = ("orchestrator", "workers", "submissions")
+PACKAGES = (*SHIPPED, "deploy")
+TREES = (*PACKAGES, "benchmarks", "tests")
 BINARY = {".png", ".zst", ".ico", ".woff2", ".mo"}
 
 FORBIDDEN = re.compile(
@@ -128,6 +131,63 @@ def test_every_command_that_a_document_names_exists() -> None:
     assert not unknown
 
 
+def test_every_option_that_a_document_gives_to_a_command_exists() -> None:
+    unknown = []
+    root = typer.main.get_command(make_app())
+    for document in documents():
+        for line in document.read_text(encoding="utf-8").splitlines():
+            for words, rest in re.findall(r"evalyard ((?:[a-z]+(?:-[a-z]+)* ?)+)([^`]*)", line):
+                command: Any = root
+                for word in words.split():
+                    command = getattr(command, "commands", {}).get(word, command)
+                known = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
+                given = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", rest)) - {"--help"}
+                unknown += [f"{document.name}: {name} in: {line.strip()}" for name in sorted(given - known)]
+    assert not unknown, "\n".join(unknown)
+
+
+def test_every_setting_that_a_document_names_exists() -> None:
+    known = set(re.findall(r"EVALYARD_[A-Z_]+", (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")))
+    named = {
+        (document.name, name)
+        for document in documents()
+        for name in re.findall(r"EVALYARD_[A-Z_]*[A-Z]\b", document.read_text(encoding="utf-8"))
+    }
+    assert {(page, name) for page, name in named if name not in known} <= {
+        ("engines.md", "EVALYARD_STAY"),  # of a stage program, and of no process that people start
+        ("engines.md", "EVALYARD_TEST_DATASETS"),
+    }
+
+
+def test_every_file_and_module_that_a_document_names_is_there() -> None:
+    missing = []
+    for document in documents():
+        text = document.read_text(encoding="utf-8")
+        named = re.findall(rf"`((?:{'|'.join(TREES)})/[\w/.]+)`", text)
+        named += [name.replace(".", "/") for name in re.findall(rf"python -m ((?:{'|'.join(TREES)})(?:\.\w+)+)", text)]
+        missing += [
+            f"{document.name}: {name}"
+            for name in named
+            if not any((ROOT / form).exists() for form in (name, f"{name}.py", f"{name}/__main__.py"))
+        ]
+    assert not missing
+
+
+def test_the_layout_names_every_module_of_the_first_level_and_every_package() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    layout = page.split("## Layout\n", 1)[1].split("\n## ", 1)[0]
+    named = set(re.findall(r"[\w.]+\.py|\w+(?=/)", layout))
+    there = {
+        path.relative_to(ROOT / package).parts[0]
+        for package in SHIPPED
+        for path in kept()
+        if path.is_relative_to(ROOT / package) and path.name != "__init__.py" and path.suffix in (".py", ".html", ".js")
+    }
+    assert not there - named
+    modules = {path.name for path in kept() if path.suffix == ".py"}
+    assert not {name for name in named if name.endswith(".py")} - modules
+
+
 def test_every_make_target_that_a_document_names_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     named = {
@@ -174,9 +234,8 @@ def test_the_wheel_ships_the_three_packages_with_all_their_files_and_nothing_els
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         shipped = {name for name in archive.namelist() if ".dist-info/" not in name}
-    packages = ("orchestrator", "workers", "submissions")
     ours = (path.relative_to(ROOT) for path in kept())
-    assert shipped == {path.as_posix() for path in ours if path.parts[0] in packages}
+    assert shipped == {path.as_posix() for path in ours if path.parts[0] in SHIPPED}
 
 
 def test_the_changelog_knows_the_version() -> None:

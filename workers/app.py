@@ -11,14 +11,16 @@ import os
 import shutil
 import signal
 import sys
+import uuid
 from collections.abc import Mapping
+from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
 from celery import signals
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
-from orchestrator import artifacts, broker
+from orchestrator import artifacts, broker, notes
 from orchestrator.wire import EngineFamily, EngineInfo
 from workers import tasks
 from workers.devices import Devices, names_of
@@ -34,6 +36,7 @@ from workers.idle.windows import ALWAYS
 from workers.models.hub_cache import HubCache
 from workers.models.prefetch import Prefetcher
 from workers.models.weights import Weights
+from workers.own_name import NameTaken, OwnName
 from workers.settings import WorkerSettings, WorkerSettingsError, read_worker_settings
 from workers.supervisor import Supervisor
 
@@ -68,6 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
         GpusUnreadable,
         artifacts.ArtifactError,
         broker.BrokerError,
+        NameTaken,
     ) as error:
         print(f"evalyard worker: {error}", file=sys.stderr)
         return 1
@@ -109,7 +113,7 @@ def _work(settings: WorkerSettings, engine: EngineInfo | None, store: artifacts.
         engine = engine.model_copy(update={"device_count": slots})
     supervisor = Supervisor(settings, hub=tasks.BrokerHub(app), store=store, weights=weights, devices=devices)
     tasks.register(app, supervisor, weights)
-    word = OperatorsWord(lambda: broker.read_mode(app, settings.name), pause_seconds=settings.worker_gpu_sample_seconds)
+    word = OperatorsWord(lambda: notes.read_mode(app, settings.name), pause_seconds=settings.worker_gpu_sample_seconds)
     watch = IdleWatch(
         devices,
         preempt=supervisor.preempt,
@@ -121,19 +125,31 @@ def _work(settings: WorkerSettings, engine: EngineInfo | None, store: artifacts.
         pause_seconds=settings.worker_gpu_sample_seconds,
         changed=supervisor.changed,
     )
+    boot = uuid.uuid4().hex
+    own_name = OwnName(
+        app,
+        settings.name,
+        host=settings.host,
+        place=_place(lock),
+        boot=boot,
+        beat_seconds=settings.worker_heartbeat_seconds,
+    )
+    own_name.take()
     heartbeat = HeartbeatThread(
         app,
         supervisor,
         settings,
+        boot=boot,
+        own_name=own_name,
         engine=engine,
         weights=weights,
         standing=lambda: watch.standing,
         look=lambda: engine_info(settings.engine),
-        on_deaf=lambda: os.kill(os.getpid(), signal.SIGTERM),
+        on_end=lambda: os.kill(os.getpid(), signal.SIGTERM),
     )
     prefetcher = Prefetcher(
         weights,
-        look=lambda: broker.read_forecast(app, settings.name),
+        look=lambda: notes.read_forecast(app, settings.name),
         pause_seconds=settings.worker_heartbeat_seconds,
     )
     log.info("worker %s (%s) with %d slots starts", settings.name, settings.worker_kind, slots)
@@ -192,6 +208,7 @@ def _work(settings: WorkerSettings, engine: EngineInfo | None, store: artifacts.
     worker.start()
     if heartbeat.is_alive():
         heartbeat.end()
+    own_name.leave()
     if devices is not None:
         devices.close()
     if launched_for is not None:
@@ -227,6 +244,15 @@ def _claim_scratch(settings: WorkerSettings) -> IO[bytes]:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
     return lock
+
+
+def _place(lock: IO[bytes]) -> str:
+    """What names the folder of this lock, on whatever host it is looked at."""
+    kept = Path(lock.name)
+    if not kept.stat().st_size:
+        lock.write(uuid.uuid4().hex.encode())
+        lock.flush()
+    return kept.read_text(encoding="ascii", errors="replace")
 
 
 def _keep_logging(**_: Any) -> None:

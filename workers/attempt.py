@@ -8,6 +8,7 @@ import logging
 import shutil
 import sys
 import threading
+import traceback
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,7 +118,8 @@ class Attempt:
             sentence = f"The worker's disk failed at {error.filename}: {error.strerror}. Make room and retry."
             return self._ended("failed", failure=FailureKind.STORAGE, sentence=sentence, tail=self._tail())
         except Exception as error:
-            log.exception("attempt %s: unexpected", self.order.attempt)
+            # An error may quote what it was given, a lent token too.
+            log.error("attempt %s: unexpected\n%s", self.order.attempt, self._redact(traceback.format_exc()))
             sentence = f"The worker stopped with an error of its own: {type(error).__name__}: {error}"
             return self._ended("failed", failure=FailureKind.ENGINE, sentence=sentence, tail=self._tail())
         if done is not None:
@@ -172,11 +174,10 @@ class Attempt:
     def _leave_devices(self, *, ended_well: bool) -> None:
         """Leave the devices to the engine where that stays up, else to nobody."""
         devices, seconds = self._host.devices, self._host.settings.worker_warm_seconds
-        if self._warm is not None:
-            self._warm.child.kill()  # not even begun with
         if devices is None:
             return
-        process, work = self._process, self.order.work
+        # A warm engine that was given nothing has the devices, and no process before it has.
+        process, work = self._warm.child if self._warm is not None else self._process, self.order.work
         if process is None or not (ended_well and seconds and process.idle()) or self.reasons.devices_are_wanted():
             if process is None or process.kill():
                 devices.free(self.order.attempt)
@@ -261,14 +262,15 @@ class Attempt:
         """
         self._tell_phase("starting")
         if (warm := self._warm) is not None:
-            given = warm.child.give(work, self._out)
-            self._warm = None
-            if given:
+            if warm.child.give(work, self._out):
+                self._warm = None
                 log.info("attempt %s: its engine is up already", self.order.attempt)
                 outcome = self._listen(warm.child, segments)
                 if outcome.failure is None or warm.child.heard:
                     return outcome
-            warm.child.kill()  # dead, or no engine for this work
+            if not warm.child.kill():  # dead, or no engine for this work
+                raise AttemptStopped("The engine of the work before was killed and does not end. It keeps its devices.")
+            self._warm = None
         return self._listen(self._start(work), segments)
 
     def _start(self, work: inputs.AnyWork) -> child.Child:

@@ -1,13 +1,13 @@
 """The heartbeat: a thread that tells the hub every few seconds that this worker lives and how far its attempts are.
 
-It also notices two ways in which a worker lives and yet works no more: its queue is not read, or the hub is behind.
+It also notices when a worker lives and yet is to work no more: its queue is not read, the hub is behind, its host's
+engine is another, or another worker has its name.
 """
 
 import hashlib
 import logging
 import threading
 import time
-import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -19,6 +19,7 @@ from workers.engine.knowledge import engine_knowledge
 from workers.harnesses import environments
 from workers.idle.idle_watch import Standing
 from workers.models.weights import Weights
+from workers.own_name import NameTaken, OwnName
 from workers.settings import WorkerSettings
 from workers.supervisor import Supervisor
 
@@ -53,22 +54,25 @@ class HeartbeatThread(threading.Thread):
         supervisor: Supervisor,
         settings: WorkerSettings,
         *,
+        boot: str,
+        own_name: OwnName,
         engine: EngineInfo | None,
         weights: Weights,
         standing: Callable[[], Standing] = Standing,
         look: Callable[[], EngineInfo] | None = None,
-        on_deaf: Callable[[], None],
+        on_end: Callable[[], None],
     ) -> None:
-        """`look` says what an engine started now would be; `on_deaf` starts the worker anew."""
+        """`look` says what an engine started now would be; `on_end` ends the worker in good order."""
         super().__init__(name="heartbeat", daemon=True)
-        self.boot = uuid.uuid4().hex
+        self.boot = boot
+        self._own_name = own_name
         self._app = app
         self._supervisor = supervisor
         self._settings = settings
         self._engine = engine
         self._weights = weights
         self._standing = standing
-        self._on_deaf = on_deaf
+        self._on_end = on_end
         given = settings.worker_engine_settings
         self._engine_settings = hashlib.sha256(canonical_json(given)).hexdigest()[:8] if engine and given else ""
         self._look = look
@@ -86,6 +90,10 @@ class HeartbeatThread(threading.Thread):
                 self.beat()
                 self._listen()
                 self._look_at_host()
+            except NameTaken as error:
+                log.error("%s", error)
+                self._end.set()
+                self._on_end()
             except Exception:
                 # A worker without this thread would be given up by the hub and hold its devices for nobody.
                 log.exception("a heartbeat failed")
@@ -97,10 +105,18 @@ class HeartbeatThread(threading.Thread):
         self._end.set()
         self._supervisor.changed.set()
         self.join(10)
-        self.beat()
+        try:
+            self.beat()
+        except NameTaken:
+            log.info("the last heartbeat is not sent: another worker has the name")
 
     def beat(self) -> None:
-        """Send a heartbeat now; a broker that is away is no reason to stop working."""
+        """Send a heartbeat now; a broker that is away is no reason to stop working.
+
+        Raises:
+            NameTaken: another worker has this one's name; nothing was sent.
+        """
+        self._own_name.keep()
         running, devices, standing = self._supervisor.progress(), self._supervisor.devices, self._standing()
         slots = 0 if standing.sentence else self._settings.worker_slots or 1
         try:
@@ -122,10 +138,11 @@ class HeartbeatThread(threading.Thread):
                     weights=self._weights.on_disk(MOST_WEIGHTS) if self._engine else (),
                     warm=devices.warm() if devices is not None else (),
                     mode=standing.mode,
-                    sentence=standing.sentence,
+                    sentence=standing.sentence or self._own_name.refusal(),
                     gpus=standing.gpus,
                     harnesses=self._harnesses(),
                     host=self._settings.host,
+                    is_host_named=bool(self._settings.worker_host),
                     knowledge=self._knowledge(),
                     engine_settings=self._engine_settings,
                     address=self._supervisor.opener.address,
@@ -166,7 +183,7 @@ class HeartbeatThread(threading.Thread):
         if now - self._waiting_since > DEAF_SECONDS:
             log.error("%d orders wait and are not read: starting anew", waiting)
             self._waiting_since = None
-            self._on_deaf()
+            self._on_end()
 
     def _look_at_host(self) -> None:
         """Find out, once a minute, whether driver or engine are others than when it started.
@@ -181,5 +198,5 @@ class HeartbeatThread(threading.Thread):
             now, before = getattr(found, name), getattr(self._engine, name)
             if now != before:
                 log.error("the %s of this host's engine is %s now, and not %s: starting anew", name, now, before)
-                self._on_deaf()
+                self._on_end()
                 return

@@ -58,7 +58,9 @@ class WorkerSettings(BaseSettings):
     worker_name: str = ""
     """Unique among all workers, and the name of its queue; the host's name and the kind by default."""
     worker_host: str = ""
-    """What its host is called, in a cluster by the cluster; the host's own name by default."""
+    """What its host is called, in a cluster by the cluster; the host's own name by default. Where it is given, all
+    workers of a kind on that host are held back together, whatever they are called: for pods, whose names are new each
+    time."""
     worker_slots: int | None = Field(default=None, ge=1, le=256)
     """Stages at the same time: 1 by default. An engine worker on GPUs has as many as it sees GPUs, and with a number
     uses no more than the first so many of them."""

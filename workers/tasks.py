@@ -4,7 +4,7 @@ from typing import Any
 
 from celery import Celery
 
-from orchestrator import broker
+from orchestrator import broker, notes
 from orchestrator.wire import Order, Update
 from workers.models.weights import Weights
 from workers.supervisor import Supervisor
@@ -20,7 +20,7 @@ class BrokerHub:
         broker.send_update(self._app, update)
 
     def stop_requested(self, attempt: str) -> str | None:
-        return broker.stop_requested(self._app, attempt)
+        return notes.stop_requested(self._app, attempt)
 
 
 def register(app: Celery, supervisor: Supervisor, weights: Weights) -> None:

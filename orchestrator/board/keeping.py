@@ -50,8 +50,9 @@ def _keep(boards: Boards, engine: Engine, suites: Mapping[str, Suite], *, stoppi
 def freshen(boards: Boards, engine: Engine, suites: Mapping[str, Suite]) -> None:
     """Take in all that happened, into the boards that are in memory and those that these suites show; settle ties."""
     with db.session(engine, read_only=True) as session:
-        for suite in {
-            (one.name, one.version): one for one in (*shown_suites(session, suites).values(), *boards.known())
-        }.values():
+        kept = {(one.name, one.version): one for one in (*shown_suites(session, suites).values(), *boards.known())}
+        # All boards first: readers wait for those, and not for what is known of pairs.
+        for suite in kept.values():
             boards.read(session, suite, take_in_all=True)
+        for suite in kept.values():
             boards.settle_ties(session, suite)

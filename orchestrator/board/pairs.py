@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
+import msgspec
 import sqlalchemy
 from sqlmodel import Session, col
 
@@ -84,10 +85,15 @@ class Comparing:
 
     def _fetch(self, evaluations: Collection[int]) -> None:
         found: dict[int, dict[str, tuple[Stratum, ...]]] = {one: {} for one in evaluations}
-        columns = col(Outcome.evaluation_id), col(Outcome.benchmark), col(Outcome.strata)
+        # As text: parsing a board's worth of them by the column's own type takes longer than comparing them.
+        columns = (
+            col(Outcome.evaluation_id),
+            col(Outcome.benchmark),
+            sqlalchemy.cast(col(Outcome.strata), sqlalchemy.Text),
+        )
         chosen = sqlalchemy.select(*columns).where(col(Outcome.evaluation_id).in_(evaluations))
         for evaluation, benchmark, strata in self._session.execute(chosen):
-            found[evaluation][benchmark] = read_strata(strata)
+            found[evaluation][benchmark] = read_strata(msgspec.json.decode(strata))
         self._read.update(found)
         while len(self._read) > MOST_READ:
             self._read.popitem(last=False)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from orchestrator.board.view import Line, Shown
+from orchestrator.words import count
 
 Kind = Literal["size", "time", "compare"]
 KINDS: dict[Kind, str] = {
@@ -66,7 +67,7 @@ def _size(lines: Sequence[Line], colours: dict[str, str]) -> Spec:
         {"data": {"values": front}, "mark": best, "encoding": {"x": x, "y": _average()}},
     ]
     left_out = len(lines) - len(sized)
-    note = f"The line is the Pareto front: no smaller model scores higher. {_many(len(sized), 'model')}"
+    note = f"The line is the Pareto front: no smaller model scores higher. {count(len(sized), 'model')}"
     note += f", {left_out} of unknown size left out." if left_out else "."
     return whole("Score against parameters", note, layers, colours)
 
@@ -84,7 +85,7 @@ def _time(lines: Sequence[Line], colours: dict[str, str]) -> Spec:
         _points(x, dated, colours),
         {"data": {"values": best}, "mark": mark, "encoding": {"x": x, "y": _average()}},
     ]
-    return whole("Score over time", f"The line is the best so far. {_many(len(dated), 'model')}.", layers, colours)
+    return whole("Score over time", f"The line is the best so far. {count(len(dated), 'model')}.", layers, colours)
 
 
 def _compare(shown: Shown, colours: dict[str, str]) -> Spec:
@@ -205,7 +206,3 @@ def whole(title: str, note: str, layers: list[Spec], colours: dict[str, str]) ->
             "view": {"stroke": None},
         },
     }
-
-
-def _many(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

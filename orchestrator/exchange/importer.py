@@ -22,7 +22,7 @@ from orchestrator.exchange import lm_eval_files
 from orchestrator.exchange.hub import HubDataset
 from orchestrator.exchange.leaderboard import read_contents
 from orchestrator.exchange.memory import at_most
-from orchestrator.exchange.own import is_own, read_own
+from orchestrator.exchange.own import OWN, is_own, read_own
 from orchestrator.exchange.places import HUB, MANIFEST
 from orchestrator.exchange.sources import MOST_BYTES, Found, Refusal
 from orchestrator.results import imports
@@ -41,8 +41,10 @@ class Imported:
     address: str
     layout: str
     revision: str
+    read_as: str = ""
+    """What the source was taken for, in words."""
     counts: Counter[str] = field(default_factory=Counter)
-    """`added`, `changed`, `unchanged`."""
+    """`added`, `changed`, `unchanged`, and `own`: evaluations of this hub, which are on its board already."""
     withdrawn: list[str] = field(default_factory=list)
     """Models whose rows the source no longer has."""
     refused: list[Refusal] = field(default_factory=list)
@@ -101,7 +103,7 @@ def import_board(
         address, revision = str(folder), ""
         with at_most(most_memory):
             read = _read(folder, find, shown, only=suite, progress=tell)
-    done = Imported(address, read.layout, revision, refused=read.refused)
+    done = Imported(address, read.layout, revision, read.read_as, refused=read.refused)
     done.suites = sorted({f"{one.name} {one.version}" for one, _ in read.rows})
     _write(engine, read, done, dry_run=dry_run, whole=suite is None, now=now, tell=tell)
     return done
@@ -126,12 +128,15 @@ def _write(
         with _session(engine, dry_run=dry_run) as session:
             source = imports.open_source(session, done.address, layout=read.layout, now=now)
             for suite, row in part:
+                if read.layout == OWN and imports.is_own(session, suite, row):
+                    done.counts["own"] += 1
+                    continue
                 kept.add(imports.row_key(source, suite, row))
                 done.counts[imports.take_row(session, source, suite, row, revision=done.revision, now=now)] += 1
         tell("rows", start + len(part), len(read.rows))
     if not read.is_whole:
         done.withholds = "Nothing was taken off the board, as not all of the source could be read."
-    elif not read.rows and read.layout != "evalyard":
+    elif not read.rows and read.layout != OWN:
         done.withholds = "Nothing was taken off the board, as the source has no row that could be taken."
     with _session(engine, dry_run=dry_run) as session:
         source = imports.open_source(session, done.address, layout=read.layout, now=now)

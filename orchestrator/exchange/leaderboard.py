@@ -49,7 +49,7 @@ def read_contents(folder: Path, suites: Mapping[str, Suite], *, only: str | None
     Raises:
         Refused: there is no such table, or it cannot be told which suite it is of.
     """
-    found = Found("open-llm-leaderboard")
+    found = Found("open-llm-leaderboard", "a contents table of the Open LLM Leaderboard")
     digest = hashlib.sha256()
     rows = 0
     seen: set[tuple[str, str]] = set()

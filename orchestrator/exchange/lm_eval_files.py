@@ -16,6 +16,7 @@ from typing import Any
 from orchestrator.errors import NotFound, Refused
 from orchestrator.exchange.leaderboard import BROKEN, NEVER_ZERO
 from orchestrator.exchange.leaderboard_words import WEIGHTS, precision_of, type_of
+from orchestrator.exchange.places import MANIFEST
 from orchestrator.exchange.row import Row, check_against
 from orchestrator.exchange.sources import MOST_ROWS, Found, files_below, parse_row, read_json
 from orchestrator.results.values import MissingScore, average, evaluate_benchmark
@@ -62,7 +63,8 @@ def read_results(folder: Path, suites: Mapping[str, Suite], *, only: str | None,
     Raises:
         Refused, NotFound: it cannot be told which suite they are of.
     """
-    found = Found("open-llm-leaderboard")
+    told = f"results files of lm-eval, as no {MANIFEST} lies there: the suite adds their numbers up anew"
+    found = Found("open-llm-leaderboard", told)
     models: dict[tuple[str, str, str], _Model] = {}
     files = sorted(_files(folder), key=lambda path: (_file_time(path) or datetime.min.replace(tzinfo=UTC), path))
     digest = hashlib.sha256()

@@ -23,6 +23,8 @@ from orchestrator.rows import Progress
 from orchestrator.suite_versions import score_digest
 from orchestrator.suites import Suite
 
+OWN = "evalyard"
+"""The name of this layout."""
 TOLERANCE = 1e-6
 """Nothing is rounded in this layout."""
 
@@ -51,7 +53,7 @@ def read_own(folder: Path, find: SuiteFinder, *, only: str | None, progress: Pro
     assert manifest is not None
     if not manifest["complete"]:
         raise Refused("This board is being published, or was stopped in between. Publish it again, then import it.")
-    found = Found("evalyard", digest=hashlib.sha256(content).hexdigest())
+    found = Found(OWN, "what `evalyard publish` wrote", digest=hashlib.sha256(content).hexdigest())
     suites = _suites(folder, manifest, find, found, only=only)
     listed = [path for path in manifest["files"] if _is_results(path, suites)]
     if len(listed) > MOST_ROWS:

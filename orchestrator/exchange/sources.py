@@ -40,6 +40,8 @@ class Found:
     """What a source has."""
 
     layout: str
+    read_as: str
+    """What it was taken for, in words."""
     rows: list[tuple[Suite, Row]] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
     digest: str = ""

@@ -11,17 +11,16 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
 from orchestrator import db
-from orchestrator.errors import SettingsError
 from orchestrator.notices import outbox
 from orchestrator.notices.events import Message, together, write
 from orchestrator.notices.outbox import Recipient
 from orchestrator.notices.own import Sender, load_own
+from orchestrator.notices.services import SEND_SECONDS, make_service, send_by_apprise
 from orchestrator.notices.targets import Target, Targets, read_hub_targets
 from orchestrator.sealing import open_sealer
 from orchestrator.settings import HubSettings
@@ -29,9 +28,6 @@ from orchestrator.settings import HubSettings
 log = logging.getLogger(__name__)
 
 EVERY_SECONDS = 5.0
-SEND_SECONDS = 30.0
-"""A service that takes longer is tried again later; less than `outbox.HOLD`."""
-
 AT_A_TIME = 8
 """Of people's own targets."""
 
@@ -126,37 +122,3 @@ def run(notifier: Notifier, stopping: threading.Event) -> None:
             # Without the traceback: a library's may show the address.
             log.error("notifier_failed error=%s", type(error).__name__)
         stopping.wait(EVERY_SECONDS)
-
-
-def make_service(target: Target) -> Any:
-    """The service of a target's address.
-
-    Raises:
-        SettingsError: no service is called so; the sentence does not show the address.
-    """
-    import apprise  # takes a while, and only control sends
-
-    logging.getLogger("apprise").setLevel(logging.CRITICAL)  # its lines may hold parts of addresses
-    asset = apprise.AppriseAsset(app_id="Evalyard", app_desc="Evalyard", async_mode=False, secure_logging=True)
-    service = apprise.Apprise(asset=asset)
-    if not service.add(target.address()):
-        raise SettingsError(
-            f"The address of target '{target.name}' in the notifications file is none that Apprise knows. Write it as "
-            "docs/notifications.md shows, such as mailtos://… or jsons://…."
-        )
-    return service
-
-
-def send_by_apprise(target: Target, message: Message) -> str:
-    """Send a message; returns what went wrong, empty when the service took it."""
-    import apprise
-
-    try:
-        taken = make_service(target).notify(
-            title=message.subject, body=message.body, body_format=apprise.NotifyFormat.TEXT, timeout=SEND_SECONDS
-        )
-    except SettingsError as error:
-        return error.sentence
-    except Exception as error:
-        return f"The service failed ({type(error).__name__})."
-    return "" if taken else "The service refused it or did not answer."

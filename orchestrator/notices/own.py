@@ -13,6 +13,7 @@ from sqlmodel import Session, col, select
 from orchestrator.notices import webhooks
 from orchestrator.notices.events import EVALUATION_FAILED, EVALUATION_FINISHED, Asker, Message
 from orchestrator.notices.outbox import PREFIX
+from orchestrator.notices.services import send_by_apprise
 from orchestrator.notices.targets import Target
 from orchestrator.sealing import Sealer
 from orchestrator.tables import OwnTarget, Person
@@ -69,8 +70,6 @@ class Sender(NamedTuple):
         return webhooks.post(url, {"text": text, "notices": list(message.records)}, allowed=self.allowed)
 
     def _mail(self, own: Own, message: Message) -> str:
-        from orchestrator.notices.notifier import send_by_apprise  # it imports this module
-
         assert self.mail is not None
         assert own.email is not None
         address = SecretStr(mail_to(self.mail.get_secret_value(), own.email))

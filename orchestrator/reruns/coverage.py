@@ -42,11 +42,6 @@ class Progress:
         """Share, 0 to 1, of the old version's averages that the new version has too; 1 where there are none."""
         return self.whole / self.whole_before if self.whole_before else 1.0
 
-    @property
-    def is_done(self) -> bool:
-        """Whether everything that there is to do has ended, one way or another."""
-        return self.made >= self.planned and not self.running and not self.waiting
-
 
 def is_planned(suite: str, version: str) -> ColumnElement[bool]:
     """What a re-run makes again: finished evaluations of the version on all documents."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from orchestrator.board.export import safe_cell
 from orchestrator.reruns.changes import Change, ModelChange, Report, Shift
+from orchestrator.words import score
 
 MINUS = "−"
 MOST_ROWS = 50
@@ -179,8 +180,8 @@ def _markdown(report: Report) -> Iterator[str]:
                 _escaped(shift.benchmark),
                 str(shift.models),
                 str(shift.changed),
-                _score(shift.mean_before),
-                _score(shift.mean_after),
+                score(shift.mean_before),
+                score(shift.mean_after),
                 signed(shift.shift),
                 interval(shift),
                 correlation(shift.pearson),
@@ -241,8 +242,8 @@ def _markdown_row(model: ModelChange) -> tuple[str, ...]:
     return (
         _escaped(model.model),
         climbed(model),
-        _score(average.before.value if average.before else None),
-        _score(average.after.value if average.after else None),
+        score(average.before.value if average.before else None),
+        score(average.after.value if average.after else None),
         signed(average.difference),
         *(signed(change.difference) for change in model.changes),
     )
@@ -254,10 +255,6 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[st
     for row in rows:
         yield f"| {' | '.join(row)} |"
     yield ""
-
-
-def _score(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
 
 
 def _escaped(text: str) -> str:

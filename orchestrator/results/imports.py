@@ -44,6 +44,22 @@ def row_key(source: Source, suite: Suite, row: Row) -> str:
     return f"imported-{hashlib.sha256(told.encode()).hexdigest()[:40]}"
 
 
+def is_own(session: Session, suite: Suite, row: Row) -> bool:
+    """Whether a row that some Evalyard published is an evaluation of this one, which is on its board already."""
+    # Compared here: a number that is none of this database's would be refused by it.
+    ours = session.exec(
+        select(Evaluation.id, Submission.submitted_at)
+        .join(Submission, col(Submission.id) == col(Evaluation.submission_id))
+        .where(
+            col(Evaluation.source_id).is_(None),
+            Evaluation.suite == suite.name,
+            Submission.model == row.model,
+            Submission.revision == row.revision,
+        )
+    ).all()
+    return (row.evaluation, row.submitted_at) in [tuple(one) for one in ours]
+
+
 def take_row(session: Session, source: Source, suite: Suite, row: Row, *, revision: str, now: datetime) -> Taken:
     """Bring one row of a source up to date. The row was checked against the suite before."""
     assert source.id is not None

@@ -62,7 +62,8 @@ def as_record(benchmark: SuiteBenchmark, done: ScoreDone) -> list[dict[str, Any]
         scale = 100.0 / (1.0 - part.baseline if benchmark.normalised else 1.0) / len(counted)
         weights = {score.task: 1.0} if key in each else groups.get(key, {})
         found = [(scale * weight, each.get((task, *key[1:]))) for task, weight in weights.items()]
-        if not found:
+        # What is no number would tie the whole board, and a huge one has no square.
+        if not found or not all(0.0 <= weight <= 1.0 for weight in weights.values()):
             return []
         for weight, one in found:
             if one is None:
@@ -70,7 +71,7 @@ def as_record(benchmark: SuiteBenchmark, done: ScoreDone) -> list[dict[str, Any]
             by_task[one.task].append((weight, one))
     try:
         return [_record(by_task[task]) for task in sorted(by_task)]
-    except (ValueError, struct.error, binascii.Error):
+    except (ValueError, OverflowError, struct.error, binascii.Error):
         return []
 
 
@@ -92,11 +93,11 @@ def spread_of_difference(ours: Sequence[Stratum], theirs: Sequence[Stratum]) -> 
     each with its squared weight (stratified sampling: Cochran 1977, "Sampling Techniques", section 5.3). That a value
     below its baseline counts as 0 is left out of it, as in the standard error of a single row.
     """
-    if not ours or [(one.documents, one.size) for one in ours] != [(one.documents, one.size) for one in theirs]:
+    if not ours or len(ours) != len(theirs):
         return None
     variance, documents = 0.0, 0
     for a, b in zip(ours, theirs, strict=True):
-        if a.size < 2 or a.weight != b.weight:
+        if a.documents != b.documents or a.size != b.size or a.weight != b.weight or a.size < 2:
             return None
         if a.bits is not None and b.bits is not None:
             total: float = a.bits.bit_count() - b.bits.bit_count()
@@ -115,7 +116,8 @@ def _record(counted: Sequence[tuple[float, Outcomes]]) -> dict[str, Any]:
     if any((one.documents, one.count) != (first.documents, first.count) for _, one in counted):
         raise ValueError("numbers of one task are of different documents")
     if len(counted) == 1 and first.is_right_or_wrong:
-        _bits(first.values, first.count)
+        if _bits(first.values, first.count) >> first.count:
+            raise ValueError("more documents are right than there are")
         return own | {"weight": counted[0][0], "bits": first.values}
     numbers = [(weight, _each(one)) for weight, one in counted]
     if len(numbers) == 1:
@@ -132,7 +134,7 @@ def _each(one: Outcomes) -> Sequence[float]:
 
 
 def _bits(text: str, count: int) -> int:
-    packed = base64.b64decode(text, validate=True)
+    packed = binascii.a2b_base64(text, strict_mode=True)
     if len(packed) != (count + 7) // 8:
         raise ValueError(f"{len(packed)} bytes are not the bits of {count} documents")
     return int.from_bytes(packed, "little")

@@ -13,8 +13,8 @@ from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 
 from orchestrator import db
-from orchestrator.broker import FORECAST_SECONDS
 from orchestrator.lifecycle import EvaluationState, JobState
+from orchestrator.notes import FORECAST_SECONDS
 from orchestrator.orders import describe_model, weights_revision
 from orchestrator.roster import load_workers, need_of
 from orchestrator.scheduling.places import Policy, QueuedJob
@@ -28,7 +28,7 @@ MOST_JOBS = 1000
 """Jobs looked at: those behind them are not next for anyone."""
 
 Tell = Callable[[str, Forecast], None]
-"""Leaves a forecast for a worker: `orchestrator.broker.leave_forecast` with its app."""
+"""Leaves a forecast for a worker: `orchestrator.notes.leave_forecast` with its app."""
 
 
 @dataclass

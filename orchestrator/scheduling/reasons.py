@@ -157,7 +157,8 @@ class _Crew:
         if not open_now:
             said = next((worker.sentence for worker in willing if worker.sentence), "")
             why = f" ({said.rstrip('.')})" if said else ""
-            return f"waits until {_names(willing)} may use enough of its GPUs{why}", True
+            lacks = "may use enough of its GPUs" if any(worker.holds_gpus for worker in willing) else "takes work again"
+            return f"waits until {_names(willing)} {lacks}{why}", True
         devices = min(devices for _, devices in open_now)
         some = [worker for worker, needed in open_now if needed == devices]
         if devices > 1 or (len(some) < len(self.live) and some[0].holds_gpus):

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from orchestrator.scheduling.estimates import Speeds, device_key
-from orchestrator.scheduling.places import Place, Policy, QueuedJob, WorkerView, place_of, refusal, urgency
+from orchestrator.scheduling.places import Place, Policy, QueuedJob, WorkerView, place_of, refusal
 
 
 class Assignment(NamedTuple):
@@ -128,12 +128,6 @@ class Room:
             if size and device_type in (None, place.device_type)
         )
         return room + (max(sizes) > 1)
-
-    def urgency(self, job: QueuedJob) -> tuple[datetime, int, int]:
-        turn, evaluation, identifier = urgency(job)
-        if job.weights in self.warm:
-            turn -= self._policy.warm_head_start
-        return turn, evaluation, identifier
 
     def take(
         self, job: QueuedJob, sizes: Sequence[int], *, only: bool, avoid: frozenset[str | None]

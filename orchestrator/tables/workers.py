@@ -44,7 +44,8 @@ class Worker(SQLModel, table=True):
     gpus: list[dict[str, Any]] | None = Field(default=None, sa_column=Column(JSON, nullable=True))
     """`wire.Gpu` records: what its policy says of each GPU."""
     host: str = Field(default="", sa_column_kwargs={"server_default": text("''")})
-    """Of a launched worker: its cluster and host, as `CLUSTER/HOST`. Its own name is new at each launch."""
+    """Of a launched worker: its cluster and host, as `CLUSTER/HOST`. Its own name is new at each launch. Of one whose
+    operator named its host: `HOST (KIND)`. Else empty."""
     harnesses: list[str] | None = Field(default=None, sa_column=Column(JSON, nullable=True))
     """Harness environments on its host, e.g. `lm_eval 0.4.13`; empty or None where it did not say."""
     build: str = Field(default="", sa_column_kwargs={"server_default": text("''")})
@@ -76,7 +77,7 @@ class Health(SQLModel, table=True):
     """
 
     worker: str = Field(primary_key=True)
-    """Name of the worker, or `CLUSTER/HOST` for all that were launched there."""
+    """Name of the worker, or its `host` where it has one, for all that run there."""
     kind: str
     succeeded_at: datetime | None = time_column(nullable=True)
     failures: list[dict[str, Any]] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))

@@ -6,8 +6,10 @@ load the workers' packages, and `evalyard status` must not wait for those.
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from orchestrator.artifacts import ArtifactError
 from orchestrator.errors import EvalyardError
@@ -64,10 +66,22 @@ SUBGROUPS = (
 """Commands of two words, e.g. `evalyard rerun plan`."""
 
 
+class Program(TyperGroup):
+    """All commands; what typer says of a wrong word it says without the name that pydantic gives to errors."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")
+            raise
+
+
 def make_app(*, everything: bool = True) -> typer.Typer:
     """The whole command; `everything` adds the commands that work without a server and need the workers' packages."""
     app = typer.Typer(
         name="evalyard",
+        cls=Program,
         help=HELP,
         no_args_is_help=True,
         add_completion=False,

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from submissions.batches import Line, read_batch
-from submissions.cli.client import ApiRefused, Client
+from submissions.cli.client import ApiRefused, Client, ServerAway
 from submissions.cli.numbers import documents
-from submissions.cli.output import answer, answer_json, chat
+from submissions.cli.output import answer, answer_json, chat, on_interrupt
+from submissions.cli.paths import present
 from submissions.cli.submit import model_address
 from submissions.request import DEFAULT_SUITE
 
@@ -18,6 +19,8 @@ commands = typer.Typer()
 
 WAITED_FOR = (429, 503)
 """Too many in too short a time, or the Hub is away: neither is the model's fault."""
+AWAY_SECONDS = 10.0
+"""After which a server that answered before, and does not now, is asked again: it may be restarted."""
 LONGEST_PAUSE = 300.0
 MOST_IN_A_ROW = 5
 """Lines that have to wait, one after the other: then the rest would have to, too, and is not asked in this round."""
@@ -28,7 +31,9 @@ Answer = dict[str, Any]
 
 @commands.command()
 def batch(
-    path: Annotated[Path, typer.Argument(metavar="FILE", exists=True, help="Models: .txt, .csv, .jsonl; or a folder.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE", parser=present, help="Models: .txt, .csv, .jsonl; or a folder.")
+    ],
     suite: Annotated[str, typer.Option(help="For lines that name none: see `evalyard suites`.")] = DEFAULT_SUITE,
     limit: Annotated[
         int | None, typer.Option(metavar="N", parser=documents, help="Documents for each task: trials, never ranked.")
@@ -51,13 +56,15 @@ def batch(
     evalyard batch models.csv --check-only
     evalyard batch requests/acme --suite open-llm-v2
     """
-    client = Client()
-    done = submit_all(
-        read_batch(path),
-        lambda line: _submit(client, line, defaults={"suite": suite, "limit": limit}, check_only=check_only),
-        patience=0 if check_only else patience * 60,
-        say=lambda one: None if as_json else answer(f"{one['where']}: {one['message']}"),
-    )
+    lines, client = read_batch(path), Client()
+    client.get("/health")  # where no server is, there is nothing to wait for
+    with on_interrupt("What was submitted stays, and the same command goes on: it submits nothing twice."):
+        done = submit_all(
+            lines,
+            lambda line: _submit(client, line, defaults={"suite": suite, "limit": limit}, check_only=check_only),
+            patience=0 if check_only else patience * 60,
+            say=lambda one: None if as_json else answer(f"{one['where']}: {one['message']}"),
+        )
     waited = sum("waited" in one for one in done)
     refused = sum(not one["accepted"] for one in done)
     if as_json:
@@ -133,6 +140,8 @@ def _submit(client: Client, line: Line, *, defaults: dict[str, Any], check_only:
         if refused.status in WAITED_FOR:
             raise
         return {"where": line.where, "accepted": False, "message": refused.sentence, "problem": refused.problem}
+    except ServerAway as away:
+        raise ApiRefused(away.sentence, problem={}, status=503, retry_after=AWAY_SECONDS) from away
     if check_only:
         faults = [one["sentence"] for one in found["findings"] if one["outcome"] == "fault"]
         message = " ".join([found["message"], *faults])

@@ -41,8 +41,11 @@ def series(
             + [words.score(point["benchmarks"].get(one, [None])[0]) for one in names]
             for point in run["points"]
         ]
-        whose = f", {run['submitter']}'s" if run["owner"] else ""
-        answer_table(columns, rows, title=f"{run['suite']} {run['suite_version']}, {run['precision']}{whose}")
+        apart = [f"{run['suite']} {run['suite_version']}", run["precision"]]
+        apart += ["chat template"] if run["chat_template"] else []
+        apart += [f"trial of {run['limit']}"] if run["limit"] else []
+        apart += [f"{run['submitter']}'s"] if run["owner"] else []
+        answer_table(columns, rows, title=", ".join(apart))
     chat(client.page(f"/series/{segment(name)}"))
 
 

@@ -81,9 +81,14 @@ class Client:
         try:
             with httpx.Client(trust_env=not is_local, timeout=timeout) as client:
                 answer = client.request(method, f"{self.url}/api/v1{path}", headers=headers, **arguments)
+        except httpx.ReadTimeout as error:
+            raise ServerAway(
+                f"{self.url} did not answer within {timeout:g} s. Try again; "
+                "if it stays so, the web.log of its data folder says why."
+            ) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ServerAway(
-                f"No Evalyard answers at {self.url} ({type(error).__name__}). Start it: {program()} up. "
+                f"No Evalyard answers at {self.url}. Start it: {program()} up. "
                 "If it runs elsewhere, set EVALYARD_URL to its address."
             ) from error
         if answer.is_success:

@@ -7,19 +7,22 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from sqlalchemy import Engine
 
 from orchestrator import db
-from orchestrator.errors import Refused
 from orchestrator.program import program
 from orchestrator.rows import Progress
 from orchestrator.settings import HubSettings, read_settings
 from orchestrator.suites import load_suites
 from submissions import words
 from submissions.cli.output import answer, answer_json, chat
+from submissions.cli.paths import folder
 
 commands = typer.Typer()
 
-Data = Annotated[Path | None, typer.Option(help="Folder for database, artifacts and logs.", file_okay=False)]
+Data = Annotated[
+    Path | None, typer.Option(metavar="DIR", parser=folder, help="Folder for database, artifacts and logs.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer with JSON on standard output.")]
 SHOWN_ROWS = 20
 TELL_SECONDS = 2.0
@@ -58,9 +61,7 @@ def publish(
     """
     from submissions.publishing.board import Choices, publish_boards
 
-    settings = _opened(data)
-    engine = db.make_engine(settings.database_url)
-    db.migrate(engine)
+    settings, engine = _opened(data, what="to publish")
     teams = frozenset(team.strip().lower() for team in include_team or ())
     done = publish_boards(
         settings,
@@ -129,9 +130,7 @@ def import_(
     """
     from orchestrator.exchange.importer import import_board
 
-    settings = _opened(data)
-    engine = db.make_engine(settings.database_url)
-    db.migrate(engine)
+    settings, engine = _opened(data, what="to import into")
     token = settings.hub_token or settings.publish_token
     done = import_board(
         engine,
@@ -144,21 +143,29 @@ def import_(
         progress=_progress(),
     )
     counts = {name: done.counts[name] for name in ("added", "changed", "unchanged")}
+    own = done.counts["own"]
     if as_json:
         answer_json(
             {
                 "source": done.address,
                 "layout": done.layout,
+                "read_as": done.read_as,
                 "revision": done.revision or None,
                 "dry_run": dry_run,
                 "suites": done.suites,
                 **counts,
+                "own": own,
                 "withdrawn": done.withdrawn,
                 "refused": [{"what": one.what, "reason": one.reason} for one in done.refused],
                 "note": done.withholds or None,
             }
         )
         raise typer.Exit(1 if done.refused else 0)
+    chat(f"Read as {done.read_as}.")
+    if own:
+        chat(
+            f"{words.count(own, 'row')} of it are evaluated here and on the board already; nothing was done with them."
+        )
     for one in done.refused if dry_run else done.refused[:SHOWN_ROWS]:
         chat(f"Refused: {_plain(one.what)}: {_plain(one.reason)}")
     if len(done.refused) > SHOWN_ROWS and not dry_run:
@@ -176,19 +183,18 @@ def import_(
     raise typer.Exit(1 if done.refused else 0)
 
 
-def _opened(data: Path | None) -> HubSettings:
-    """The settings of a data folder that is there: a new one has nothing to publish, and nobody would find its board.
+def _opened(data: Path | None, *, what: str) -> tuple[HubSettings, Engine]:
+    """Settings and database of a system that is there: a new one has nothing, and nobody would find its board.
 
     Raises:
-        Refused: there is none.
+        Refused: there is none, and so nothing `what`.
     """
+    from orchestrator.admin import present_database
+
     settings = read_settings(data=data)
-    if settings.database_url.startswith("sqlite") and not Path(settings.database_url.split(":///", 1)[1]).is_file():
-        raise Refused(
-            f"There is no Evalyard in {settings.data}. Give the data folder of your system with --data; it names that "
-            "folder when it starts."
-        )
-    return settings
+    engine = present_database(settings, what=what)
+    db.migrate(engine)
+    return settings, engine
 
 
 def _progress() -> Progress:

@@ -9,6 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from orchestrator.narrator import Narrator
 from orchestrator.program import program
+from orchestrator.wire import EngineFamily
 from submissions import words
 from submissions.cli.client import Client, ServerAway
 from submissions.cli.output import chat, on_interrupt, state_line
@@ -80,6 +81,8 @@ def outcome_sentence(record: dict[str, Any]) -> str:
     number = record["id"]
     if record["state"] == "finished" and record["average"] is not None:
         apart = " It has a limit, so it is not ranked." if record["limit"] else ""
+        if record["engine"] == EngineFamily.SCRIPTED:
+            apart = " The scripted engine made its answers up: it is never ranked."
         return f"Finished evaluation {number}: average {words.score(record['average'])}.{apart}"
     if record["state"] == "finished":
         return f"Finished evaluation {number} without an average. {record['sentence']}".strip()

@@ -90,6 +90,11 @@ def queue(as_json: AsJson = False) -> None:
             answer(f"    warm: {', '.join(worker['warm'])}")
         for gpu in worker["gpus"] if worker["is_up"] else ():
             answer(f"    GPU {gpu['index']}: {gpu['sentence']}")
+    if found["workers"] and not any(worker["is_up"] for worker in found["workers"]):
+        chat(
+            "No worker was heard of lately. Where their hosts are up, the hub does not hear them: see at the end of "
+            "DATA/logs/control.log whether control process and broker run (docs/faults.md)."
+        )
 
 
 @commands.command()
@@ -215,6 +220,9 @@ def _answer_detail(record: dict[str, Any], *, page: str) -> None:
         f"{record['suite']} version {record['suite_version']}, {record['precision']}, {record['engine']}, "
         f"{template} chat template"
     )
+    if imported := record["facts"].get("imported"):
+        read_at = words.moment(datetime.fromisoformat(imported["read_at"]))
+        answer(f"Imported from {words.shown(imported['source'])}, read {read_at}: these numbers were not made here.")
     if record["state"] in ("finished", "failed", "cancelled"):
         answer(outcome_sentence(record))
     else:

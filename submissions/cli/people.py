@@ -2,12 +2,14 @@
 
 import re
 import sys
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
 from orchestrator.program import program
+from submissions import words
 from submissions.cli.client import Client
 from submissions.cli.credentials import keep_token
 from submissions.cli.output import answer, answer_json, answer_table, chat, complain
@@ -176,7 +178,13 @@ def people(as_json: AsJson = False) -> None:
         return
     columns = (("ID", "right"), ("Name", "left"), ("Role", "left"), ("E-mail", "left"), ("Signed in", "left"))
     rows = [
-        (str(one["id"]), one["name"], "blocked" if one["blocked"] else one["role"], one["email"] or "–", one["seen_at"])
+        (
+            str(one["id"]),
+            one["name"],
+            "blocked" if one["blocked"] else one["role"],
+            one["email"] or "–",
+            _moment(one["seen_at"]),
+        )
         for one in found
     ]
     answer_table(columns, rows)
@@ -215,7 +223,11 @@ def _answer_tokens(found: list[dict[str, Any]]) -> None:
     answer_table(
         columns,
         [
-            (str(one["id"]), one["name"], one["prefix"], ", ".join(one["scopes"]), one["expires_at"] or "never")
+            (str(one["id"]), one["name"], one["prefix"], ", ".join(one["scopes"]), _moment(one["expires_at"]))
             for one in found
         ],
     )
+
+
+def _moment(at: str | None) -> str:
+    return words.moment(datetime.fromisoformat(at)) if at else "never"

@@ -12,10 +12,16 @@ from orchestrator.wire import EngineFamily
 from submissions.cli import numbers
 from submissions.cli.client import Client, ServerAway, hub_url
 from submissions.cli.output import answer, chat
+from submissions.cli.paths import folder as data_folder
 
 commands = typer.Typer()
 
-Data = Annotated[Path | None, typer.Option(help="Folder for database, artifacts and logs.", file_okay=False)]
+LEFT_OUT = ("secret-key", "notifications.toml", "clusters.toml")
+"""Of a data folder, no part of a backup."""
+
+Data = Annotated[
+    Path | None, typer.Option(metavar="DIR", parser=data_folder, help="Folder for database, artifacts and logs.")
+]
 
 
 @commands.command()
@@ -59,6 +65,8 @@ def backup(
     if data is None:
         _refuse_another_system(settings)
     answer(admin.backup(settings, folder.resolve()))
+    if left := [name for name in LEFT_OUT if (settings.data / name).is_file()]:
+        chat(f"Not in it, as they hold secrets: {', '.join(left)}. Keep copies of them elsewhere.")
 
 
 @commands.command()

@@ -1,5 +1,7 @@
 """The language of what is being answered now, and the address by which the same page is had in another one."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple
 from urllib.parse import urlencode
@@ -24,6 +26,16 @@ _present: ContextVar[Spoken] = ContextVar("language", default=Spoken())  # noqa:
 def set_present(spoken: Spoken) -> None:
     """Say in which language to answer, for the rest of this request."""
     _present.set(spoken)
+
+
+@contextmanager
+def speaking(language: Language) -> Iterator[None]:
+    """In this language for so long: for what no request asks for."""
+    before = _present.set(Spoken(language))
+    try:
+        yield
+    finally:
+        _present.reset(before)
 
 
 def present_language() -> Language:

@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime
 from typing import Annotated
-from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import ValidationError
@@ -14,6 +13,7 @@ from orchestrator.errors import Refused
 from orchestrator.people import Scope
 from submissions.context import AHub, Hub
 from submissions.faults import Busy, HubAway
+from submissions.pages.fields import read_fields
 from submissions.pages.rendering import render
 from submissions.people import hub_tokens, operations, own_targets, persons, sessions, signing_in, tokens
 from submissions.people.operations import HubTokenRequest, MadeToken, OwnTargetRequest, TargetKind, TokenRequest
@@ -21,6 +21,7 @@ from submissions.problems import fault_of
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 NOT_KEPT = {"cache-control": "no-store"}
+MOST_FIELDS, TOO_MANY_FIELDS = 10, "The form has more fields than the one at /account. Use that one."
 
 
 @router.get("/signin")
@@ -78,11 +79,7 @@ def show_account(hub: AHub) -> Response:
 @router.post("/account/tokens")
 async def make_token(request: Request, hub: AHub) -> Response:
     """Make a token and show it, this once."""
-    body = (await request.body()).decode("utf-8", errors="replace")
-    try:
-        given = parse_qsl(body, max_num_fields=10)
-    except ValueError as error:
-        raise Refused("The form has more fields than the one at /account. Use that one.") from error
+    given = await read_fields(request, most=MOST_FIELDS, otherwise=TOO_MANY_FIELDS)
     values = dict(given)
     asked = {
         "name": values.get("name", ""),
@@ -107,7 +104,7 @@ def revoke_token(token_id: Annotated[int, Path(ge=1, le=2**31 - 1)], hub: AHub) 
 @router.post("/account/targets")
 async def keep_target(request: Request, hub: AHub) -> Response:
     """Be told by mail or webhook; a webhook's address is not shown again."""
-    given = await _fields(request)
+    given = dict(await read_fields(request, most=MOST_FIELDS, otherwise=TOO_MANY_FIELDS))
     try:
         kind: TargetKind = "mail" if given.get("kind") == "mail" else "webhook"
         wanted = OwnTargetRequest(url=given.get("url") or None)
@@ -127,7 +124,7 @@ def remove_target(kind: TargetKind, hub: AHub) -> Response:
 @router.post("/account/hub-token")
 async def keep_hub_token(request: Request, hub: AHub) -> Response:
     """Read gated models with a token of theirs; it is not shown again."""
-    given = await _fields(request)
+    given = dict(await read_fields(request, most=MOST_FIELDS, otherwise=TOO_MANY_FIELDS))
     try:
         wanted = HubTokenRequest.model_validate({"token": given.get("token", "")})
         await run_in_threadpool(operations.keep_hub_token, wanted, hub)
@@ -144,14 +141,6 @@ async def keep_hub_token(request: Request, hub: AHub) -> Response:
 def remove_hub_token(hub: AHub) -> Response:
     operations.remove_hub_token(hub)
     return RedirectResponse("/account#hub", status_code=303)
-
-
-async def _fields(request: Request) -> dict[str, str]:
-    body = (await request.body()).decode("utf-8", errors="replace")
-    try:
-        return dict(parse_qsl(body, max_num_fields=10))
-    except ValueError as error:
-        raise Refused("The form has more fields than the one at /account. Use that one.") from error
 
 
 def _page(

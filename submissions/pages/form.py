@@ -1,13 +1,12 @@
 """The submission form, without JavaScript: what was typed stays, and each error stands at its field."""
 
 from collections.abc import Mapping
-from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Request
 from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from orchestrator.errors import Refused
 from orchestrator.suites import Suite
 from orchestrator.wire import Precision
 from submissions.checking import CheckAnswer, check_for
@@ -15,6 +14,7 @@ from submissions.context import AHub, Hub
 from submissions.faults import Busy, Fault, HubAway, SubmissionRefused
 from submissions.findings import Outcome
 from submissions.languages import gettext
+from submissions.pages.fields import read_fields
 from submissions.pages.rendering import render
 from submissions.problems import fault_of
 from submissions.reading import queues
@@ -22,6 +22,7 @@ from submissions.request import ModelType, SubmissionRequest
 from submissions.submitting import submit_to
 
 MOST_FIELDS = 30
+TOO_MANY_FIELDS = f"The form has more than {MOST_FIELDS} fields. Use the one at /submit."
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 
@@ -35,26 +36,14 @@ def show_form(request: Request, hub: AHub) -> Response:
 
 @router.post("/submit")
 async def take_form(request: Request, hub: AHub) -> Response:
-    from starlette.concurrency import run_in_threadpool
-
-    body = (await request.body()).decode("utf-8", errors="replace")
-    try:
-        given = dict(parse_qsl(body, max_num_fields=MOST_FIELDS))
-    except ValueError as error:
-        raise Refused(f"The form has more than {MOST_FIELDS} fields. Use the one at /submit.") from error
+    given = dict(await read_fields(request, most=MOST_FIELDS, otherwise=TOO_MANY_FIELDS))
     return await run_in_threadpool(_submit, hub, given)
 
 
 @router.post("/submit/check")
 async def check_form(request: Request, hub: AHub) -> Response:
     """The same form with what every check found; nothing is submitted. By the button, or while somebody types."""
-    from starlette.concurrency import run_in_threadpool
-
-    body = (await request.body()).decode("utf-8", errors="replace")
-    try:
-        given = dict(parse_qsl(body, max_num_fields=MOST_FIELDS))
-    except ValueError as error:
-        raise Refused(f"The form has more than {MOST_FIELDS} fields. Use the one at /submit.") from error
+    given = dict(await read_fields(request, most=MOST_FIELDS, otherwise=TOO_MANY_FIELDS))
     return await run_in_threadpool(_check, hub, given)
 
 

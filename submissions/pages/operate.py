@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 from typing import Annotated, Literal
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request
 from pydantic import ValidationError
@@ -14,6 +14,7 @@ from orchestrator.errors import EvalyardError, Refused
 from orchestrator.wire import FailureKind
 from submissions import api
 from submissions.context import AHub, Hub
+from submissions.pages.fields import read_fields
 from submissions.pages.rendering import render
 from submissions.people.permits import NUMBER
 from submissions.reading.jobs import PAGE_JOBS, Show, read_jobs
@@ -58,11 +59,8 @@ def show_jobs(
 @router.post("/operate")
 async def move(request: Request, hub: AHub) -> Response:
     """Cancel or retry the evaluations of the chosen jobs."""
-    body = (await request.body()).decode("utf-8", errors="replace")
-    try:
-        given = parse_qsl(body, max_num_fields=MOST_FIELDS)
-    except ValueError as error:
-        raise Refused(f"Choose at most {PAGE_JOBS} jobs at a time, on /operate.") from error
+    too_many = f"Choose at most {PAGE_JOBS} jobs at a time, on /operate."
+    given = await read_fields(request, most=MOST_FIELDS, otherwise=too_many)
     verb = next((value for name, value in given if name == "do"), "")
     if verb not in MOVES:
         raise Refused("Choose what to do with them, on /operate: cancel or retry.")

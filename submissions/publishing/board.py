@@ -34,6 +34,7 @@ from orchestrator.suite_versions import confidential, shown_suites
 from orchestrator.suites import Suite, find_suite
 from orchestrator.visibility import Audience, restrict
 from submissions import kept_samples
+from submissions.languages import LANGUAGES
 from submissions.publishing import static_pages
 from submissions.publishing.static_pages import Listed
 
@@ -141,7 +142,9 @@ def read_boards(settings: HubSettings, engine: Engine, suites: Mapping[str, Suit
     has_parquet = any(file.path.endswith(".parquet") for file in boards.files)
     boards.files += [File(path, make) for path, make in pages]
     boards.files.append(File("README.md", lambda: static_pages.card(boards.listed, has_parquet=has_parquet)))
-    boards.files.append(File("index.html", lambda: static_pages.front_page(boards.listed)))
+    for language in LANGUAGES.values():
+        front = partial(static_pages.front_page, boards.listed, language=language)
+        boards.files.append(File(static_pages.page_name(language), front))
     # Two names may make one path where they differ by what no path has; the first one's file stands.
     boards.files = list({file.path: file for file in reversed(boards.files)}.values())[::-1]
     return boards
@@ -198,7 +201,10 @@ def _suite_files(
     addresses = {number: path.removeprefix(f"{folder}/") for number, (path, _) in results.items()}
     # Made at its turn, when all boards that it leads to are known.
     page = partial(static_pages.board_page, shown, results=addresses, others=boards.listed)
-    return [(f"{folder}/index.html", page)]
+    return [
+        (f"{folder}/{static_pages.page_name(language)}", partial(page, language=language))
+        for language in LANGUAGES.values()
+    ]
 
 
 def _results_bytes(suite: Suite, rows: "_Rows", number: int) -> bytes | None:

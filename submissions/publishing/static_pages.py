@@ -1,7 +1,8 @@
 """The static board: pages that need no server, no network and no JavaScript to be read.
 
 A page holds its style and script itself, named by digest in a content security policy, so that it may lie anywhere and
-be opened as a file; nothing else can run in it. Whatever came from a stranger is escaped.
+be opened as a file; nothing else can run in it. Whatever came from a stranger is escaped. Each page is there once for
+each language of the interface, side by side.
 """
 
 import base64
@@ -23,7 +24,10 @@ from orchestrator.board import Shown, Standing
 from orchestrator.board.request import SIZES
 from orchestrator.board.view import Line
 from orchestrator.suites import Suite
-from submissions import words
+from submissions import languages, words
+from submissions.languages import LANGUAGES, Language, gettext
+from submissions.languages.catalogues import ENGLISH
+from submissions.languages.present import speaking
 from submissions.pages.cells import score_bar
 
 HTML_ROWS = 1000
@@ -48,7 +52,11 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        extensions=["jinja2.ext.i18n"],
     )
+    environment.policies["ext.i18n.trimmed"] = True
+    # What the extension adds is known to no type checker.
+    environment.install_gettext_callables(gettext, languages.ngettext, newstyle=True)  # type: ignore[attr-defined]
     environment.filters |= {
         "score": words.score,
         "parameters": words.parameters,
@@ -56,38 +64,58 @@ def _environment() -> Environment:
         "moment": words.moment,
         "path": lambda part: quote(str(part)),
         "slug": slug,
+        "term": gettext,
     }
-    environment.globals |= {"score_bar": score_bar, "anchor": anchor, "hub_page": hub_page, "page": _page_parts}
+    environment.globals |= {
+        "score_bar": score_bar,
+        "anchor": anchor,
+        "hub_page": hub_page,
+        "told": _told,
+        "page": _page_parts,
+        "page_name": page_name,
+        "languages": LANGUAGES,
+        "language": languages.present_language,
+    }
     return environment
 
 
-def board_page(shown: Shown, *, results: dict[int, str], others: Sequence[Listed]) -> bytes:
+def page_name(language: Language) -> str:
+    """The file of a page in this language: `index.html`, `index.zh.html`."""
+    return "index.html" if language == ENGLISH else f"index.{language.code}.html"
+
+
+def board_page(
+    shown: Shown, *, results: dict[int, str], others: Sequence[Listed], language: Language = ENGLISH
+) -> bytes:
     """The page of one suite; `results` are the addresses of rows' results, seen from the page."""
     rest = shown.lines[HTML_ROWS:]
-    html = (
-        _environment()
-        .get_template("board.html")
-        .render(
-            suite=shown.suite,
-            shown=shown,
-            lines=shown.lines[:HTML_ROWS],
-            more=_data([_packed(line, shown, results) for line in rest]),
-            rest=len(rest),
-            results=results,
-            others=others,
-            sizes=SIZES,
-            types=sorted({line.row.model_type for line in shown.lines}),
-            precisions=sorted({line.row.precision for line in shown.lines}),
-            has_imported=any(line.row.imported_from for line in (*shown.lines, *shown.apart)),
-            has_flags=any(line.row.flags for line in shown.lines),
+    with speaking(language):
+        html = (
+            _environment()
+            .get_template("board.html")
+            .render(
+                suite=shown.suite,
+                shown=shown,
+                lines=shown.lines[:HTML_ROWS],
+                more=_data([_packed(line, shown, results) for line in rest]),
+                rest=len(rest),
+                results=results,
+                others=others,
+                sizes=SIZES,
+                types=sorted({line.row.model_type for line in shown.lines}),
+                precisions=sorted({line.row.precision for line in shown.lines}),
+                has_imported=any(line.row.imported_from for line in (*shown.lines, *shown.apart)),
+                has_flags=any(line.row.flags for line in shown.lines),
+                spoken=_spoken_by_script(),
+            )
         )
-    )
     return html.encode()
 
 
-def front_page(listed: Sequence[Listed]) -> bytes:
+def front_page(listed: Sequence[Listed], *, language: Language = ENGLISH) -> bytes:
     """The page that leads to the boards."""
-    return _environment().get_template("front.html").render(listed=listed).encode()
+    with speaking(language):
+        return _environment().get_template("front.html").render(listed=listed).encode()
 
 
 def card(listed: Sequence[Listed], *, has_parquet: bool) -> bytes:
@@ -143,7 +171,7 @@ def _packed(line: Line, shown: Shown, results: dict[int, str]) -> list[Any]:
         row.model,
         results.get(row.evaluation, ""),
         _told(row),
-        [flag.kind for flag in row.flags],
+        [gettext(flag.kind.replace("-", " ")) for flag in row.flags],
         row.imported_from,
         [words.score(line.average), words.score(line.stderr) if line.stderr is not None else ""],
         [_cell(row, name) for name in shown.benchmarks],
@@ -165,12 +193,23 @@ def _told(row: Standing) -> str:
     """The small print under a model's name."""
     parts = [row.precision, words.revision(row.revision)]
     if row.weight_type == "adapter":
-        parts.append(f"adapter of {row.base_model}")
+        parts.append(gettext("adapter of %(model)s") % {"model": row.base_model})
     if row.chat_template:
-        parts.append("chat template")
+        parts.append(gettext("chat template"))
     if not row.on_hub:
-        parts.append("local")
+        parts.append(gettext("local"))
     return " · ".join(parts)
+
+
+def _spoken_by_script() -> dict[str, str]:
+    """What the script writes, in the present language; it fills in what stands in braces."""
+    return {
+        "all": gettext("{all} rows"),
+        "some": gettext("{some} of {all} rows"),
+        "results": gettext("results"),
+        "imported": gettext("imported"),
+        "from": gettext("These numbers come from %(source)s") % {"source": "{source}"},
+    }
 
 
 def _data(rows: list[Any]) -> Markup:

@@ -9,6 +9,7 @@ from sqlmodel import Session, col, select
 from orchestrator import breaker
 from orchestrator.canaries.admission import read_admission
 from orchestrator.canaries.builds import Entry
+from orchestrator.doubles import doubles
 from orchestrator.lifecycle import EvaluationState, JobState
 from orchestrator.roster import DEFAULT_POLICY, why_closed
 from orchestrator.scheduling.places import Policy
@@ -66,6 +67,7 @@ def read_workers(session: Session, now: datetime) -> list[WorkerRecord]:
     listed = session.exec(select(Worker).order_by(col(Worker.kind), col(Worker.name))).all()
     suspicions = breaker.suspicions(session, now=now)
     admission = read_admission(session)
+    seconds = doubles(listed, now=now)
     commits = {commit for worker in listed for commit in worker.warm or ()}
     known = {commit: words.revision(commit) for commit in commits} if audience_of(session).everything else {}
     names = known | _names(session, commits)
@@ -75,6 +77,7 @@ def read_workers(session: Session, now: datetime) -> list[WorkerRecord]:
             doing[worker.name],
             suspicions.get(worker.name),
             entry=admission.of(worker),
+            is_second=seconds.get(worker.name, ""),
             names=names,
             now=now,
         )
@@ -101,11 +104,12 @@ def _worker(
     suspicion: breaker.Suspicion | None,
     *,
     entry: Entry,
+    is_second: str,
     names: Mapping[str, str],
     now: datetime,
 ) -> WorkerRecord:
     engine = f"{worker.engine_family.value} {worker.engine_version or ''}".strip() if worker.engine_family else None
-    is_open = worker.mode is Mode.OPEN
+    is_open, is_sound = worker.mode is Mode.OPEN, not (suspicion and suspicion.held_back)
     return WorkerRecord(
         name=worker.name,
         kind=worker.kind,
@@ -116,8 +120,8 @@ def _worker(
         last_heartbeat=worker.last_heartbeat,
         doing=doing,
         mode=worker.mode,
-        sentence=why_closed(worker, suspicion, entry=entry),
-        slots=worker.slots if is_open and entry is Entry.OPEN and not (suspicion and suspicion.held_back) else 0,
+        sentence=why_closed(worker, suspicion, entry=entry, is_second=is_second),
+        slots=0 if is_second or not is_open or not is_sound or entry is not Entry.OPEN else worker.slots,
         until=worker.until,
         devices=worker.device_count if worker.device_type == "cuda" else 0,
         warm=[names[commit] for commit in worker.warm or () if commit in names],

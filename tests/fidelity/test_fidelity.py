@@ -28,15 +28,14 @@ PLAIN = Scenario("plain", (*EVERY_KIND, *SAMPLED), limit=10)
 CHAT = Scenario("chat", EVERY_KIND, limit=6, num_fewshot=3, chat_template=True, system_instruction="Answer shortly.")
 """Its model holds 96 tokens: few-shot prompts are cut, long texts take several windows."""
 
-REAL = Scenario(
-    "real",
-    ("mmlu_astronomy", "mmlu_world_religions", "hellaswag", "arc_challenge", "winogrande", "gsm8k"),
-    limit=4,
-    num_fewshot=5,
-    stock_tasks=True,
-)
 WIDE = (
-    REAL,
+    Scenario(
+        "real",
+        ("mmlu_astronomy", "mmlu_world_religions", "hellaswag", "arc_challenge", "winogrande", "gsm8k"),
+        limit=4,
+        num_fewshot=5,
+        stock_tasks=True,
+    ),
     Scenario("mmlu", ("mmlu",), limit=2, num_fewshot=5, stock_tasks=True),
     Scenario("arc", ("arc_challenge",), limit=25, num_fewshot=25, stock_tasks=True),
     Scenario("hellaswag-chat", ("hellaswag",), limit=25, num_fewshot=10, chat_template=True, stock_tasks=True),
@@ -118,25 +117,14 @@ def test_with_chat_template_shots_and_truncation_every_answer_and_metric_is_lm_e
     assert pair.sheet.truncated > 0
 
 
-def _needs_real_data() -> None:
-    if mirror() is None:
-        pytest.skip("needs the datasets mirror: set EVALYARD_TEST_DATASETS to run this on real data")
-
-
-def test_on_real_benchmarks_vllm_s_every_answer_and_metric_is_lm_eval_s(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _needs_real_data()
-    monkeypatch.setenv("EVALYARD_DATASETS", str(mirror()))
-    assert_faithful(run_both(REAL, EngineFamily.VLLM, tmp_path))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES, ids=str)
 @pytest.mark.parametrize("scenario", WIDE, ids=lambda scenario: scenario.name)
 def test_on_each_real_benchmark_every_answer_and_metric_is_lm_eval_s(
     engine: EngineFamily, scenario: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _needs_real_data()
+    """Minutes each: `make test-full`, or `pytest -m slow tests/fidelity`."""
+    if mirror() is None:
+        pytest.skip("needs the datasets mirror: set EVALYARD_TEST_DATASETS to run this on real data")
     monkeypatch.setenv("EVALYARD_DATASETS", str(mirror()))
     assert_faithful(run_both(scenario, engine, tmp_path))

@@ -17,7 +17,13 @@ pytestmark = pytest.mark.flow
 REQUESTS_PER_SEAL = math.ceil(SEAL_SECONDS / DELAY_SECONDS) + 4
 """Answered in a seal interval, and in the batch that was under way."""
 
+ON_POSTGRESQL = pytest.mark.parametrize(
+    "database_url", ["postgresql", pytest.param("sqlite", marks=pytest.mark.slow)], indirect=True
+)
+"""On SQLite a short storm of the same kills is in the quick set (`tests/faults`)."""
 
+
+@ON_POSTGRESQL
 def test_kills_of_engine_child_worker_and_control_lose_nothing_and_count_nothing_twice(
     fleet: Fleet, models: dict[str, Path]
 ):
@@ -84,6 +90,7 @@ def test_a_request_that_kills_the_engine_fails_its_benchmark_alone(fleet: Fleet,
     assert not context & set(fleet.computed(evaluation))
 
 
+@ON_POSTGRESQL
 def test_a_worker_that_is_told_to_stop_gives_its_work_back_at_no_cost(fleet: Fleet, models: dict[str, Path]):
     evaluation = fleet.submit(models["one"], limit=20)
     fleet.wait_for_middle(evaluation)
@@ -98,6 +105,7 @@ def test_a_worker_that_is_told_to_stop_gives_its_work_back_at_no_cost(fleet: Fle
     assert computed.total() == len(computed)
 
 
+@ON_POSTGRESQL
 def test_a_cancelled_evaluation_leaves_no_engine_behind(fleet: Fleet, models: dict[str, Path]):
     evaluation = fleet.submit(models["one"])
     fleet.wait_for_middle(evaluation)

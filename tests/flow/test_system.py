@@ -13,8 +13,9 @@ import httpx
 import pytest
 
 from orchestrator.settings import read_settings
-from orchestrator.system import worker_environment
-from tests.services import free_port, processes_with, wait_until
+from orchestrator.system import worker_command, worker_environment
+from orchestrator.valkey import free_port
+from tests.services import processes_with, wait_until
 
 pytestmark = pytest.mark.flow
 
@@ -107,7 +108,7 @@ def test_it_comes_up_mends_itself_and_ends_at_ctrl_c(system: System):
     assert killed
     os.kill(killed, signal.SIGKILL)
     wait_until(lambda: site() not in (None, killed) and system.healthy(), "the site is back", seconds=60)
-    assert "The web process ended with code -9" in system.said()
+    assert "The web process ended by SIGKILL" in system.said()
 
     system.process.send_signal(signal.SIGINT)
     assert system.process.wait(40) == 0
@@ -141,6 +142,11 @@ def test_workers_are_told_where_the_cache_is(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("EVALYARD_CACHE", str(tmp_path / "cache"))
     told = worker_environment(read_settings(data=tmp_path, broker_url="redis://unused"))
     assert told["EVALYARD_CACHE"] == str(tmp_path / "cache")
+
+
+def test_the_engine_worker_is_left_every_gpu_that_it_sees():
+    assert "--slots" not in worker_command("engine"), "a number takes the first so many GPUs alone"
+    assert "--slots" in worker_command("harness")
 
 
 def test_a_port_in_use_is_refused_with_the_option_that_helps(tmp_path: Path):

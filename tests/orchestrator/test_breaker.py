@@ -277,6 +277,24 @@ def test_a_sick_host_of_a_cluster_is_found_though_each_worker_there_has_a_new_na
         assert breaker.held_hosts(session, "gpu", now=yard.now) == []
 
 
+def test_a_sick_host_is_found_by_its_name_though_its_pods_have_a_new_one_each_time(yard: Yard):
+    for number in range(3):
+        name = f"engine-pod-{number}"
+        yard.beat(name, host="node3", is_host_named=True)
+        complete_elsewhere(yard)
+        order = give(yard, name)
+        yard.fail(order, FailureKind.ENGINE)
+        yard.cancel(order.evaluation)
+        yard.beat(name, stopping=True)
+    assert health(yard, "node3 (engine)").held_back_until == yard.now + breaker.FIRST_HOLD
+    yard.beat("engine-pod-3", host="node3", is_host_named=True)
+    yard.beat("harness-pod-3", host="node3", is_host_named=True)
+    yard.beat("engine-4", host="node3")
+    with db.session(yard.engine, read_only=True) as session:
+        slots = {one.name: one.slots for one in load_workers(session, now=yard.now)}
+    assert (slots["engine-pod-3"], slots["harness-pod-3"], slots["engine-4"]) == (0, 1, 1)
+
+
 def complete_elsewhere(yard: Yard) -> None:
     complete(yard, SOUND)
     yard.beat(SOUND, stopping=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from orchestrator import broker
+from orchestrator import broker, notes
 from orchestrator.wire import EngineFamily, Forecast, Heartbeat, InferWork, Model, Order, Precision, Update
 from tests.services import Valkey, valkey
 
@@ -53,27 +53,27 @@ def test_a_message_is_json_that_reads_back_as_it_was(app):
 
 
 def test_a_note_to_stop_is_found_by_its_attempt_and_goes_away_by_itself(app, server):
-    broker.request_stop(app, "a1", "cancelled")
-    assert broker.stop_requested(app, "a1") == "cancelled"
-    assert broker.stop_requested(app, "a2") is None
+    notes.request_stop(app, "a1", "cancelled")
+    assert notes.stop_requested(app, "a1") == "cancelled"
+    assert notes.stop_requested(app, "a2") is None
     left = redis.Redis.from_url(server.url).ttl("evalyard:stop:a1")
-    assert 0 < left <= broker.STOP_SECONDS
+    assert 0 < left <= notes.STOP_SECONDS
 
 
 def test_a_forecast_is_read_by_its_worker_alone_and_the_newest_counts(app, server):
     model = ORDER.work.model
-    broker.leave_forecast(app, "gpu-1", Forecast(models=(model, model)))
-    broker.leave_forecast(app, "gpu-1", Forecast(models=(model,)))
-    assert broker.read_forecast(app, "gpu-1") == Forecast(models=(model,))
-    assert broker.read_forecast(app, "gpu-2") is None
-    assert 0 < redis.Redis.from_url(server.url).ttl("evalyard:next:gpu-1") <= broker.FORECAST_SECONDS
+    notes.leave_forecast(app, "gpu-1", Forecast(models=(model, model)))
+    notes.leave_forecast(app, "gpu-1", Forecast(models=(model,)))
+    assert notes.read_forecast(app, "gpu-1") == Forecast(models=(model,))
+    assert notes.read_forecast(app, "gpu-2") is None
+    assert 0 < redis.Redis.from_url(server.url).ttl("evalyard:next:gpu-1") <= notes.FORECAST_SECONDS
     assert broker.waiting_messages(app, broker.worker_queue("gpu-1")) == 0
 
 
 def test_a_forecast_that_is_none_is_refused_with_a_sentence(app, server):
     redis.Redis.from_url(server.url).set("evalyard:next:gpu-1", "{")
     with pytest.raises(broker.UnreadableMessage, match="Forecast"):
-        broker.read_forecast(app, "gpu-1")
+        notes.read_forecast(app, "gpu-1")
 
 
 def test_a_broker_that_is_away_is_said_without_its_password_and_asks_nobody_to_stop(tmp_path: Path):
@@ -84,8 +84,8 @@ def test_a_broker_that_is_away_is_said_without_its_password_and_asks_nobody_to_s
         with pytest.raises(broker.BrokerLost) as error:
             broker.send_update(app, UPDATE)
         assert gone.password not in str(error.value)
-        assert broker.stop_requested(app, "a1") is None
-        assert broker.read_forecast(app, "gpu-1") is None
+        assert notes.stop_requested(app, "a1") is None
+        assert notes.read_forecast(app, "gpu-1") is None
         assert not broker.answers(app)
         gone.start()
         broker.send_update(app, UPDATE)

@@ -16,11 +16,11 @@ from celery import Celery
 from psycopg.errors import AdminShutdown, DeadlockDetected
 from sqlalchemy.exc import OperationalError
 
-from orchestrator import broker, db
+from orchestrator import broker, db, notes
 from orchestrator.control import make_ticker
 from orchestrator.settings import HubSettings
-from orchestrator.wire import Heartbeat, Order, Progress, Update
-from tests.orchestrator.yard import ENGINE, Yard, done_of
+from orchestrator.wire import FailureKind, Heartbeat, Order, Progress, Update
+from tests.orchestrator.yard import ENGINE, LEASE, Yard, done_of
 from tests.postgres import Server
 from tests.services import Valkey, valkey, wait_until
 
@@ -167,7 +167,7 @@ def test_a_worker_that_falls_silent_loses_its_job_to_the_next_attempt(control: C
         orders.append(order)
     assert order.attempt != first.attempt
     control.beat(first.attempt)
-    wait_until(lambda: broker.stop_requested(control.app, first.attempt), "the silent worker is asked to stop")
+    wait_until(lambda: notes.stop_requested(control.app, first.attempt), "the silent worker is asked to stop")
 
 
 def test_garbage_does_not_stop_the_control_process(control: Control, yard: Yard) -> None:
@@ -253,6 +253,25 @@ def test_time_that_passed_unseen_proves_nothing_about_leases(tmp_path: Path) -> 
         now += jump
         ticker.notice_gap(now)
         assert not ticker.listening.long_enough(now, lease)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_hub_that_was_away_fails_no_job_for_the_only_worker_that_it_has_heard_yet(yard: Yard, tmp_path: Path) -> None:
+    evaluation = yard.submit()
+    order = yard.infer_order()
+    yard.beat("engine-2", slots=0)  # it could hold it, and others have its GPU
+    yard.fail(order, FailureKind.OUT_OF_MEMORY, "It does not fit.")
+    settings = HubSettings(data=tmp_path, broker_url="memory://", database_url=str(yard.engine.url))
+    yard.wait(3600)  # nobody listens
+    ticker = make_ticker(settings, now=yard.now)
+    ticker.dispatcher = yard.dispatcher()
+    yard.beat("engine-1")
+    ticker.tick(yard.now)
+    assert yard.states(evaluation)["infer"] == "queued"
+    yard.wait(LEASE.total_seconds())
+    yard.beat("engine-1")
+    ticker.tick(yard.now)
+    assert yard.states(evaluation)["infer"] == "failed", "nobody else has come back"
 
 
 @pytest.mark.parametrize(("error", "listens"), [(DeadlockDetected(), True), (AdminShutdown(), False)])

@@ -1,3 +1,4 @@
+import sqlite3
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -6,7 +7,7 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import JSON, Column, Engine, MetaData, func, text
+from sqlalchemy import JSON, Column, Engine, MetaData, event, func, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlmodel import SQLModel, select
 
@@ -112,6 +113,18 @@ def test_a_server_that_is_not_there_is_named_without_its_password(tmp_path: Path
     with pytest.raises(DatabaseUnusable, match="running, reachable") as caught:
         db.migrate(engine)
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_full_disk_is_said_to_need_room(tmp_path: Path) -> None:
+    engine = db.make_engine(f"sqlite:///{tmp_path}/small.db")
+
+    @event.listens_for(engine, "connect")
+    def keep_small(connection: sqlite3.Connection, record: object) -> None:
+        connection.execute("PRAGMA max_page_count = 2")
+
+    with pytest.raises(DatabaseUnusable, match=r"is full\. Make room on its disk") as caught:
+        db.migrate(engine)
+    assert "reachable" not in str(caught.value)
 
 
 def test_a_database_in_memory_is_refused_because_processes_share_it() -> None:

@@ -2,7 +2,6 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import event
 from sqlmodel import select
 
 from orchestrator import db, dispatch
@@ -152,29 +151,6 @@ def test_waiting_jobs_have_reasons_from_the_database(yard: Yard) -> None:
         waiting[0]: f"1st; the harness worker is busy with evaluation {first}.",
         waiting[1]: f"1st; the harness worker is busy with evaluation {first}.",
     }
-
-
-def test_a_round_reads_as_many_rows_with_a_long_history_as_without(yard: Yard) -> None:
-    fetched = 0
-
-    def count(*event_arguments: object) -> None:
-        nonlocal fetched
-        fetched += 1
-
-    def statements_of_a_round() -> int:
-        nonlocal fetched
-        fetched = 0
-        event.listen(yard.engine, "before_cursor_execute", count)
-        yard.tick()
-        event.remove(yard.engine, "before_cursor_execute", count)
-        return fetched
-
-    yard.workers()
-    empty = statements_of_a_round()
-    for _ in range(3):
-        yard.submit()
-        yard.finish()
-    assert statements_of_a_round() == empty
 
 
 def test_the_hub_gives_up_no_lease_before_it_has_listened_for_one(yard: Yard) -> None:

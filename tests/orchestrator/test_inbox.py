@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from celery import Celery
@@ -25,10 +26,14 @@ class Hub:
     goes: list[str] = field(default_factory=list)
     """The attempts of each go, one letter each."""
     fault: BaseException | None = None
+    poison: str = ""
+    """An attempt with which nothing can be taken."""
 
     def take(self, letters: Sequence[Letter]) -> None:
         if self.fault is not None:
             raise self.fault
+        if any(letter.payload["attempt"] == self.poison for letter in letters):
+            raise RuntimeError("a fault")
         self.goes.append("".join(letter.payload["attempt"] for letter in letters))
 
     def send(self, attempts: str) -> None:
@@ -83,6 +88,16 @@ def test_messages_that_meet_a_fault_of_the_hub_do_not_keep_others_waiting(hub: H
     assert hub.goes == ["b"]
 
 
+def test_a_message_that_meets_a_fault_of_the_hub_takes_no_other_with_it(hub: Hub) -> None:
+    hub.poison = "b"
+    hub.send("abc")
+    reader = hub.reader()
+    reader.read_once(wait=1)
+    hub.send("d")
+    reader.read_once(wait=1)
+    assert hub.goes == ["a", "c", "d"]
+
+
 def test_what_a_silent_reader_held_is_taken_by_another_and_what_a_living_one_holds_is_not(hub: Hub) -> None:
     hub.send("ab")
     hub.fault = SystemExit()
@@ -99,6 +114,36 @@ def test_what_a_silent_reader_held_is_taken_by_another_and_what_a_living_one_hol
     while other.read_once(wait=1):
         pass
     assert "".join(hub.goes) == "cab"
+
+
+def test_a_reader_that_wakes_while_it_is_taken_for_dead_is_not_forgotten(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.send("a")
+    sleeper, other = hub.reader(), hub.reader()
+    client = broker.open_client(hub.app)
+    sleeper.read_once(wait=1)
+    client.delete(*client.keys(inbox.QUEUE + ".reader:*"))  # as after some seconds of silence
+    move = other._client.lmove
+
+    def wakes_and_is_killed(*of: Any) -> Any:
+        moved = move(*of)
+        if moved is None and of[1] == inbox.QUEUE:
+            monkeypatch.undo()
+            hub.send("b")
+            hub.fault = SystemExit()
+            with pytest.raises(SystemExit):
+                sleeper.read_once(wait=1)
+            hub.fault = None
+        return moved
+
+    monkeypatch.setattr(other._client, "lmove", wakes_and_is_killed)
+    hub.send("c")
+    other.read_once(wait=1)
+    client.delete(*client.keys(inbox.QUEUE + ".reader:*"))
+    while other.read_once(wait=1):
+        pass
+    assert sorted("".join(hub.goes)) == ["a", "b", "c"]
 
 
 def test_a_reader_that_ends_in_good_order_leaves_what_it_could_not_apply_to_the_next_at_once(hub: Hub) -> None:

@@ -55,6 +55,15 @@ def test_the_operators_page_has_every_class_of_failure_and_which_is_tried_again(
     assert {kind for kind, again in rows.items() if again == "yes"} == {kind.value for kind in TRANSIENT}
 
 
+def test_the_operators_page_explains_every_warning_of_the_hub() -> None:
+    warned = re.compile(r"log\.(?:warning|error|critical|exception)\(\s*\"([a-z_]+)")
+    sources = [path.read_text(encoding="utf-8") for path in (DOCS.parent / "orchestrator").rglob("*.py")]
+    given = {name for source in sources for name in warned.findall(source)} | {"database_away", "transaction_undone"}
+    listed = re.findall("`([a-z_]+)`", " ".join(row[0] for row in table("What the hub's log says", FAULTS)))
+    assert len(listed) == len(set(listed))
+    assert set(listed) == given
+
+
 def test_every_class_of_failure_is_given_by_some_code() -> None:
     """Apart from the modules that only list them."""
     lists = {"wire.py", "lifecycle.py", "errors.py", "breaker.py"}

@@ -6,14 +6,14 @@ import pytest
 from sqlalchemy import Engine
 from sqlmodel import select
 
-from orchestrator import broker, db
+from orchestrator import broker, db, notes
 from orchestrator.errors import NotFound
 from orchestrator.heartbeats import apply_heartbeat
 from orchestrator.modes import set_mode
 from orchestrator.reaper import forget_workers
 from orchestrator.roster import load_workers
 from orchestrator.tables import Worker
-from orchestrator.tasks import Hub, take_heartbeat
+from orchestrator.tasks import Hub, take_heartbeats
 from orchestrator.wire import Gpu, GpuState, Heartbeat, Mode
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -54,17 +54,17 @@ def test_the_word_is_repeated_until_the_worker_says_the_same(engine: Engine) -> 
     for mode, said in (("open", "open"), ("paused", "open"), ("paused", "paused"), ("open", "paused")):
         beat(engine, heartbeat())
         want(engine, Mode(mode))
-        broker.leave_mode(app, "gpu-1", Mode.DRAINED)
-        take_heartbeat(hub, heartbeat(mode=Mode(said)).model_dump(mode="json"), now=NOW)
-        told.append(broker.read_mode(app, "gpu-1"))
+        notes.leave_mode(app, "gpu-1", Mode.DRAINED)
+        take_heartbeats(hub, [heartbeat(mode=Mode(said)).model_dump(mode="json")], now=NOW)
+        told.append(notes.read_mode(app, "gpu-1"))
     assert told == [Mode.DRAINED, Mode.PAUSED, Mode.DRAINED, Mode.OPEN], "untouched where the worker obeys"
 
 
 def test_no_news_and_a_note_that_makes_no_sense_change_nothing() -> None:
     app = broker.make_app("memory://no-news", name="test")
-    assert broker.read_mode(app, "gpu-1") is None
-    broker._notes(app).set(broker._mode_key("gpu-1"), "sideways", ex=9)
-    assert broker.read_mode(app, "gpu-1") is None
+    assert notes.read_mode(app, "gpu-1") is None
+    broker.shared_client(app).set(broker.KEY_PREFIX + "mode:gpu-1", "sideways", ex=9)
+    assert notes.read_mode(app, "gpu-1") is None
 
 
 def test_an_unknown_worker_is_refused_with_those_that_are_known(engine: Engine) -> None:

@@ -18,7 +18,8 @@ from orchestrator.errors import SettingsError
 from orchestrator.lifecycle import EvaluationState
 from orchestrator.notices import events, outbox
 from orchestrator.notices.events import Facts, Message, together, write
-from orchestrator.notices.notifier import SEND_SECONDS, Notifier, make_service, send_by_apprise
+from orchestrator.notices.notifier import Notifier
+from orchestrator.notices.services import SEND_SECONDS, make_service, send_by_apprise
 from orchestrator.notices.targets import Target, Targets, read_targets
 from orchestrator.people import Visibility
 from orchestrator.tables import Delivery, Evaluation, Notice, Submission

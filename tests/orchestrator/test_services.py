@@ -50,12 +50,21 @@ def test_a_process_that_dies_is_started_again_after_a_pause(services: Services, 
     wait_for_death(made)
     first = made.process
     services.look()
-    assert said == ["The test process ended with code 7; starting it again in 1 s."]
+    assert said == [f"The test process ended with code 7; starting it again in 1 s. Its log: {made.log}"]
     services.look()
     assert made.process is first
     clock.now += 1
     services.look()
     assert made.process is not first
+
+
+def test_of_a_process_that_was_killed_it_is_said_where_to_look(services: Services, tmp_path: Path, said):
+    made = service(tmp_path, "import os; os.kill(os.getpid(), 9)")
+    services.start(made)
+    wait_for_death(made)
+    services.look()
+    assert "ended by SIGKILL" in said[0]
+    assert "dmesg" in said[0]
 
 
 def test_a_process_that_keeps_dying_is_given_up_with_the_end_of_its_log(
@@ -104,4 +113,13 @@ def test_a_process_that_ignores_the_request_is_killed_after_its_grace(clock: Clo
     services.start(made)
     wait_until(lambda: "up" in made.log.read_text(), "it ignores the signal")
     services.stop()
+    assert processes_with(str(tmp_path)) == {}
+
+
+def test_everything_ends_in_good_order_though_the_undertaker_was_killed(tmp_path: Path, said):
+    services = Services(say=said.append)
+    services._undertaker.kill()
+    services._undertaker.wait()
+    services.start(service(tmp_path, "import time; time.sleep(600)"))
+    services.stop(hurry=lambda: True)
     assert processes_with(str(tmp_path)) == {}

@@ -1,12 +1,14 @@
 """What the hub does with workers' messages, with a broker in memory."""
 
 import logging
+import random
+import string
 from typing import Any
 
 import pytest
 
-from orchestrator import broker, tasks
-from orchestrator.wire import FailureKind, Heartbeat, Stage, Update
+from orchestrator import broker, notes, tasks
+from orchestrator.wire import FailureKind, Heartbeat, ScoreWork, Stage, Update
 from tests.orchestrator.yard import LEASE, Yard, done_of
 
 
@@ -49,7 +51,7 @@ def test_an_update_goes_into_the_database(hub: tasks.Hub, yard: Yard) -> None:
     infer = yard.infer_order()
     take(hub, broker.UPDATE_TASK, update(infer.attempt, "completed", yard, done=done_of(infer)))
     assert yard.states(evaluation)["infer"] == "completed"
-    assert broker.stop_requested(hub.app, infer.attempt) is None
+    assert notes.stop_requested(hub.app, infer.attempt) is None
 
 
 def test_the_sender_of_a_stale_update_is_asked_to_stop(hub: tasks.Hub, yard: Yard) -> None:
@@ -57,12 +59,12 @@ def test_the_sender_of_a_stale_update_is_asked_to_stop(hub: tasks.Hub, yard: Yar
     infer = yard.infer_order()
     yard.cancel(evaluation)
     take(hub, broker.UPDATE_TASK, update(infer.attempt, "started", yard))
-    assert broker.stop_requested(hub.app, infer.attempt) == "The hub no longer counts on this attempt."
+    assert notes.stop_requested(hub.app, infer.attempt) == "The hub no longer counts on this attempt."
 
 
 def test_a_worker_with_a_stale_attempt_is_asked_to_stop_it(hub: tasks.Hub, yard: Yard) -> None:
     take(hub, broker.HEARTBEAT_TASK, heartbeat(yard, "stale-one"))
-    assert broker.stop_requested(hub.app, "stale-one") == "The hub no longer counts on this attempt."
+    assert notes.stop_requested(hub.app, "stale-one") == "The hub no longer counts on this attempt."
 
 
 @pytest.mark.parametrize("task", [broker.UPDATE_TASK, broker.HEARTBEAT_TASK])
@@ -91,3 +93,40 @@ def test_a_result_that_the_hub_cannot_keep_fails_the_job_instead_of_running_it_f
     assert (job.state.value, job.failure) == ("failed", FailureKind.HARNESS)
     assert "could not keep the result" in job.sentence
     assert yard.scores(evaluation) == []
+
+
+def test_an_update_that_the_database_cannot_even_look_up_takes_no_other_with_it(hub: tasks.Hub, yard: Yard) -> None:
+    evaluation = yard.submit()
+    yard.workers()
+    arc, mmlu = yard.tick()
+    sent = [update("no\x00name", "completed", yard), update("no\x00name", "failed", yard)]
+    sent += [update(order.attempt, "completed", yard, done=done_of(order)) for order in (arc, mmlu)]
+    take(hub, broker.UPDATE_TASK, *sent)
+    assert yard.states(evaluation)["infer"] == "queued"
+
+
+@pytest.mark.parametrize("stage", [Stage.INFER, Stage.SCORE])
+def test_a_name_that_is_too_long_for_an_index_is_a_fault_of_its_update_and_no_database_that_is_away(
+    hub: tasks.Hub, yard: Yard, stage: Stage
+) -> None:
+    long = "".join(random.Random(1).choices(string.printable, k=20_000))
+    evaluation = yard.submit()
+    order = yard.infer_order()
+    done = done_of(order, computed=1000)
+    if stage is Stage.INFER:
+        done["engine"]["device"] = long
+    else:
+        yard.complete(order)
+        order, _ = yard.tick()
+        done = done_of(order)
+        done["scores"] += [done["scores"][0] | {"task": long}]
+    take(hub, broker.UPDATE_TASK, update(order.attempt, "completed", yard, done=done))
+    benchmark = order.work.benchmark.name if isinstance(order.work, ScoreWork) else ""
+    assert not yard.job(evaluation, stage, benchmark).state.is_held
+
+
+def test_one_heartbeat_leaves_a_bounded_number_of_notes_whatever_it_lists(hub: tasks.Hub, yard: Yard) -> None:
+    listed = [f"stale-{number:04}" for number in range(1000)]
+    take(hub, broker.HEARTBEAT_TASK, heartbeat(yard, *listed))
+    asked = [notes.stop_requested(hub.app, one) is not None for one in listed]
+    assert sum(asked) == tasks.MOST_STOPPED

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import zstandard
+from sqlalchemy import make_url
 from sqlmodel import Session, select
 
 from orchestrator import jobs
@@ -18,6 +19,7 @@ from orchestrator.suites import Suite
 from orchestrator.tables import Attempt, Evaluation, Event, Job, Score, Submission, Worker
 from orchestrator.wire import EngineFamily, FailureKind, Precision, Spent, Stage
 from submissions.context import Hub, open_hub
+from tests.migrated import migrated_sqlite
 
 NOON = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
 DEMO = {"Letters": 80.0, "Stories": 60.0, "Sums": 40.0}
@@ -25,8 +27,13 @@ DEMO = {"Letters": 80.0, "Stories": 60.0, "Sums": 40.0}
 
 
 def make_hub(folder: Path, **settings: Any) -> Hub:
-    """A hub with a database and an artifact store of its own, on the scripted engine."""
-    return open_hub(HubSettings(data=folder, **({"engine": EngineFamily.SCRIPTED} | settings)))
+    """A hub with a database and an artifact store of its own, on the scripted engine; one that is there is kept."""
+    made = HubSettings(data=folder, **({"engine": EngineFamily.SCRIPTED} | settings))
+    file = make_url(made.database_url).database
+    if made.database_url.startswith("sqlite") and file and not Path(file).exists():
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        Path(file).write_bytes(migrated_sqlite())
+    return open_hub(made)
 
 
 def add_evaluation(

@@ -1,4 +1,4 @@
-"""Requests made up from the API's own description: whatever is asked, no answer is a failure of the server."""
+"""Requests made up from the API's own description: no answer is a failure of the server, and each is as described."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -30,9 +30,12 @@ def asking(hub: Hub) -> Iterator[TestClient]:
 
 
 @pytest.mark.parametrize("cases", [300, pytest.param(10_000, marks=pytest.mark.slow)])
-def test_no_request_makes_the_server_fail(asking: TestClient, hub: Hub, hf_hub: HubStub, cases: int) -> None:
-    described = schemathesis.openapi.from_dict(asking.app.openapi())  # type: ignore[attr-defined]
-    operations = [found.ok() for found in described.get_all_operations()]
+def test_no_request_makes_the_server_fail_and_every_answer_is_described(
+    asking: TestClient, hub: Hub, hf_hub: HubStub, cases: int
+) -> None:
+    whole = asking.app.openapi()  # type: ignore[attr-defined]
+    paths = whole["paths"]
+    operations = [found.ok() for found in schemathesis.openapi.from_dict(whole).get_all_operations()]
     strategies = [one.as_strategy(generation_mode=GenerationMode.POSITIVE) for one in operations]
     # Of those that take nothing there is nothing to get wrong.
     takers = [one for one in operations if one.body or one.query or one.path_parameters]
@@ -52,9 +55,17 @@ def test_no_request_makes_the_server_fail(asking: TestClient, hub: Hub, hf_hub: 
         answer = asking.request(**{name: value for name, value in request.items() if name != "cookies"})
         asked.add(case.operation.label)
         assert answer.status_code < 500, answer.text
+        described = paths[case.operation.path][case.operation.method.lower()]["responses"]
         if answer.status_code >= 400:
             assert answer.headers["content-type"] == "application/problem+json"
             assert answer.json()["status"] == answer.status_code
+            assert (
+                answer.headers["content-type"]
+                in described.get(str(answer.status_code), described["default"])["content"]
+            )
+        else:
+            kind = answer.headers["content-type"].partition(";")[0]
+            assert kind in described[str(answer.status_code)]["content"]
 
     ask()
     assert len(asked) > len(operations) / 2

@@ -3,6 +3,7 @@
 import csv
 import io
 from datetime import UTC, datetime, timedelta
+from html import unescape
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -69,6 +70,17 @@ def test_a_malformed_request_is_told_which_field(client: TestClient, content: An
 def test_a_body_that_is_no_json_is_a_problem(client: TestClient) -> None:
     answer = client.post("/api/v1/evaluations", content=b"{", headers={"content-type": "application/json"})
     assert problem(answer, 422)["detail"] == "The request's body is not valid JSON."
+
+
+def test_a_database_that_is_away_is_a_503_that_tells_nobody_where_it_lies(client: TestClient, hub: Hub) -> None:
+    lies_in = hub.settings.data
+    hub.engine.dispose()
+    lies_in.rename(lies_in.with_name("unmounted"))
+    told = problem(client.get("/api/v1/evaluations"), 503)["detail"]
+    page = client.get("/queue")
+    assert "database" in told
+    assert (page.status_code, told in unescape(page.text)) == (503, True)
+    assert str(lies_in) not in told + page.text
 
 
 def test_a_hub_in_trouble_is_a_503_that_says_when_to_come_back(client: TestClient, hf_hub: HubStub) -> None:
@@ -176,6 +188,8 @@ def test_lists_are_paged_and_filtered(hub: Hub, client: TestClient) -> None:
     assert rest["next_before"] is None
     assert client.get("/api/v1/evaluations?state=failed").json()["evaluations"] == []
     assert [row["id"] for row in client.get("/api/v1/evaluations?model=acme/m2").json()["evaluations"]] == [3]
+    for path in ("/api/v1/evaluations", "/api/v1/evaluations/1/samples/Letters"):
+        assert "the most is 200" in problem(client.get(path, params={"limit": 201}), 422)["detail"]
 
 
 def test_the_queue_says_who_waits_and_for_what(hub: Hub, client: TestClient) -> None:

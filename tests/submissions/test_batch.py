@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from orchestrator.errors import Refused
 from submissions.batches import Line, read_batch
-from submissions.cli.batch import MOST_IN_A_ROW, submit_all
+from submissions.cli.batch import AWAY_SECONDS, MOST_IN_A_ROW, submit_all
 from submissions.cli.client import ApiRefused
 from tests.hub_stub import HubStub
 from tests.submissions.command import Command
@@ -66,6 +68,8 @@ def test_what_cannot_be_read_is_a_fault_of_its_line_alone(tmp_path: Path) -> Non
     (tmp_path / "huge.csv").write_text(f"model\n{'x' * 200_000}\n")
     with pytest.raises(Refused, match="cannot be read as CSV"):
         read_batch(tmp_path / "huge.csv")
+    (tmp_path / "quoted.csv").write_text('model,revision\n"acme/one\n",v2\nacme/two,v2\n')
+    assert [line.asked["model"] for line in read_batch(tmp_path / "quoted.csv")] == ["acme/one", "acme/two"]
     (tmp_path / "at.txt").write_text("@main\n")
     assert [line.fault for line in read_batch(tmp_path / "at.txt")] == ["It names no model."]
     (tmp_path / "number.jsonl").write_text('{"model": 5}\n')
@@ -148,3 +152,41 @@ def test_only_checking_waits_for_no_hub(evalyard: Command, hf_hub: HubStub, tmp_
     checked = evalyard("batch", str(tmp_path / "models.txt"), "--suite", "demo", "--check-only")
     assert checked.code == 1
     assert "0 of 2 would be accepted, 0 refused, 2 to be asked for again later." in checked.err
+
+
+def test_a_server_that_goes_away_in_the_middle_is_waited_for_and_one_that_was_never_there_is_not(
+    evalyard: Command, hf_hub: HubStub, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hf_hub.add("acme/one", model)
+    (tmp_path / "models.txt").write_text("acme/one\nacme/one\n")
+    ask, is_away = httpx.Client.request, iter([False, True])
+
+    def restarted(client: httpx.Client, method: str, url: str, **rest: Any) -> httpx.Response:
+        if next(is_away, False):
+            raise httpx.ConnectError("Connection refused")
+        return ask(client, method, url, **rest)
+
+    waited: list[float] = []
+    monkeypatch.setattr(httpx.Client, "request", restarted)
+    monkeypatch.setattr("submissions.cli.batch.submit_all", partial(submit_all, sleep=waited.append))
+    ran = evalyard("batch", str(tmp_path / "models.txt"), "--suite", "demo")
+    assert (ran.code, waited) == (0, [AWAY_SECONDS])
+    assert "1 of 2 lines have to wait: No Evalyard answers at" in ran.err
+    is_away = iter([True])
+    ran = evalyard("batch", str(tmp_path / "models.txt"), "--suite", "demo")
+    assert (ran.code, len(waited)) == (1, 1)
+    assert "No Evalyard answers at" in ran.err
+
+
+def test_ctrl_c_says_that_the_same_command_goes_on(
+    evalyard: Command, hf_hub: HubStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    (tmp_path / "models.txt").write_text("acme/one\n")
+    hf_hub.status = 503
+    monkeypatch.setattr("submissions.cli.batch.submit_all", partial(submit_all, sleep=interrupt))
+    ran = evalyard("batch", str(tmp_path / "models.txt"), "--suite", "demo")
+    assert ran.code == 130
+    assert "the same command goes on: it submits nothing twice" in ran.err

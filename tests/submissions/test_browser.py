@@ -14,8 +14,12 @@ import uvicorn
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from orchestrator.lifecycle import EvaluationState
-from orchestrator.tables import Outcome
+from orchestrator import series
+from orchestrator.flags import flag
+from orchestrator.lifecycle import EvaluationState, RerunState
+from orchestrator.suite_versions import add_version
+from orchestrator.tables import Outcome, Rerun
+from orchestrator.tables.flags import FlagKind
 from orchestrator.wire import FailureKind
 from submissions.context import Hub
 from submissions.site import make_site
@@ -49,6 +53,10 @@ PATHS = {
     "reruns": "/reruns",
     "account": "/account",
     "nowhere": "/nowhere",
+    "series": "/series/run-7",
+    "canary": "/canary",
+    "rerun": "/reruns/1",
+    "rerun-report": "/reruns/1/report",
 }
 SERIOUS = ("serious", "critical")
 LONG = "acme-research/an-extraordinarily-long-model-name-that-goes-on-for-a-while-v2.1"
@@ -90,6 +98,13 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Hub:
             strata = [{"documents": "d", "count": 12, "weight": 100.0, "bits": bits}]
             session.add(Outcome(evaluation_id=evaluation, benchmark="Letters", strata=strata))
         add_worker(session, "engine-1", kind="engine", now=NOON, device="NVIDIA H100 80GB HBM3")
+        reason = "It has seen the questions of Sums."
+        flag(session, "acme/base", kind=FlagKind.CONTAMINATION, reason=reason, link="https://example.org/7", now=NOON)
+        for evaluation, step in ((8, 100), (5, 200)):
+            series.add(session, evaluation, owner=0, name="run-7", step=step, now=NOON)
+        add_version(session, demo.model_copy(update={"version": "2", "harness": "lm_eval 0.5"}), now=NOON)
+        facts = {"suite": "demo", "from_version": demo.version, "to_version": "2", "state": RerunState.READY}
+        session.add(Rerun(**facts, made_at=NOON))
     keep_samples(hub, 1, "IFEval", task="leaderboard_ifeval", records=[choice_sample(0) | {"target": "y" * 300}])
     for evaluation, parity in ((5, 0), (6, 1)):
         records = [choice_sample(number, right=number % 2 == parity) for number in range(12)]
@@ -139,23 +154,48 @@ def plain(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Page]:
 def test_every_page_fits_its_window_and_axe_finds_nothing_serious(
     browser: Browser, site: str, errors: list[str]
 ) -> None:
-    """Each is opened once, looked at light and dark on a desk, then on a phone."""
+    look_at_every_page(browser, site, errors)
+
+
+@pytest.mark.slow
+def test_every_page_in_chinese_fits_its_window_and_axe_finds_nothing_serious(
+    browser: Browser, site: str, errors: list[str]
+) -> None:
+    """`pytest -m slow tests/submissions/test_browser.py`: with everything that axe knows, light and dark."""
+    look_at_every_page(browser, site, errors, language="zh", in_the_dark=None)
+
+
+def look_at_every_page(
+    browser: Browser,
+    site: str,
+    errors: list[str],
+    *,
+    language: str = "",
+    in_the_dark: list[str] | None = ["color-contrast"],  # noqa: B006  # never changed
+) -> None:
+    """Each is opened once, looked at light and dark on a desk, then on a phone; `in_the_dark`: axe's rules there."""
     SHOTS.mkdir(parents=True, exist_ok=True)
-    page = browser.new_page(viewport=SIZES["desk"], reduced_motion="reduce")
+    suffix = f"-in-{language}" if language else ""
+    context = browser.new_context(viewport=SIZES["desk"], reduced_motion="reduce")
+    if language:
+        context.add_cookies([{"name": "evalyard-lang", "value": language, "url": site}])
+    page = context.new_page()
     page.on("console", lambda message: errors.append(message.text))
     for name, path in PATHS.items():
+        if language and name.endswith("-zh"):
+            continue
         page.emulate_media(color_scheme="light")
         page.set_viewport_size(SIZES["desk"])
         page.goto(site + path)
         assert cut_off(page) == [], path
         assert findings(page) == [], path
-        page.screenshot(path=SHOTS / f"{name}-desk.png")
+        page.screenshot(path=SHOTS / f"{name}{suffix}-desk.png")
         page.emulate_media(color_scheme="dark")
-        assert findings(page, rules=["color-contrast"]) == [], f"{path} in the dark"
+        assert findings(page, rules=in_the_dark) == [], f"{path} in the dark"
         page.set_viewport_size(SIZES["phone"])
         assert cut_off(page) == [], f"{path} on a phone"
-        page.screenshot(path=SHOTS / f"{name}-phone-dark.png")
-    page.close()
+        page.screenshot(path=SHOTS / f"{name}{suffix}-phone-dark.png")
+    context.close()
     assert [error for error in errors if "status of 404" not in error] == []
 
 
@@ -418,19 +458,42 @@ def test_a_picture_answers_to_the_pointer_and_its_library_is_loaded_only_then(br
     page.close()
 
 
-def test_everything_of_the_board_is_read_without_javascript(browser: Browser, site: str) -> None:
-    page = browser.new_page(viewport={"width": 390, "height": 900}, java_script_enabled=False)
-    page.goto(f"{site}/?suite=demo")
-    page.click(".more summary")
-    page.check("input[name=type][value=chat]")
-    page.click("text=Apply")
-    assert names(page) == ["acme/chat-b", "acme/chat-a"]
-    page.click("text=Score over time")
-    picture = page.locator("details[open].picture img")
+def test_everything_of_the_board_is_read_without_javascript(plain: Page, site: str) -> None:
+    plain.goto(f"{site}/?suite=demo")
+    unfold(plain, ".more")
+    plain.check("input[name=type][value=chat]")
+    plain.click("text=Apply")
+    assert names(plain) == ["acme/chat-b", "acme/chat-a"]
+    plain.click("text=Score over time")
+    picture = plain.locator("details[open].picture img")
     picture.scroll_into_view_if_needed()
-    page.wait_for_load_state("networkidle")
-    assert page.request.get(site + (picture.get_attribute("src") or "")).text().startswith("<svg")
-    page.close()
+    plain.wait_for_load_state("networkidle")
+    assert plain.request.get(site + (picture.get_attribute("src") or "")).text().startswith("<svg")
+    for model in ("acme/chat-b", "acme/chat-a"):
+        plain.click(f"[aria-label='Pin {model}']")
+    plain.click("text=Compare them")
+    assert plain.locator("table.compared thead a.pin").count() == 2
+    plain.click("table.compared tbody >> text=sample by sample >> nth=0")
+    plain.click("main table >> text=Letters")
+    assert "McNemar" in plain.inner_text("main")
+
+
+def test_a_flag_is_read_with_its_reason_followed_to_its_discussion_and_left_out(plain: Page, site: str) -> None:
+    plain.goto(f"{site}/?suite=demo")
+    badge = plain.locator("table.board a.badge.flag")
+    assert badge.inner_text().split(":")[0].strip() == "⚑ contamination"
+    assert badge.get_attribute("title") == "It has seen the questions of Sums."
+    assert badge.get_attribute("href") == "https://example.org/7"
+    unfold(plain, ".more")
+    plain.check("input[name=hide][value=flagged]")
+    plain.click("text=Apply")
+    assert "acme/base" not in names(plain)
+    plain.goto(f"{site}/?suite=demo&q=@flag:contamination")
+    assert names(plain) == ["acme/base"]
+    plain.click("table.board .named a >> text=acme/base")
+    assert "Flagged, contamination: It has seen the questions of Sums." in plain.inner_text("#flags")
+    plain.goto(f"{site}/models/acme/base")
+    assert plain.get_attribute("#flags a >> text=Discussion", "href") == "https://example.org/7"
 
 
 def names(page: Page) -> list[str]:

@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+import socket
 import subprocess
 import threading
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from orchestrator.lifecycle import EvaluationState
 from orchestrator.program import program
 from orchestrator.tables import Evaluation
 from orchestrator.wire import EngineFamily, FailureKind
-from submissions.cli.client import hub_url
+from submissions.cli.client import Client, ServerAway, hub_url
 from submissions.context import Hub
 from tests.submissions.command import Command, Ran
 from tests.submissions.factories import DEMO, add_evaluation, disturb
@@ -44,6 +45,15 @@ def test_what_can_be_no_hub_id_is_a_path_and_a_mistyped_one_is_called_so(name: s
     assert ran.code == 1
     assert "There is no folder /" in ran.err
     assert "Check the path." in ran.err
+
+
+def test_a_server_that_says_nothing_is_told_from_one_that_is_not_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(ServerAway, match=r"did not answer within 0\.1 s"):
+            Client(address, token="").get("/health", timeout=0.1)
+    with pytest.raises(ServerAway, match=r"No Evalyard answers at .* Start it"):
+        Client(address, token="").get("/health", timeout=5)
 
 
 def test_a_web_address_is_not_taken_for_a_path(evalyard: Command) -> None:
@@ -95,6 +105,7 @@ def test_misuse_is_exit_code_2_on_stderr(alone: Command, words: tuple[str, ...])
     ran = alone(*words)
     assert (ran.code, ran.out) == (2, "")
     assert ran.err
+    assert "Value error" not in ran.err
 
 
 @pytest.mark.parametrize(
@@ -122,6 +133,28 @@ def test_a_number_that_is_none_is_told_in_our_words(alone: Command) -> None:
     ran = alone("up", "--port", "70000")
     assert ran.code == 2
     assert "70000 is too large; the most is 65535. Give a port such as 8765, or 0 for any that is free." in ran.err
+
+
+def test_a_path_that_is_none_or_of_the_wrong_kind_is_told_with_what_to_give(alone: Command, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for words in (("up", "--data", str(file)), ("publish", "x", "--data", str(file))):
+        ran = alone(*words)
+        assert (ran.code, f"{file} is a file. Give a folder;" in ran.err) == (2, True)
+    ran = alone("batch", "nowhere.txt")
+    assert (ran.code, "There is no nowhere.txt, seen from" in ran.err, "Give its whole path" in ran.err) == (
+        2,
+        True,
+        True,
+    )
+
+
+def test_a_backup_says_which_files_of_the_data_folder_are_not_in_it(
+    evalyard: Command, hub: Hub, tmp_path: Path
+) -> None:
+    (hub.settings.data / "notifications.toml").touch()
+    ran = evalyard("backup", str(tmp_path / "copy"), "--data", str(hub.settings.data))
+    assert (ran.code, "notifications.toml. Keep copies of them elsewhere." in ran.err) == (0, True)
 
 
 @pytest.mark.parametrize("words", [("board",), ("queue",), ("status",), ("submit", "org/name"), ("retry", "1")])
@@ -165,7 +198,8 @@ def test_wait_ends_with_the_evaluation(hub: Hub, evalyard: Command, model: Path)
     thread.start()
     ran = evalyard("submit", str(model), "--suite", "demo", "--wait")
     thread.join()
-    assert (ran.code, ran.out) == (0, "Finished evaluation 1: average 61.50.\n")
+    finished = "Finished evaluation 1: average 61.50. The scripted engine made its answers up: it is never ranked.\n"
+    assert (ran.code, ran.out) == (0, finished)
     assert "1 tiny: finished" in ran.err
 
 

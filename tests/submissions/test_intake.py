@@ -1,12 +1,14 @@
 """A submission is checked, pinned and queued once; a refused one leaves no trace."""
 
 import json
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Engine
@@ -207,6 +209,23 @@ def test_a_hub_in_trouble_is_nobodys_fault(hub: Hub, hf_hub: HubStub) -> None:
     with pytest.raises(HubAway, match=r"The Hub is in trouble \(500\), so acme/tiny could not be checked"):
         take(hub, model="acme/tiny")
     assert rows(hub) == [0, 0, 0, 0]
+
+
+def test_a_hub_that_is_slow_or_silent_is_away_and_refuses_nothing(
+    hub: Hub, hf_hub: HubStub, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hf_hub.add("acme/slow", model)
+    with monkeypatch.context() as patch, socket.create_server(("127.0.0.1", 0)) as silent:
+        patch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        patch.setattr("submissions.opening.REQUEST_SECONDS", 0.05)
+        with pytest.raises(HubAway, match="The Hub does not answer, so acme/slow could not be checked"):
+            take(hub, model="acme/slow")
+    with monkeypatch.context() as patch:
+        patch.setattr("submissions.repositories.READ_SECONDS", 0.0)
+        with pytest.raises(HubAway, match="try again in a few minutes"):
+            take(hub, model="acme/slow")
+    assert rows(hub) == [0, 0, 0, 0]
+    assert not take(hub, model="acme/slow").existing
 
 
 def test_the_mirror_stands_for_the_hub(tmp_path: Path, hf_hub: HubStub, model: Path) -> None:

@@ -31,7 +31,7 @@ from tests.submissions.factories import add_evaluation
 from tests.submissions.wording import unwrapped
 
 OTHERS = [code for code in LANGUAGES if code != "en"]
-FOLDER = Path(catalogues.SUBMISSIONS) / "templates"
+FILES = [path for folder in catalogues.TEMPLATES for path in (Path(catalogues.SUBMISSIONS) / folder).glob("*.html")]
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def _english_after() -> Iterable[None]:
 
 
 def test_every_text_of_a_template_is_wrapped() -> None:
-    found = {path.name: unwrapped(TEMPLATES, path.read_text(encoding="utf-8")) for path in FOLDER.glob("*.html")}
+    found = {str(path): unwrapped(TEMPLATES, path.read_text(encoding="utf-8")) for path in FILES}
     assert {name: texts for name, texts in found.items() if texts} == {}
 
 

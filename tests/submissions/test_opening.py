@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from submissions.faults import SubmissionRefused
+from submissions.faults import HubAway, SubmissionRefused
 from submissions.headers import Unreadable, parse_header
 from submissions.opening import HUB_NAME, open_model
 from submissions.repositories import MOST_FILES
+from tests.hub_stub import HubStub
 from tests.submissions.models import edit, facts_of
 
 
@@ -92,3 +94,22 @@ def test_a_name_never_reaches_outside_the_mirror(name: str, tmp_path: Path) -> N
     mirror.mkdir()
     with pytest.raises(SubmissionRefused):
         open_model(name, mirror=mirror)
+
+
+def test_a_site_that_is_cut_off_says_that_its_mirror_lacks_the_name_and_which_was_meant(
+    hf_hub: HubStub, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror = tmp_path / "mirror"
+    shutil.copytree(model, mirror / "Acme" / "tiny-a")
+    (mirror / "Acme" / "tiny-aa.txt").touch()
+    assert open_model("Acme/tiny-a", mirror=mirror).name == "Acme/tiny-a"
+    hf_hub.status = 503
+    with pytest.raises(HubAway, match=r"has no model acme/tiny-aa either\. Did you mean Acme/tiny-a\?"):
+        open_model("acme/tiny-aa", mirror=mirror)
+    with pytest.raises(HubAway, match=r"has no model other/one either\.$"):
+        open_model("other/one", mirror=mirror)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(SubmissionRefused, match=r"does not ask the Hub \(HF_HUB_OFFLINE\)\. .* mean Acme/tiny-a\?"):
+        open_model("acme/tiny-aa", mirror=mirror)
+    with pytest.raises(SubmissionRefused, match="It has no mirror either"):
+        open_model("acme/tiny-aa")

@@ -1,7 +1,7 @@
 """The operators' page: what it lists of the jobs, and cancelling and retrying several at once."""
 
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import sqlalchemy
 from sqlmodel import select
@@ -12,7 +12,7 @@ from orchestrator.tables import Evaluation, Job, Source
 from orchestrator.wire import FailureKind, Stage
 from submissions.context import Hub
 from submissions.reading.jobs import PAGE_JOBS, Show, read_jobs
-from tests.submissions.factories import NOON, add_evaluation
+from tests.submissions.factories import NOON, add_evaluation, add_worker
 from tests.submissions.pages import page
 
 
@@ -48,6 +48,16 @@ def test_jobs_are_listed_by_state_with_why_they_wait_or_failed(hub: Hub, client:
     assert "/operate?show=failed&failure=out_of_memory" in failed.links
     assert "It needs 90 GB." in page(client, "/operate?show=failed&failure=out_of_memory").text
     assert "No job is in this state" in page(client, "/operate?show=failed&failure=timeout").text
+
+
+def test_when_no_worker_is_heard_of_it_is_said_where_to_look(hub: Hub, client: TestClient) -> None:
+    with hub.writing() as session:
+        add_worker(session, "gpu-7", kind="engine", now=datetime.now(UTC) - timedelta(minutes=12))
+    for path in ("/operate", "/queue"):
+        assert "The last word of any worker came 12 min ago." in page(client, path).text
+    with hub.writing() as session:
+        add_worker(session, "gpu-8", kind="engine", now=datetime.now(UTC))
+    assert "last word" not in page(client, "/operate").text
 
 
 def test_several_are_cancelled_at_once_and_what_has_ended_stops_none_of_them(hub: Hub, client: TestClient) -> None:

@@ -115,7 +115,6 @@ def made_up(
         config=whole,
         tokenizer_config={},
         adapter_config=None,
-        has_generation_config=False,
         has_chat_template=False,
         licence=None,
         weights=Weights(files=("model.safetensors",), elements={stored: elements}, tensors=1),

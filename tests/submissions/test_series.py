@@ -7,6 +7,7 @@ from starlette.testclient import TestClient
 
 from orchestrator import series
 from submissions.context import Hub
+from tests.submissions.command import Command
 from tests.submissions.conftest import problem
 from tests.submissions.factories import DEMO, NOON, add_evaluation
 
@@ -30,7 +31,9 @@ def test_a_series_without_a_step_or_with_an_odd_name_is_refused(client: TestClie
     assert client.post("/submit", data={"model": "a/b", "suite": "demo"} | wrong).status_code == 422
 
 
-def test_the_page_shows_steps_in_order_and_what_cannot_be_compared_apart(client: TestClient, hub: Hub) -> None:
+def test_steps_are_shown_in_order_and_what_cannot_be_compared_apart(
+    client: TestClient, hub: Hub, evalyard: Command
+) -> None:
     with hub.writing() as session:
         suite = hub.suites["demo"]
         for step, values, limit in ((300, DEMO, None), (100, DEMO | {"Sums": 10.0}, None), (200, DEMO, 5)):
@@ -40,6 +43,8 @@ def test_the_page_shows_steps_in_order_and_what_cannot_be_compared_apart(client:
     assert [point["step"] for point in whole["points"]] == [100, 300]
     assert whole["points"][0]["benchmarks"]["Sums"][0] == 10.0
     assert [point["step"] for point in trial["points"]] == [200]
+    titles = [line for line in evalyard("series", "r").out.splitlines() if line.startswith("demo")]
+    assert sorted(titles) == ["demo 1, bfloat16", "demo 1, bfloat16, trial of 5"]
     page = client.get("/series/r").text
     assert page.index("acme/step-300") < page.index("acme/step-100")
     drawn = client.get(f"/series/r/picture.svg?run={whole['key']}")

@@ -20,6 +20,7 @@ NAMES = frozenset(
         "Parquet",
         "SVG",
         "PNG",
+        "Hub",
         "GPU",
         "CPU",
         "GB",

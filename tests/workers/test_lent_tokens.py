@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 from orchestrator.envelopes import Opener, seal
-from orchestrator.wire import FailureKind, Order
+from orchestrator.wire import FailureKind, Model, Order
 from tests.hub_stub import HubStub, running_hub, use_instead_of_the_hub
 from tests.tiny import build_tiny_model
 from tests.workers.bench import Bench
 from tests.workers.downloads import Host, model
-from workers.models.weights import ModelUnavailable
+from workers.models.weights import LocalModel, ModelUnavailable, Weights
+from workers.redaction import HIDDEN
 from workers.supervisor import Supervisor
 
 NAME = "org/gated"
@@ -55,6 +56,30 @@ def test_a_gated_model_is_fetched_with_the_submitters_token_which_is_left_nowher
     assert f"{NAME}/model.safetensors" in hub.fetched
     said = " ".join(update.model_dump_json() for update in bench.hub.updates)
     assert TOKEN not in said + caplog.text + files_below(tmp_path, bench.scratch)
+
+
+class Talkative(Weights):
+    """Fails in a way that nobody expected, and quotes what it was given."""
+
+    def resolve(
+        self, model: Model, *, weights: bool, attempt: str | None = None, ahead: bool = False, lent: str | None = None
+    ) -> LocalModel:
+        raise LookupError(f"no header {lent!r} for {model.name}")
+
+
+def test_an_error_that_quotes_a_lent_token_is_told_and_logged_without_it(
+    bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    weights = Talkative(mirror=None, token=None, digests=tmp_path / "digests.json")
+    supervisor = Supervisor(bench.settings, hub=bench.hub, store=bench.store, weights=weights)
+
+    supervisor.run(lent_order(bench, supervisor, "a1"))
+
+    assert bench.hub.events == ["started", "failed"]
+    assert bench.hub.updates[-1].sentence.endswith(f"LookupError: no header '{HIDDEN}' for {NAME}")
+    assert "Traceback" in caplog.text
+    assert HIDDEN in caplog.text
+    assert TOKEN not in caplog.text
 
 
 def test_a_token_that_reads_no_more_fails_with_its_class_though_the_weights_are_here(

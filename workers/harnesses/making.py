@@ -106,7 +106,7 @@ def remove(folder: Path, version: str) -> None:
     """Remove an added environment; a stage that runs in it fails.
 
     Raises:
-        CannotMake: there is none of this version, or it is the one that Evalyard runs in.
+        CannotMake: there is none of this version, it is the one that Evalyard runs in, or files of it stay.
     """
     place = folder / environments.folder_name(version)
     if not place.is_dir():
@@ -117,8 +117,13 @@ def remove(folder: Path, version: str) -> None:
             f"There is no environment of lm-eval {version} in {folder}. `evalyard harness list` shows all."
         )
     with _holding(folder, version):
-        (place / MANIFEST).unlink(missing_ok=True)  # from now on it is half-made, and no worker takes it
-        shutil.rmtree(place)
+        try:
+            (place / MANIFEST).unlink(missing_ok=True)  # from now on it is half-made, and no worker takes it
+            shutil.rmtree(place)
+        except OSError as error:
+            raise CannotMake(
+                f"{error.filename or place} cannot be removed ({error.strerror or error}). Remove {place} as its owner."
+            ) from error
 
 
 def check(environment: Environment) -> dict[str, Any]:

@@ -8,6 +8,7 @@ says why, and a GPU of which nothing is known is never idle.
 import json
 import os
 import threading
+import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -131,12 +132,14 @@ class FakeGpus:
     def read(self) -> list[Reading]:
         try:
             listed = json.loads(self._path.read_text(encoding="utf-8"))
+            # Those of another file are other GPUs.
+            host = zlib.crc32(str(self._path.resolve()).encode())
             return [
                 Reading(
                     **{
                         "index": index,
                         "name": "Fake GPU",
-                        "uuid": f"GPU-fake-{index}",
+                        "uuid": f"GPU-fake-{host:08x}-{index}",
                         "memory_total": 80 * 10**9,
                         "utilisation": 0.0,
                         **gpu,

@@ -140,7 +140,24 @@ def test_a_number_that_is_no_mean_over_documents_is_not_kept() -> None:
     assert kept == []
 
 
-@pytest.mark.parametrize("values", ["AAAA", "no base64 at all", ""])
+@pytest.mark.parametrize("weight", [math.nan, math.inf, 1e300, -1.0, 1.5])
+def test_weights_that_no_mean_has_are_not_kept(weight: float) -> None:
+    given = done({"a": [1.0, 0.0], "b": [1.0, 0.0]}, group={"a": 0.5, "b": 0.5})
+    bad = given.weightings[0].model_copy(update={"weights": {"a": weight, "b": 0.5}})
+    benchmark = _benchmark(Part(task="group", metric="acc"))
+    assert as_record(benchmark, given) != []
+    assert as_record(benchmark, given.model_copy(update={"weightings": (bad,)})) == []
+
+
+def test_numbers_beyond_what_is_kept_of_them_refuse_no_score() -> None:
+    given = done({"t": [3e38, -3e38, 1.5]})
+    twice = given.outcomes[0].model_copy(update={"metric": "other"})
+    scores = (*given.scores, given.scores[0].model_copy(update={"metric": "other"}))
+    both = given.model_copy(update={"outcomes": (*given.outcomes, twice), "scores": scores})
+    assert as_record(_benchmark(Part(task="t", metric="acc"), Part(task="t", metric="other")), both) == []
+
+
+@pytest.mark.parametrize("values", ["AAAA", "/w==", "no base64 at all", ""])
 def test_damaged_values_are_not_kept_and_refuse_no_score(values: str) -> None:
     given = done({"t": [1.0, 0.0]})
     bad = Outcomes(task="t", metric="acc", filter="none", documents="d", count=2, is_right_or_wrong=True, values=values)

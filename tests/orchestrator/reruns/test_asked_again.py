@@ -1,6 +1,5 @@
 """What could not be prepared is asked for again: by start and resume, and by another plan."""
 
-import shutil
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,17 @@ from orchestrator.reruns.comparing import Pair, verdict_on
 from orchestrator.reruns.holding import holding_reasons
 from orchestrator.tables import Job, RerunBenchmark
 from orchestrator.wire import FailureKind, Stage
+from tests.migrated import migrated_sqlite
 from tests.orchestrator.reruns.works import NEW, Sheet, Works
 from tests.orchestrator.yard import make_suite
 
 
 @pytest.fixture
-def database_url(tmp_path: Path, migrated_sqlite: Path) -> str:
+def database_url(tmp_path: Path) -> str:
     """What is decided here is decided in Python: one kind of database shows it."""
-    return f"sqlite:///{shutil.copyfile(migrated_sqlite, tmp_path / 'evalyard.db')}"
+    path = tmp_path / "evalyard.db"
+    path.write_bytes(migrated_sqlite())
+    return f"sqlite:///{path}"
 
 
 BROKEN = Sheet(failure="ModuleNotFoundError: No module named 'x'", kind="harness")

@@ -4,7 +4,7 @@ import pytest
 from sqlmodel import select
 
 from orchestrator import db
-from orchestrator.broker import FORECAST_SECONDS
+from orchestrator.notes import FORECAST_SECONDS
 from orchestrator.scheduling.forecasts import EVERY, Forecaster
 from orchestrator.scheduling.places import Policy
 from orchestrator.tables import Submission

@@ -1,8 +1,12 @@
 """Which job goes first, and to which kind of worker."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
+import pytest
+
+from orchestrator.scheduling.places import urgency
 from orchestrator.scheduling.scheduler import plan, plan_round
 from orchestrator.wire import EngineFamily, Stage
 from tests.orchestrator.scheduling.builders import NOW, POLICY, gpus, job, needing, pairs, worker
@@ -18,6 +22,34 @@ def test_the_earlier_turn_goes_first_then_the_older_evaluation_then_the_earlier_
     ]
     workers = [worker(slots=4)]
     assert [id for id, _ in pairs(queued, workers)] == [3, 2, 4, 1]
+
+
+def in_order(number: int) -> int:
+    return number
+
+
+def backwards(number: int) -> int:
+    return -number
+
+
+def jumbled(number: int) -> int:
+    return number * 7919 % 5003
+
+
+def all_alike(_: int) -> int:
+    return 0
+
+
+def late_but_for_those_that_are_sampled(number: int) -> int:
+    return number if number % 7 else 0
+
+
+@pytest.mark.parametrize("turn", [in_order, backwards, jumbled, all_alike, late_but_for_those_that_are_sampled])
+@pytest.mark.parametrize("slots", [1, 40, 2000])
+def test_of_a_long_queue_the_same_are_chosen_in_whatever_order_it_comes(turn: Callable[[int], int], slots: int) -> None:
+    queued = [job(id, created_at=NOW + timedelta(seconds=turn(id))) for id in range(4000)]
+    first = sorted(queued, key=urgency)[:slots]
+    assert [id for id, _ in pairs(queued, [worker(slots=slots)])] == [one.id for one in first]
 
 
 def test_stages_go_to_their_kind_of_worker_and_engine_family() -> None:

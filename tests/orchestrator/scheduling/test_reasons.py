@@ -131,6 +131,12 @@ def test_a_job_waits_for_gpus_that_are_withheld_and_says_why_they_are() -> None:
     }
 
 
+def test_a_paused_worker_without_gpus_is_not_said_to_have_any() -> None:
+    paused = worker(slots=0, sentence="paused by an operator")
+    (said,) = why([job(1)], [paused]).values()
+    assert said.startswith("1st; waits until engine-1 takes work again (paused by an operator); ")
+
+
 def test_a_job_says_which_worker_is_kept_free_for_it() -> None:
     large = job(1, need=needing(260), created_at=NOW - timedelta(hours=1))
     assert why([large], [gpus(used=6, holding=(9, 8))])[1].startswith(

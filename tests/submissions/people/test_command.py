@@ -27,6 +27,7 @@ def test_a_token_is_kept_used_handed_on_and_forgotten(signed_in: Command) -> Non
     listed = signed_in("token", "list")
     assert "ci" in listed.out
     assert secret not in listed.out
+    assert listed.out.splitlines()[-1].endswith(" UTC"), "when it expires, as people write it"
     assert "Revoked token 2 (ci)" in signed_in("token", "revoke", "2").out
     assert "This is for admins" in signed_in("people").err
     signed_in("logout")

@@ -9,6 +9,8 @@ from starlette.testclient import TestClient
 from submissions.context import Hub
 from submissions.site import make_site
 from tests.submissions.command import Command
+from tests.submissions.factories import DEMO, add_evaluation
+from tests.submissions.publishing.conftest import publish, take
 
 
 @pytest.fixture
@@ -27,7 +29,11 @@ def test_publish_and_import_say_what_they_did_and_end_as_scripts_expect(
     assert (first.code, "7 rows" in first.out, "import" in first.err) == (0, True, True)
     assert "Nothing has changed" in evalyard("publish", out).out
     assert evalyard("publish", out, "--json").json["written"] == []
-    assert "7 added" in evalyard("import", out, "--data", data).out
+    back = evalyard("import", out, "--dry-run")
+    assert ("0 would be added" in back.out, "7 rows of it are evaluated here" in back.err) == (True, True)
+    taken = evalyard("import", out, "--data", data)
+    assert ("7 added" in taken.out, "Read as what `evalyard publish` wrote." in taken.err) == (True, True)
+    assert evalyard("import", out, "--data", data, "--dry-run").out.count("7 unchanged") == 1
     again = evalyard("import", out, "--data", data, "--json")
     assert (again.code, again.json["unchanged"], again.json["refused"]) == (0, 7, [])
     rows = tmp_path / "contents.jsonl"
@@ -36,6 +42,9 @@ def test_publish_and_import_say_what_they_did_and_end_as_scripts_expect(
     assert (refused.code, "1 refused" in refused.out) == (1, True)
     assert "no precision" in refused.err
     assert "\x1b[31m" not in refused.err
+    (Path(out) / "evalyard.json").unlink()
+    for more in (("--dry-run", "--suite", "demo"), ("--suite", "demo")):
+        assert "results files of lm-eval, as no evalyard.json" in evalyard("import", out, "--data", data, *more).err
 
 
 @pytest.mark.parametrize(
@@ -44,7 +53,7 @@ def test_publish_and_import_say_what_they_did_and_end_as_scripts_expect(
         (("publish", "hf://datasets/acme/board"), "EVALYARD_PUBLISH_TOKEN"),
         (("publish", "s3://bucket"), "no place to publish to"),
         (("publish", "out", "--suite", "demmo"), "Did you mean 'demo'?"),
-        (("publish", "out", "--data", "nowhere"), "There is no Evalyard in"),
+        (("publish", "out", "--data", "nowhere"), "There is nothing to publish in"),
         (("import", "nowhere"), "There is no"),
         (("import", "."), "No published board was found"),
     ],
@@ -75,3 +84,16 @@ def test_readers_see_which_rows_were_imported_and_can_leave_them_out(
         detail = client.get(f"/evaluations/{ranked[0]['evaluation']}").text
         assert "these numbers were not made here" in detail
         assert "Retry" not in detail
+
+
+def test_the_status_of_an_imported_row_says_that_it_was_not_made_here(
+    evalyard: Command, hub: Hub, server: str, other: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVALYARD_URL", server)
+    with other.writing() as session:
+        add_evaluation(session, other.suites["demo"], model="acme/elsewhere", values=DEMO)
+    publish(other, tmp_path / "out")
+    take(hub, tmp_path / "out")
+    said = evalyard("status", "1").out.splitlines()
+    assert said[2].startswith("Imported from out, read ")
+    assert said[2].endswith(": these numbers were not made here.")

@@ -62,9 +62,11 @@ def test_one_new_result_writes_its_own_files_and_the_tables(filled: Hub, tmp_pat
         "demo/contents/contents.jsonl",
         "demo/contents/contents.parquet",
         "demo/index.html",
+        "demo/index.zh.html",
         "demo/requests/acme/new_eval_request_False_bfloat16_Original.json",
         "demo/results/acme/new/results_2026-03-04T12-40-00.000000.json",
         "index.html",
+        "index.zh.html",
     ]
     assert done.deleted == []
 
@@ -133,7 +135,13 @@ def test_a_folder_of_somebody_else_is_left_alone(filled: Hub, tmp_path: Path) ->
             row.state = EvaluationState.CANCELLED
             session.add(row)
     publish(filled, tmp_path / "out")
-    assert list(files(tmp_path / "out")) == ["README.md", "demo/note.txt", "evalyard.json", "index.html"]
+    assert list(files(tmp_path / "out")) == [
+        "README.md",
+        "demo/note.txt",
+        "evalyard.json",
+        "index.html",
+        "index.zh.html",
+    ]
 
 
 def test_no_name_leads_out_of_the_folder_or_into_the_page(filled: Hub, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_only_what_changed_is_committed_and_nothing_when_nothing_did(filled: Hub
     publish(filled, BOARD)
     assert len(repository.commits) == 3
     changed = {name for name, content in repository.files.items() if old.get(name) != content}
-    assert len(changed) == 8, "two files of the row, tables and pages, and the manifest"
+    assert len(changed) == 10, "two files of the row, tables and pages, and the manifest"
 
 
 def test_a_publish_that_broke_off_between_commits_goes_on(

@@ -2,6 +2,7 @@
 
 import json
 import resource
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from orchestrator.errors import Refused, WrongState
 from orchestrator.exchange.importer import import_board
 from orchestrator.lifecycle import EvaluationState
 from orchestrator.reruns.coverage import is_planned
+from orchestrator.suites import load_suites
 from orchestrator.tables import Evaluation
 from submissions.context import Hub
 from tests.submissions.publishing.conftest import board, take
@@ -31,6 +33,19 @@ PUBLISHED = {
 }
 BROKEN = (20.07, [22.7, 25.04, 23.12, 0.0, 49.57, 0.0])
 """A row that a dozen models of that board share: what constant or NaN outputs give."""
+
+
+MMLU_THREE_WAYS = {
+    "llama-65b": (0.637, 0.488, 0.636),
+    "falcon-40b": (0.571, 0.527, 0.558),
+    "llama-30b": (0.583, 0.457, 0.584),
+    "gpt-neox-20b": (0.256, 0.333, 0.262),
+    "llama-13b": (0.471, 0.377, 0.47),
+    "llama-7b": (0.339, 0.342, 0.351),
+    "falcon-7b": (0.278, 0.35, 0.254),
+    "RedPajama-INCITE-7B-Base": (0.275, 0.34, 0.269),
+}
+"""By HELM, by the harness of January 2023 and by the original code, as that leaderboard's authors published them."""
 
 
 def contents(model: str, average: Any, values: Any, **more: Any) -> dict[str, Any]:
@@ -54,6 +69,34 @@ def test_the_published_rows_keep_their_averages_and_ranks_and_a_broken_one_has_n
         row = session.exec(select(Evaluation).where(col(Evaluation.average).is_(None))).first()
     assert row is not None
     assert "broken run" in row.sentence
+
+
+def test_one_benchmark_run_three_ways_is_three_boards_with_the_ranks_that_each_way_was_published_with(
+    hub: Hub, tmp_path: Path
+) -> None:
+    ways = ("mmlu-helm", "mmlu-harness", "mmlu-original")
+    (tmp_path / "suites").mkdir()
+    for way in ways:
+        part = '[[benchmarks]]\nname = "MMLU"\ntasks = ["mmlu"]\nparts = [{ task = "mmlu", metric = "acc" }]\n'
+        head = f'name = "{way}"\nversion = "1"\ntitle = "MMLU"\nharness = "lm_eval 0.4.13"\n\n'
+        (tmp_path / "suites" / f"{way}.toml").write_text(head + part)
+    suites = load_suites(tmp_path / "suites")
+    orders: list[list[str]] = []
+    for place, way in enumerate(ways):
+        told = {name: round(100 * row[place], 1) for name, row in MMLU_THREE_WAYS.items()}
+        rows = [
+            {"model": name, "Precision": "float16", "Average": value, "MMLU": value} for name, value in told.items()
+        ]
+        path = write_lines(tmp_path / way / "contents.jsonl", rows)
+        done = import_board(hub.engine, suites, str(path), scratch=tmp_path / "cache", suite=way)
+        assert (done.counts["added"], done.refused, done.suites) == (8, [], [f"{way} 1"])
+        shown = board(replace(hub, suites=suites), way)["ranked"]
+        best_first = sorted(told, key=lambda name: -told[name])
+        assert [(row["rank"], row["model"], row["average"]) for row in shown] == [
+            (rank, name, told[name]) for rank, name in enumerate(best_first, start=1)
+        ]
+        orders.append(best_first)
+    assert [order[0] for order in orders] == ["llama-65b", "falcon-40b", "llama-65b"], "the way decides who is first"
 
 
 def test_the_same_rows_as_parquet_are_the_same_board(hub: Hub, other: Hub, tmp_path: Path) -> None:

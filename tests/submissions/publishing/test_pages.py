@@ -13,6 +13,7 @@ from orchestrator.board import Standing, Table
 from orchestrator.flags import flag
 from orchestrator.tables.flags import FlagKind
 from submissions.context import Hub
+from submissions.languages import LANGUAGES
 from submissions.publishing import static_pages
 from tests.orchestrator.board.rows import DEMO, NOON, ask, row
 from tests.submissions.publishing.conftest import publish
@@ -35,7 +36,7 @@ def browser() -> Iterator[Browser]:
 
 def opened(browser: Browser, path: Path, *, size: str = "desk", script: bool = True, address: str = "") -> Page:
     """The page, which said nothing to the console."""
-    context = browser.new_context(viewport=SIZES[size], java_script_enabled=script, color_scheme="dark")  # type: ignore[arg-type]
+    context = browser.new_context(viewport=SIZES[size], java_script_enabled=script)  # type: ignore[arg-type]
     page = context.new_page()
     said: list[str] = []
     page.on("console", lambda message: said.append(message.text))
@@ -47,6 +48,16 @@ def opened(browser: Browser, path: Path, *, size: str = "desk", script: bool = T
 
 def names(page: Page) -> list[str]:
     return page.locator("#board tbody th > a:visible").all_inner_texts()
+
+
+def serious(page: Page) -> list[str]:
+    """What axe finds serious, light and dark."""
+    found: list[str] = []
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        violations = Axe().run(page).response["violations"]
+        found += [one["id"] for one in violations if one["impact"] in ("serious", "critical")]
+    return found
 
 
 def test_the_board_opens_as_a_file_and_is_searched_sorted_and_linked_to(
@@ -64,8 +75,7 @@ def test_the_board_opens_as_a_file_and_is_searched_sorted_and_linked_to(
         page = opened(browser, path, size=size)
         assert names(page) == ranked
         assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size]["width"]
-        found = Axe().run(page).response["violations"]
-        assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
+        assert serious(page) == []
         page.get_by_label("Search").fill("tied; @type:chat")
         assert names(page) == ["acme/first", "acme/also-tied", "acme/tied"]
         page.get_by_label("without flagged ones").check()
@@ -81,6 +91,34 @@ def test_the_board_opens_as_a_file_and_is_searched_sorted_and_linked_to(
     assert link is not None
     again = opened(browser, path, address=f"?q=nothing{link}")
     assert again.locator("tr:target th > a").inner_text() == "folder model"
+
+
+def test_the_board_is_there_in_chinese_and_the_switch_keeps_what_is_looked_for(
+    browser: Browser, filled: Hub, tmp_path: Path
+) -> None:
+    with filled.writing() as session:
+        flag(session, "acme/tied", kind=FlagKind.WRONG_TAG, reason="It is a merge.", now=NOON)
+    publish(filled, tmp_path / "out")
+    front = opened(browser, tmp_path / "out" / "index.html")
+    front.wait_for_url("**/demo/index.html")  # there is one board alone
+    for size, script in (("desk", True), ("phone", True), ("desk", False), ("phone", False)):
+        page = opened(browser, tmp_path / "out" / "demo" / "index.html", size=size, script=script)
+        if script:
+            page.get_by_label("Search").fill("tied; @type:chat")
+            if size == "desk":
+                page.get_by_role("button", name="Model").click()
+        page.click("footer >> text=中文")
+        page.wait_for_url("**/demo/index.zh.html*")
+        assert page.get_attribute("html", "lang") == "zh-Hans"
+        assert "标签有误" in page.locator("tr", has_text="acme/tied").first.inner_text()
+        assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size]["width"]
+        if script:
+            assert page.locator("#count").inner_text() == "5 行中的 3 行"
+            assert names(page)[0] == ("acme/also-tied" if size == "desk" else "acme/first")
+            assert serious(page) == []
+    assert "未参与排名（2）" in page.inner_text("main")
+    page.click("footer >> text=English")
+    page.wait_for_url("**/demo/index.html")
 
 
 def test_rows_beyond_the_first_thousand_are_found_by_the_script(browser: Browser, tmp_path: Path) -> None:
@@ -101,3 +139,7 @@ def test_rows_beyond_the_first_thousand_are_found_by_the_script(browser: Browser
     far = opened(browser, tmp_path / "index.html", address=f"#{static_pages.anchor(rows[-1])}")
     far.wait_for_selector("tr:target")
     assert far.locator("tr:target th > a").inner_text() == "acme/m1299</script>"
+    chinese = static_pages.board_page(shown, results={}, others=[], language=LANGUAGES["zh"])
+    (tmp_path / "index.zh.html").write_bytes(chinese)
+    page = opened(browser, tmp_path / "index.zh.html", address="?q=m1299")
+    assert page.locator("#board tbody tr [data-label='类型']").inner_text() == "未知"

@@ -167,6 +167,15 @@ def test_a_removed_environment_is_gone_from_the_list(folder: Path) -> None:
         making.remove(folder, "0.4.10")
 
 
+def test_an_environment_whose_files_cannot_be_removed_is_named_with_the_next_step(folder: Path) -> None:
+    put(folder, "0.4.10")
+    place = environments.find(folder, "lm_eval 0.4.10").folder
+    (place / making.MANIFEST).unlink()
+    (place / making.MANIFEST).mkdir()  # nothing that can be unlinked, whoever asks
+    with pytest.raises(making.CannotMake, match=f"Remove {place} as its owner"):
+        making.remove(folder, "0.4.10")
+
+
 def test_an_installer_and_what_it_builds_see_no_credentials_but_its_own(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

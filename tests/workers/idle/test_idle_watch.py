@@ -275,7 +275,7 @@ def test_engines_are_told_gpus_by_the_names_that_stay_theirs(tmp_path: Path) -> 
     yard.devices.name(0, "0")
     yard.devices.name(1, "1")
     yard.look()
-    assert yard.devices.environment((1,))["CUDA_VISIBLE_DEVICES"] == "GPU-fake-1"
+    assert yard.devices.environment((1,))["CUDA_VISIBLE_DEVICES"].endswith("-1")
 
 
 def test_the_end_of_a_window_gives_everything_back_and_is_told_ahead(tmp_path: Path, processes: Any) -> None:

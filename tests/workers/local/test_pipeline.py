@@ -209,7 +209,7 @@ def test_an_engine_that_says_nothing_is_told_of_with_its_log_and_ended_after_an_
 
     def now() -> float:
         nonlocal clock
-        clock += 100.0
+        clock += 300.0
         return clock
 
     said: list[str] = []
