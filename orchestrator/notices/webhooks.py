@@ -30,8 +30,31 @@ class NotPublic(Exception):
     """The address leads into a network that is nobody's business."""
 
 
+def check_webhook(url: str, allowed: Collection[str] = ()) -> str:
+    """The address of a webhook as it is kept; `allowed` are hosts that need be neither public nor https.
+
+    Its name is looked up: call it outside a transaction. One that is not known now is kept, as the look-up may be what
+    fails, and one that is public now may be private later: sending looks again.
+
+    Raises:
+        Refused: it is none, or leads into a private network.
+    """
+    url = check_url(url, allowed)
+    host = urlsplit(url).hostname or ""
+    try:
+        look_up(host, 443, anywhere=host in allowed)
+    except NotPublic as error:
+        raise Refused(
+            "That address leads into a private network or to this machine. Give one on the internet; operators can "
+            "allow a host of theirs (EVALYARD_WEBHOOK_HOSTS)."
+        ) from error
+    except (OSError, UnicodeError):
+        pass
+    return url
+
+
 def check_url(url: str, allowed: Collection[str] = ()) -> str:
-    """The address of a webhook as it is kept; `allowed` are hosts that need be neither public nor https. Pure.
+    """The address of a webhook, wherever its name leads. Pure.
 
     Raises:
         Refused: it is none.
@@ -50,8 +73,6 @@ def check_url(url: str, allowed: Collection[str] = ()) -> str:
         return url
     if parts.scheme != "https" or port not in (None, 443):
         raise Refused("A webhook must be https, on the usual port; operators can allow a host of theirs.")
-    if _is_number(host) and not _is_public(host):
-        raise Refused("That address is in a private network. Operators can allow a host of theirs.")
     return url
 
 
@@ -90,6 +111,19 @@ def post(url: str, content: dict[str, Any], *, allowed: Collection[str] = ()) ->
     return "" if 200 <= status < 300 else f"It answered with status {status}."
 
 
+def look_up(host: str, port: int, *, anywhere: bool) -> list[str]:
+    """The addresses of a host, each of them public unless it may be `anywhere`.
+
+    Raises:
+        NotPublic: one of them is not.
+        OSError, UnicodeError: the name is not known, or is none.
+    """
+    found = [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+    if not found or (not anywhere and not all(map(_is_public, found))):
+        raise NotPublic
+    return found
+
+
 class _Backend(httpcore.SyncBackend):
     """Connects to public addresses alone, by the number that was looked at."""
 
@@ -105,18 +139,8 @@ class _Backend(httpcore.SyncBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
-        found = [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
-        if not found or (not self._anywhere and not all(map(_is_public, found))):
-            raise NotPublic
+        found = look_up(host, port, anywhere=self._anywhere)
         return super().connect_tcp(found[0], port, timeout, local_address, socket_options)
-
-
-def _is_number(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _is_public(address: str) -> bool:

@@ -8,6 +8,8 @@ from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from orchestrator.errors import NotFound
+from orchestrator.notices.own import WEBHOOK
+from orchestrator.notices.webhooks import check_webhook
 from orchestrator.people import Role, Scope
 from orchestrator.tables import Person, Token
 from submissions.context import AHub
@@ -203,8 +205,9 @@ def list_own_targets(hub: AHub) -> list[OwnTargetRecord]:
 def keep_own_target(kind: TargetKind, request: OwnTargetRequest, hub: AHub) -> OwnTargetAnswer:
     """Mail goes to the address that your provider has verified; a webhook is posted JSON."""
     means = hub.need_accounts().means
+    url = check_webhook(request.url or "", means.allowed) if kind == WEBHOOK else request.url or ""
     with hub.writing() as session:
-        own_targets.keep_target(session, means, hub.viewer, kind, url=request.url or "", now=datetime.now(UTC))
+        own_targets.keep_target(session, means, hub.viewer, kind, url=url, now=datetime.now(UTC))
     return OwnTargetAnswer(message=f"You are told by {kind} when an evaluation of yours has ended.")
 
 

@@ -131,13 +131,14 @@ def test_the_database_holds_no_address_in_clear_and_another_key_opens_none(yard:
         "http://hooks.example.org/x", "https://127.0.0.1/x", "https://[::1]/x", "https://10.1.2.3/", "https://[fd00::1]/",
         "https://169.254.169.254/latest/meta-data", "https://[::ffff:10.0.0.1]/", "https://[64:ff9b::a00:1]/",
         "https://[64:ff9b:1::a00:1]/", "https://[fec0::1]/",
+        "https://localhost/x", "https://2130706433/", "https://0x7f.1/",
         "https://[2002:a00:1::]/", "https://hooks.example.org:8443/", "https://u:p@hooks.example.org/", "file:///etc/passwd",
         "gopher://x/", "https://", "https://a b/", "https://hooks.example.org/\r\nX: y", "https://x/" + "y" * 1000, "",
     ],
 )  # fmt: skip
 def test_an_address_that_leads_inwards_or_is_none_is_refused(url: str) -> None:
     with pytest.raises(Refused):
-        webhooks.check_url(url)
+        webhooks.check_webhook(url)
 
 
 def test_a_public_name_that_means_a_private_address_is_not_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:

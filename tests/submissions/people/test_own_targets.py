@@ -30,7 +30,9 @@ def test_a_webhook_is_kept_encrypted_shown_by_its_host_and_ended(sign_in: SignIn
     assert ada.get(TARGETS).json() == []
 
 
-@pytest.mark.parametrize("url", ["http://hooks.example.org/", "https://127.0.0.1:8765/api", "https://x:1/", ""])
+@pytest.mark.parametrize(
+    "url", ["http://hooks.example.org/", "https://127.0.0.1:8765/api", "https://localhost/x", "https://x:1/", ""]
+)
 def test_a_webhook_that_leads_inwards_is_refused_by_form_and_api(sign_in: SignIn, url: str) -> None:
     ada = sign_in("ada")
     assert ada.post("/account/targets", data={"kind": "webhook", "url": url}).status_code == 422
