@@ -4,6 +4,7 @@ It alone writes `Worker.mode`. A worker that is not open gets no job whether it 
 """
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from sqlmodel import Session, col, select
 
@@ -13,8 +14,9 @@ from orchestrator.tables import Worker
 from orchestrator.wire import Heartbeat, Mode
 
 
-def set_mode(session: Session, name: str, mode: Mode) -> Worker:
-    """Note what an operator wants of a worker; to open it is to say that its host is sound, too.
+def set_mode(session: Session, name: str, mode: Mode, *, by: str = "", now: datetime | None = None) -> Worker:
+    """Note what an operator wants of a worker, who that is (`by`) and since when; who asks for what it is already is
+    not who did it. To open it is to say that its host is sound, too.
 
     Tell the worker after the commit: `orchestrator.notes.leave_mode`.
 
@@ -26,6 +28,10 @@ def set_mode(session: Session, name: str, mode: Mode) -> Worker:
         known = session.exec(select(Worker.name).order_by(col(Worker.name)).limit(10)).all()
         there = f"Known are {', '.join(known)}." if known else "None has reported yet."
         raise NotFound(f"There is no worker '{name}'. {there}")
+    if mode is Mode.OPEN:
+        worker.mode_by, worker.mode_since = "", None
+    elif mode is not worker.mode:
+        worker.mode_by, worker.mode_since = by, now or datetime.now(UTC)
     worker.mode = mode
     if mode is Mode.OPEN:
         breaker.forgive(session, name)

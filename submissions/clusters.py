@@ -32,6 +32,9 @@ class ClusterRecord(BaseModel):
     name: str
     kind: str
     paused: bool
+    paused_by: str = ""
+    """Name of the operator who paused it; empty where the site has no accounts."""
+    paused_since: datetime | None = None
     verdict: str
     """Why it launches or not."""
     looked_at: datetime | None
@@ -65,7 +68,7 @@ def list_clusters(hub: AHub) -> list[ClusterRecord]:
 def operate(name: Annotated[str, Path(max_length=100)], action: Action, hub: AHub) -> ClusterAnswer:
     """It holds from now on, until it is resumed; a worker there is drained or paused by its own name."""
     with hub.writing() as session:
-        launches.pause(session, name, paused=action is Action.PAUSE)
+        launches.pause(session, name, paused=action is Action.PAUSE, by=hub.viewer.account)
         (found,) = (one for one in cluster_verdicts(session, datetime.now(UTC)) if one.name == name)
     return ClusterAnswer(message=f"Cluster {name} {SAID[action]}", cluster=_record(found))
 

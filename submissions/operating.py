@@ -36,7 +36,7 @@ SAID = {
 def operate(name: Annotated[str, Path(max_length=100)], action: Action, hub: AHub) -> WorkerAnswer:
     """It holds from now on, also when the worker is away or is started again, until it is resumed."""
     with hub.writing() as session:
-        set_mode(session, name, MODES[action])
+        set_mode(session, name, MODES[action], by=hub.viewer.account)
         worker = read_worker(session, name)
     hub.tell_mode(name, worker.mode)
     away = "" if worker.is_up else " It is not up now, and hears of it when it comes back."

@@ -255,6 +255,10 @@ class WorkerRecord(BaseModel):
     doing: list[str] = []
     mode: Mode = Mode.OPEN
     """What operators want of it."""
+    mode_by: str = ""
+    """Who drained or paused it, for operators alone; empty where the site has no accounts."""
+    mode_since: datetime | None = None
+    """When they did, for operators alone."""
     sentence: str = ""
     """Why it takes no work now; empty when it does."""
     slots: int = 0

@@ -5,7 +5,7 @@ Alone writes them. It asks no cluster: what one said is given to it.
 
 import secrets
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import delete, func, or_, update
@@ -71,8 +71,8 @@ def note_look(session: Session, name: str, *, verdict: str, facts: dict[str, Any
     session.connection().execute(update(Cluster).where(col(Cluster.name) == name).values(**values))
 
 
-def pause(session: Session, name: str, *, paused: bool) -> Cluster:
-    """Launch nothing more on a cluster, or launch again, with past failures forgiven.
+def pause(session: Session, name: str, *, paused: bool, by: str = "", now: datetime | None = None) -> Cluster:
+    """Launch nothing more on a cluster, noting who wants that (`by`); or launch again, with past failures forgiven.
 
     Raises:
         NotFound: there is no such cluster.
@@ -81,6 +81,10 @@ def pause(session: Session, name: str, *, paused: bool) -> Cluster:
     if cluster is None:
         known = ", ".join(session.exec(select(Cluster.name).order_by(Cluster.name)).all()) or "none"
         raise NotFound(f"There is no cluster {name}. Known: {known}.")
+    if not paused:
+        cluster.paused_by, cluster.paused_since = "", None
+    elif not cluster.paused:
+        cluster.paused_by, cluster.paused_since = by, now or datetime.now(UTC)
     cluster.paused = paused
     session.add(cluster)
     if not paused:

@@ -17,6 +17,9 @@ class ClusterVerdict:
     name: str
     kind: str
     paused: bool
+    paused_by: str
+    """Who paused it, where that is known."""
+    paused_since: datetime | None
     verdict: str
     """Why it launches or not, as a sentence."""
     looked_at: datetime | None
@@ -60,6 +63,8 @@ def _verdict(session: Session, row: Cluster, now: datetime) -> ClusterVerdict:
         name=row.name,
         kind=row.kind,
         paused=row.paused,
+        paused_by=row.paused_by,
+        paused_since=row.paused_since,
         verdict=verdict or "Not looked at yet.",
         looked_at=row.looked_at,
         gpus=str(facts.get("gpus", "")),

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Column, Text
+from sqlalchemy import Column, Text, text
 from sqlmodel import Field, SQLModel
 
 from orchestrator.tables.columns import json_column, time_column
@@ -18,6 +18,10 @@ class Cluster(SQLModel, table=True):
     """Made once: jobs in the cluster carry it, and so are known as this hub's after any crash."""
     paused: bool = False
     """An operator wants nothing launched."""
+    paused_by: str = Field(default="", sa_column_kwargs={"server_default": text("''")})
+    """Name of the operator who paused it; empty where the site has no accounts."""
+    paused_since: datetime | None = time_column(nullable=True)
+    """When they did; None where launching goes on, or was paused by a restore."""
     held_by: str = ""
     held_until: datetime | None = time_column(nullable=True)
     """Until then one control process looks, decides and launches, and no other."""

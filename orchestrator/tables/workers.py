@@ -39,6 +39,10 @@ class Worker(SQLModel, table=True):
     """Commits of models whose engines are up, idle ones first."""
     mode: Mode = enum_column(Mode, default=Mode.OPEN, sa_column_kwargs={"server_default": "open"})
     """What operators want of it; `orchestrator.modes` alone writes it."""
+    mode_by: str = Field(default="", sa_column_kwargs={"server_default": text("''")})
+    """Name of the operator who drained or paused it; empty where the site has no accounts."""
+    mode_since: datetime | None = time_column(nullable=True)
+    """When they did; None of one that is open."""
     sentence: str = Field(default="", sa_column=Column(Text, nullable=False, default="", server_default=text("''")))
     """Why it takes no work now, as it said itself."""
     gpus: list[dict[str, Any]] | None = Field(default=None, sa_column=Column(JSON, nullable=True))

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from submissions.cli.client import Client, segment
-from submissions.cli.output import answer, answer_json
+from submissions.cli.output import answer, answer_json, paused_line
 
 commands = typer.Typer()
 
@@ -59,6 +59,9 @@ def cluster(
 
 def _answer_cluster(one: dict[str, Any]) -> None:
     answer(f"{one['name']} ({one['kind']}): {one['verdict']}")
+    if one["paused"]:
+        how = paused_line(f"cluster resume {one['name']}", by=one.get("paused_by"), since=one.get("paused_since"))
+        answer(f"  {how}")
     if one["gpus"]:
         answer(
             f"  {one['gpus']}: {one['idle']} of {one['total']} idle, {one['others_waiting']} jobs of others wait; "

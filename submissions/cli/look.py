@@ -11,7 +11,7 @@ from submissions import words
 from submissions.cli.client import Client, segment
 from submissions.cli.follow import exit_code, follow, outcome_sentence
 from submissions.cli.numbers import evaluation_number
-from submissions.cli.output import answer, answer_json, answer_table, chat
+from submissions.cli.output import answer, answer_json, answer_table, chat, paused_line
 from submissions.request import none_of
 
 commands = typer.Typer()
@@ -86,6 +86,9 @@ def queue(as_json: AsJson = False) -> None:
         gpus = words.count(worker["devices"], "GPU")
         room = f", {worker['slots']} of {gpus} free to use" if worker["devices"] else ""
         answer(f"  {worker['name']} ({worker['kind']}{', ' + detail if detail else ''}{room}): {state}, {what}")
+        if worker.get("mode_since"):
+            how = paused_line(f"worker resume {worker['name']}", by=worker["mode_by"], since=worker["mode_since"])
+            answer(f"    {how}")
         if worker["warm"] and worker["is_up"]:
             answer(f"    warm: {', '.join(worker['warm'])}")
         for gpu in worker["gpus"] if worker["is_up"] else ():

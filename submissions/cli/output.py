@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 import typer
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.program import program
 from submissions import words
 
 STYLES = {
@@ -77,6 +79,12 @@ def answer_table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[str
     plain.print(table)
     assert isinstance(plain.file, io.StringIO)
     answer("\n".join(line.rstrip() for line in plain.file.getvalue().splitlines()))
+
+
+def paused_line(command: str, *, by: str | None, since: str | None) -> str:
+    """Who paused something, since when, and the command that resumes it: `By ada, since 2026-03-04 05:06 UTC. …`."""
+    who = f"By {by or 'an operator'}, since {words.moment(datetime.fromisoformat(since))}. " if since else ""
+    return f"{who}Resume: {program()} {command}"
 
 
 def state_line(evaluation: dict[str, Any]) -> str:

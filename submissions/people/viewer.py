@@ -30,6 +30,11 @@ class Viewer:
             return EVERYTHING
         return Audience(person=self.person, teams=self.teams)
 
+    @property
+    def account(self) -> str:
+        """The name that something is noted under; empty on a site without accounts, where it would tell nothing."""
+        return self.name if self.has_accounts else ""
+
     def may(self, role: Role, scope: Scope) -> bool:
         """Whether they have this role, or one above it, and came with a right to use it so."""
         return self.role is not None and self.role.includes(role) and scope in self.scopes

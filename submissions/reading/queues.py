@@ -71,6 +71,7 @@ def read_workers(session: Session, now: datetime) -> list[WorkerRecord]:
     commits = {commit for worker in listed for commit in worker.warm or ()}
     known = {commit: words.revision(commit) for commit in commits} if audience_of(session).everything else {}
     names = known | _names(session, commits)
+    tell_who = audience_of(session).everything
     return [
         _worker(
             worker,
@@ -79,6 +80,7 @@ def read_workers(session: Session, now: datetime) -> list[WorkerRecord]:
             entry=admission.of(worker),
             is_second=seconds.get(worker.name, ""),
             names=names,
+            tell_who=tell_who,
             now=now,
         )
         for worker in listed
@@ -106,6 +108,7 @@ def _worker(
     entry: Entry,
     is_second: str,
     names: Mapping[str, str],
+    tell_who: bool,
     now: datetime,
 ) -> WorkerRecord:
     engine = f"{worker.engine_family.value} {worker.engine_version or ''}".strip() if worker.engine_family else None
@@ -120,6 +123,8 @@ def _worker(
         last_heartbeat=worker.last_heartbeat,
         doing=doing,
         mode=worker.mode,
+        mode_by=worker.mode_by if tell_who else "",
+        mode_since=worker.mode_since if tell_who else None,
         sentence=why_closed(worker, suspicion, entry=entry, is_second=is_second),
         slots=0 if is_second or not is_open or not is_sound or entry is not Entry.OPEN else worker.slots,
         until=worker.until,

@@ -53,7 +53,9 @@ def test_an_operator_pauses_and_resumes_a_cluster(evalyard: Command, hub: Hub, c
     ran = evalyard("cluster", "pause", "a100")
     assert ran.code == 0
     assert ran.out.startswith("Cluster a100 is paused")
-    assert "a100 (slurm): " + VERDICT in evalyard("cluster", "status").out
+    shown = evalyard("cluster", "status").out
+    assert f"a100 (slurm): {VERDICT}\n  By an operator, since 20" in shown
+    assert "cluster resume a100\n" in shown
     with hub.reading() as session:
         assert session.get_one(Cluster, "a100").paused
     assert "launches again" in evalyard("cluster", "resume", "a100").out

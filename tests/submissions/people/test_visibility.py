@@ -10,10 +10,11 @@ from starlette.testclient import TestClient
 
 from orchestrator import series
 from orchestrator.lifecycle import EvaluationState, RerunState
+from orchestrator.modes import set_mode
 from orchestrator.people import Visibility
 from orchestrator.tables import Cluster, Evaluation, Event, Job, Outcome, Rerun, Score, Submission
 from orchestrator.visibility import PUBLIC, Audience, restrict
-from orchestrator.wire import FailureKind
+from orchestrator.wire import FailureKind, Mode
 from submissions.context import Hub
 from submissions.people.permits import ROUTES
 from tests.submissions.factories import DEMO, NOON, add_evaluation, add_worker, choice_sample, keep_samples
@@ -238,3 +239,33 @@ def test_clusters_are_for_operators_on_the_queue_page_too(
     for other in (Browser(site()), sign_in("eve")):
         assert "sbatch" not in other.get("/queue").text
     assert "sbatch: no account x" in sign_in("root").get("/queue").text
+
+
+def test_operators_read_who_paused_since_when_and_how_to_resume_and_nobody_else_does(
+    hub: Hub, sign_in: SignIn, site: Callable[[], TestClient]
+) -> None:
+    now = datetime.now(UTC)
+    with hub.writing() as session:
+        add_worker(session, "gpu-7", kind="engine", now=now)
+        session.add(Cluster(name="a100", kind="slurm", token="t", looked_at=now, verdict="An operator paused it."))
+    root, eve = sign_in("root"), sign_in("eve")
+    for what in ("workers/gpu-7/pause", "clusters/a100/pause"):
+        assert root.post(f"/api/v1/{what}").is_success
+    text = root.get("/operate").text
+    assert [text.count(said) for said in ("By root, just now.", " worker resume gpu-7<", " cluster resume a100<")] == [
+        2,
+        1,
+        1,
+    ]
+    (worker,) = root.get("/api/v1/queue").json()["workers"]
+    assert (worker["mode_by"], worker["mode_since"][:4]) == ("root", f"{now:%Y}")
+    with hub.writing() as session:
+        set_mode(session, "gpu-7", Mode.PAUSED, by="zoe")
+    assert root.get("/api/v1/queue").json()["workers"] == [worker], "who asked for what it was already did not do it"
+    for other in (Browser(site()), eve):
+        assert not any(said in other.get("/queue").text for said in ("By root", " resume "))
+        (worker,) = other.get("/api/v1/queue").json()["workers"]
+        assert (worker["mode"], worker["mode_by"], worker["mode_since"]) == ("paused", "", None)
+    for what in ("workers/gpu-7/resume", "clusters/a100/resume"):
+        assert root.post(f"/api/v1/{what}").is_success
+    assert "By root" not in root.get("/operate").text
