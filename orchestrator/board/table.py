@@ -1,16 +1,16 @@
 """A board in memory that is asked quickly: each row has a bit, each filter a set of bits, each column a sorted list.
 
-Immutable to its readers: a change gives a new table that shares the unchanged rows. One changed row costs a few
+Immutable to its readers: a change gives a new table that shares what did not change. One changed row costs a few
 insertions, however large the board is, and no row is read again for it.
 """
 
-from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import replace
-from datetime import datetime
-from typing import Any
+from itertools import count
+from typing import Any, NamedTuple
 
+from orchestrator.board.chunks import Chunked, Sorted
 from orchestrator.board.columns import Column
 from orchestrator.board.request import SIZES
 from orchestrator.board.search import SEARCH_SECONDS, Search
@@ -30,6 +30,30 @@ MENDED_CHANGES = 20
 """Changed rows for which searches are mended; with more they are made anew, as an expression may take long."""
 
 
+class _Order(NamedTuple):
+    """Rows as one column sorts them."""
+
+    key: Callable[[Standing], Any]
+    apart: bool
+    """Whether rows without a rank are in it."""
+    entries: Sorted[Entry]
+
+    def entry(self, row: Standing | None, slot: int) -> list[Entry]:
+        """What a row stands under; empty where it is not in it."""
+        if row is None or (row.apart_because and not self.apart):
+            return []
+        value = _known(self.key(row))
+        return [] if value is None else [(value, slot)]
+
+
+class _Move(NamedTuple):
+    """What becomes of one slot."""
+
+    slot: int
+    before: Standing | None
+    after: Standing | None
+
+
 class Table:
     """The rows of one suite version that one kind of reader may see."""
 
@@ -46,30 +70,28 @@ class Table:
         self.official = official
         self._known = known
         self._ties: Ties | None = None
-        self.rows: list[Standing | None] = []
-        """By slot: a row keeps its slot for as long as the table lives."""
-        self.slots: dict[int, int] = {}
-        self.ranked = 0
-        """Bits of the rows that have a rank."""
-        self.apart = 0
-        """Bits of those that have none, and say why."""
-        self.facets: dict[Facet, int] = {}
-        self.newest: datetime | None = None
+        placed = [self._placed(row) for row in rows]
+        self.rows: Chunked[Standing | None] = Chunked(placed)
+        """By slot: a row keeps its slot for as long as it is on the table."""
+        self._slots: Sorted[Entry] = Sorted((row.evaluation, slot) for slot, row in enumerate(placed))
+        """By evaluation."""
+        self.newest = max((row.ended_at for row in placed if row.ended_at is not None), default=None)
         """When the latest of its evaluations ended."""
-        self._orders: dict[str, tuple[Callable[[Standing], Any], bool, list[tuple[Any, int]]]] = {}
+        self._orders: dict[str, _Order] = {}
         self._made_up: tuple[str, ...] = ()
         """Names of kept orders that readers made up, the last one last."""
         self._searches: dict[str, tuple[Search, int]] = {}
         sets: dict[Facet, bytearray] = {}
-        listed = list(rows)
-        ranked, apart = (bytearray((len(listed) >> 3) + 1) for _ in range(2))
-        for slot, row in enumerate(listed):
-            placed = self._place(row, slot)
+        ranked, apart = (bytearray((len(placed) >> 3) + 1) for _ in range(2))
+        for slot, row in enumerate(placed):
             bit = 1 << (slot & 7)
-            (apart if placed.apart_because else ranked)[slot >> 3] |= bit
-            for facet in self._facets_of(placed):
-                sets.setdefault(facet, bytearray((len(listed) >> 3) + 1))[slot >> 3] |= bit
-        self.ranked, self.apart = int.from_bytes(ranked, "little"), int.from_bytes(apart, "little")
+            (apart if row.apart_because else ranked)[slot >> 3] |= bit
+            for facet in self._facets_of(row):
+                sets.setdefault(facet, bytearray((len(placed) >> 3) + 1))[slot >> 3] |= bit
+        self.ranked = int.from_bytes(ranked, "little")
+        """Bits of the rows that have a rank."""
+        self.apart = int.from_bytes(apart, "little")
+        """Bits of those that have none, and say why."""
         self.facets = {facet: int.from_bytes(bits, "little") for facet, bits in sets.items()}
 
     def __len__(self) -> int:
@@ -77,23 +99,30 @@ class Table:
 
     def changed(self, changes: Mapping[int, Standing | None]) -> "Table":
         """A table with these evaluations' rows as they are now; None takes one off."""
+        moves = self._moves(changes)
         table = copy(self)
-        table.rows, table.slots, table.facets = list(self.rows), dict(self.slots), dict(self.facets)
-        table._orders = {name: (key, apart, list(order)) for name, (key, apart, order) in list(self._orders.items())}
-        table._searches = dict(self._searches) if len(changes) <= MENDED_CHANGES else {}
-        touched = []
-        for evaluation, row in changes.items():
-            touched += self._entry(evaluation)
-            table._take_off(evaluation)
-            if row is not None:
-                table._put_on(row)
-                touched += table._entry(evaluation)
+        table.rows = self.rows.replaced({move.slot: move.after for move in moves})
+        table._slots = self._slots.changed(
+            ((move.before.evaluation, move.slot) for move in moves if move.before is not None),
+            ((move.after.evaluation, move.slot) for move in moves if move.after is not None),
+        )
+        table.facets = dict(self.facets)
+        for move in moves:
+            table._set_bits(move)
+        table._orders = {name: _moved(order, moves) for name, order in list(self._orders.items())}
+        table._searches = {}
+        if len(changes) <= MENDED_CHANGES:
+            table._searches = {text: _searched(*kept, moves) for text, kept in list(self._searches.items())}
+        ended = [move.after.ended_at for move in moves if move.after is not None and move.after.ended_at is not None]
+        table.newest = max([*ended, *([self.newest] if self.newest else [])], default=None)
         if table._ties is not None:
+            rows = ((row, move.slot) for move in moves for row in (move.before, move.after))
+            touched = [entry for row, slot in rows for entry in _entry(row, slot)]
             table._ties = table._ties.changed(table.by_rank(), table.rows, touched)
         return table
 
     def row(self, evaluation: int) -> Standing | None:
-        slot = self.slots.get(evaluation)
+        slot = self._slot(evaluation)
         return None if slot is None else self.rows[slot]
 
     def facet(self, name: str, value: str) -> int:
@@ -101,7 +130,7 @@ class Table:
 
     def in_order(
         self, name: str, key: Callable[[Standing], Any], *, apart: bool = False, keep: bool = True
-    ) -> list[tuple[Any, int]]:
+    ) -> Sorted[Entry]:
         """Sorted `(key, slot)` of the ranked rows, with `apart` of the others too, that have a key.
 
         It is kept up to date; where `keep` is false only the last few are, for what readers make up, of which there is
@@ -109,16 +138,17 @@ class Table:
         """
         found = self._orders.get(name)
         if found is None:
-            rows = [(slot, row) for slot, row in enumerate(self.rows) if row is not None]
-            pairs = [(_known(key(row)), slot) for slot, row in rows if apart or not row.apart_because]
-            found = key, apart, sorted([pair for pair in pairs if pair[0] is not None])
+            empty = _Order(key, apart, Sorted())
+            found = empty._replace(
+                entries=Sorted(entry for slot, row in enumerate(self.rows) for entry in empty.entry(row, slot))
+            )
             if not keep:
                 for other in self._made_up[: -MOST_MADE_UP + 1]:
                     self._orders.pop(other, None)
                 self._made_up = (*self._made_up[-MOST_MADE_UP + 1 :], name)
             if name == BY_RANK or not keep or len(self._orders) < MOST_ORDERS + MOST_MADE_UP:
                 self._orders[name] = found
-        return found[2]
+        return found.entries
 
     def those(self, bits: int) -> Iterable[tuple[int, Standing]]:
         """Slots and rows of these bits, by slot."""
@@ -154,28 +184,31 @@ class Table:
     def within(self, column: Column, low: float | None, high: float | None) -> int:
         """Bits of the rows whose number in this column is known and lies between these, both included."""
         order = self.in_order(f"any {column.key}", column.value, apart=True)
-        first = 0 if low is None else bisect_left(order, (low,))
-        last = len(order) if high is None else bisect_right(order, (high, len(self.rows)))
+        first = 0 if low is None else order.place((low,))
+        last = len(order) if high is None else order.place((high, len(self.rows)))
         return to_bits((slot for _, slot in order[first:last]), len(self.rows))
 
-    def by_rank(self) -> list[tuple[Any, int]]:
+    def by_rank(self) -> Sorted[Entry]:
         return self.in_order(BY_RANK, _rank_key)
 
     def rank(self, row: Standing) -> int | None:
         """1 is the best; equal averages share a rank. None for a row that is listed apart."""
         if row.apart_because or row.average is None:
             return None
-        return bisect_left(self.by_rank(), ((-row.average,),)) + 1
+        return self.by_rank().place(((-row.average,),)) + 1
 
     def tie(self, row: Standing) -> Tie | None:
         """The rows that it cannot be told apart from, with the best of them; None for one that is listed apart."""
-        entry = self._entry(row.evaluation)
-        return self.ties.of(bisect_left(self.by_rank(), entry[0])) if entry else None
+        slot = self._slot(row.evaluation)
+        entry = [] if slot is None else _entry(self.rows[slot], slot)
+        return self.ties.of(self.by_rank().place(entry[0])) if entry else None
 
     def following(self, row: Standing, many: int) -> list[Standing]:
         """A ranked row and those after it, so many in all."""
+        slot = self._slot(row.evaluation)
+        assert slot is not None
         order = self.by_rank()
-        place = bisect_left(order, self._entry(row.evaluation)[0])
+        place = order.place(_entry(row, slot)[0])
         return [one for _, slot in order[place : place + many] if (one := self.rows[slot]) is not None]
 
     @property
@@ -191,57 +224,52 @@ class Table:
         settled.walk(compare)
         self._ties = settled
 
-    def _entry(self, evaluation: int) -> list[Entry]:
-        """What a ranked row stands under in the order by rank; empty for any other."""
-        slot = self.slots.get(evaluation)
-        row = None if slot is None else self.rows[slot]
-        return [] if slot is None or row is None or row.apart_because else [(_rank_key(row), slot)]
+    def _slot(self, evaluation: int) -> int | None:
+        """Of the row of this evaluation, where it is on the table."""
+        place = self._slots.place((evaluation,))
+        found, slot = self._slots[place] if place < len(self._slots) else (None, 0)
+        return slot if found == evaluation else None
 
-    def _place(self, row: Standing, slot: int) -> Standing:
+    def _moves(self, changes: Mapping[int, Standing | None]) -> list[_Move]:
+        moves = []
+        fresh = self._free_slots()
+        for evaluation, row in changes.items():
+            slot = self._slot(evaluation)
+            if slot is None and row is None:
+                continue
+            before = None if slot is None else self.rows[slot]
+            after = None if row is None else self._placed(row)
+            moves.append(_Move(next(fresh) if slot is None else slot, before, after))
+        return moves
+
+    def _free_slots(self) -> Iterator[int]:
+        """Those that rows have left, then those past the end."""
+        free = ~(self.ranked | self.apart) & ((1 << len(self.rows)) - 1)
+        while free:
+            low = free & -free
+            yield low.bit_length() - 1
+            free ^= low
+        yield from count(len(self.rows))
+
+    def _placed(self, row: Standing) -> Standing:
+        """It, with why it has no rank on this table."""
         because = apart_because(self.suite, row)
-        if because != row.apart_because:
-            row = replace(row, apart_because=because)
-        if slot == len(self.rows):
-            self.rows.append(row)
-        else:
-            self.rows[slot] = row
-        self.slots[row.evaluation] = slot
-        if row.ended_at is not None and (self.newest is None or row.ended_at > self.newest):
-            self.newest = row.ended_at
-        return row
+        return row if because == row.apart_because else replace(row, apart_because=because)
 
-    def _put_on(self, given: Standing) -> None:
-        slot = self.slots.get(given.evaluation, len(self.rows))
-        row = self._place(given, slot)
-        bit = 1 << slot
-        if row.apart_because:
-            self.apart |= bit
-        else:
-            self.ranked |= bit
-        for facet in self._facets_of(row):
-            self.facets[facet] = self.facets.get(facet, 0) | bit
-        for text, (search, found) in list(self._searches.items()):
-            self._searches[text] = search, found | bit if search.fits(row) else found & ~bit
-        for key, apart, order in self._orders.values():
-            if (apart or not row.apart_because) and (value := _known(key(row))) is not None:
-                insort(order, (value, slot))
-
-    def _take_off(self, evaluation: int) -> None:
-        slot = self.slots.get(evaluation)
-        row = None if slot is None else self.rows[slot]
-        if slot is None or row is None:
-            return
-        for key, apart, order in self._orders.values():
-            if (apart or not row.apart_because) and (value := _known(key(row))) is not None:
-                place = bisect_left(order, (value, slot))
-                assert order[place] == (value, slot)
-                del order[place]
-        bit = 1 << slot
-        self.ranked &= ~bit
-        self.apart &= ~bit
-        for facet in self._facets_of(row):
-            self.facets[facet] &= ~bit
-        self.rows[slot] = None
+    def _set_bits(self, move: _Move) -> None:
+        bit = 1 << move.slot
+        if move.before is not None:
+            self.ranked &= ~bit
+            self.apart &= ~bit
+            for facet in self._facets_of(move.before):
+                self.facets[facet] &= ~bit
+        if move.after is not None:
+            if move.after.apart_because:
+                self.apart |= bit
+            else:
+                self.ranked |= bit
+            for facet in self._facets_of(move.after):
+                self.facets[facet] = self.facets.get(facet, 0) | bit
 
     def _facets_of(self, row: Standing) -> Iterable[Facet]:
         yield "type", row.model_type
@@ -287,6 +315,24 @@ def to_bits(slots: Iterable[int], size: int) -> int:
 def _known(value: Any) -> Any:
     """None for what cannot be ordered."""
     return None if value != value else value
+
+
+def _moved(order: _Order, moves: Iterable[_Move]) -> _Order:
+    gone = [entry for move in moves for entry in order.entry(move.before, move.slot)]
+    come = [entry for move in moves for entry in order.entry(move.after, move.slot)]
+    return order._replace(entries=order.entries.changed(gone, come))
+
+
+def _searched(search: Search, found: int, moves: Iterable[_Move]) -> tuple[Search, int]:
+    for move in moves:
+        bit = 1 << move.slot
+        found = found | bit if move.after is not None and search.fits(move.after) else found & ~bit
+    return search, found
+
+
+def _entry(row: Standing | None, slot: int) -> list[Entry]:
+    """What a ranked row stands under in the order by rank; empty for any other."""
+    return [] if row is None or row.apart_because else [(_rank_key(row), slot)]
 
 
 def _rank_key(row: Standing) -> Any:

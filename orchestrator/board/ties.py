@@ -10,6 +10,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
+from orchestrator.board.chunks import Sorted
 from orchestrator.board.standings import Standing
 
 Z = 1.959963984540054
@@ -71,7 +72,7 @@ class Ties:
 
     def __init__(
         self,
-        order: Sequence[Entry],
+        order: Sorted[Entry],
         rows: Sequence[Standing | None],
         known: Known = nothing_known,
         *,
@@ -98,13 +99,13 @@ class Ties:
                 self._step(self._known)
             number = bisect_right(self._heads, entry)
             head = self._heads[number - 1]
-            last = bisect_left(self._order, self._heads[number]) if number < len(self._heads) else self._walked
+            last = self._order.place(self._heads[number]) if number < len(self._heads) else self._walked
         best, row = self._row(head), self._row(entry)
         difference = None if entry == head else self._known(best, row) or independent(best, row)
-        return Tie(bisect_left(self._order, head) + 1, last, best, difference)
+        return Tie(self._order.place(head) + 1, last, best, difference)
 
     def changed(
-        self, order: Sequence[Entry], rows: Sequence[Standing | None], touched: Collection[Entry] | None = None
+        self, order: Sorted[Entry], rows: Sequence[Standing | None], touched: Collection[Entry] | None = None
     ) -> "Ties":
         """The ties where these entries came, went or are compared anew; without `touched`, those that were guessed.
 
@@ -121,7 +122,7 @@ class Ties:
                 rows,
                 self._known,
                 heads=self._heads[: bisect_left(self._heads, first)],
-                walked=min(self._walked, bisect_left(order, first)),
+                walked=min(self._walked, order.place(first)),
                 later=later[bisect_right(later, last) :],
             )
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.board import Cell, Standing, Table
+from orchestrator.board.chunks import Sorted
 from orchestrator.board.pairs import paired_difference
 from orchestrator.board.ties import Difference, Ties, Z, independent
 from orchestrator.results.outcomes import as_record, read_strata, spread_of_difference
@@ -288,7 +289,7 @@ def test_ties_that_were_guessed_are_settled_and_only_what_changed_is_asked_again
 
 
 def test_ties_of_nothing_are_settled() -> None:
-    empty = Ties([], [])
+    empty = Ties(Sorted(), [])
     empty.walk(lambda best, other: None)
     assert empty.is_settled
     assert set(WHOLE) == set(NAMES)
