@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
+from orchestrator.words import count
+
 EVALUATION_FINISHED = "evaluation_finished"
 EVALUATION_FAILED = "evaluation_failed"
 RERUN_EVALUATION_FINISHED = "rerun_evaluation_finished"
@@ -47,6 +49,8 @@ class Facts(NamedTuple):
     suite: str = ""
     version: str = ""
     average: float | None = None
+    limit: int | None = None
+    """Of a trial: documents per lm-eval task."""
     sentence: str = ""
     rerun: int | None = None
     more: Mapping[str, Any] = {}
@@ -85,6 +89,7 @@ def write(facts: Facts, *, site: str = "") -> Message:
         "suite": facts.suite,
         "suite_version": facts.version,
         "average": facts.average,
+        "limit": facts.limit,
         "sentence": facts.sentence,
         "link": link or None,
     }
@@ -113,10 +118,14 @@ def _words(facts: Facts) -> tuple[str, str, str]:
     if facts.evaluation is not None:
         what = f"{facts.model} on {facts.suite} {facts.version}".strip()
         path = f"/evaluations/{facts.evaluation}"
+        named, trial = f"Evaluation {facts.evaluation}", ""
+        if facts.limit is not None:
+            named = f"Trial evaluation {facts.evaluation}"
+            trial = f"A trial of {count(facts.limit, 'document')} per task: never ranked."
         if facts.event in (EVALUATION_FAILED, RERUN_EVALUATION_FAILED):
-            return f"Evaluation {facts.evaluation} failed: {what}", facts.sentence, path
+            return f"{named} failed: {what}", f"{trial} {facts.sentence}".strip(), path
         average = f"Average {facts.average:.2f}." if facts.average is not None else ""
-        return f"Evaluation {facts.evaluation} finished: {what}", f"{average} {facts.sentence}".strip(), path
+        return f"{named} finished: {what}", " ".join(filter(None, (average, trial, facts.sentence))), path
     if facts.event == CANARY_KEEPS_OUT:
         return "The canary keeps workers out", facts.sentence, "/canary"
     path = f"/reruns/{facts.rerun}" if facts.rerun is not None else "/reruns"

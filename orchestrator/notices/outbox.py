@@ -233,6 +233,7 @@ def _facts(
         suite=evaluation.suite,
         version=evaluation.suite_version,
         average=evaluation.average if is_public else None,
+        limit=evaluation.document_limit,
         sentence=evaluation.sentence if is_public else "",
         rerun=notice.rerun_id,
     )

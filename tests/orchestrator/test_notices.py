@@ -87,6 +87,22 @@ def test_a_failure_is_told_with_its_sentence_and_a_cancelled_evaluation_is_not(y
     assert "FooForCausalLM" in message.body
 
 
+@pytest.mark.parametrize(("limit", "documents"), [(1, "1 document"), (20, "20 documents")])
+def test_a_trial_is_told_as_one(yard: Yard, limit: int, documents: str) -> None:
+    evaluation = finish(yard)
+    with db.session(yard.engine) as session:
+        row = session.get_one(Evaluation, evaluation)
+        row.document_limit = limit
+        outbox.note_end(session, row, EvaluationState.FAILED, now=yard.now)
+    post = Post()
+    notifier(yard, post).round(yard.now)
+    ((_, message),) = post.taken
+    for said in ("Trial evaluation 1 finished: org/m on small 1", "Trial evaluation 1 failed: org/m on small 1"):
+        assert said in message.body
+    assert f"Average 33.33. A trial of {documents} per task: never ranked." in message.body
+    assert [record["limit"] for record in message.records] == [limit, limit]
+
+
 def test_of_what_not_everybody_may_see_no_channel_is_told_name_or_score(yard: Yard) -> None:
     evaluation = finish(yard)
     with db.session(yard.engine) as session:
