@@ -112,11 +112,9 @@ class Ticker:
             self.listening.interrupted(now)
             log.warning("broker_away sentence=%s", error)
         except OperationalError as error:
-            if db.was_undone(error):
-                log.warning("transaction_undone error=%s", str(error.orig).strip())
-                return
-            self.listening.interrupted(now)
-            log.warning("database_away error=%s", str(error.orig).strip())
+            if not db.was_undone(error):
+                self.listening.interrupted(now)
+            db.log_lost(log, error)
         except Exception:
             log.exception("tick_failed")
 

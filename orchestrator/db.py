@@ -19,6 +19,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, ExceptionContext, create_engine, event, inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlmodel import Session
 
 from orchestrator.errors import DatabaseUnusable
@@ -36,6 +37,8 @@ TOO_MUCH = "54"
 """Class of the SQLSTATEs with which PostgreSQL refuses what is too long for it, in an index above all."""
 UNDONE = frozenset({"40P01", "40001"})
 """SQLSTATEs with which PostgreSQL undoes one of two transactions that wait for each other, or that cannot both be."""
+BUSY = frozenset({"55P03", "53300"})
+"""SQLSTATEs of PostgreSQL: a lock was not given in `BUSY_SECONDS`, or it takes no more connections."""
 DISK_FULL = "53100"
 """SQLSTATE of PostgreSQL."""
 MOST_VARIABLES = 10_000
@@ -74,6 +77,9 @@ def session(engine: Engine, *, read_only: bool = False) -> Iterator[Session]:
     """A session in one transaction, committed at the end and rolled back by an exception.
 
     Objects stay readable after the commit. A read-only session never waits for a writer, and may not write.
+
+    Raises:
+        OperationalError: the database is away, or busy: see `is_busy`.
     """
     bind = engine.execution_options(evalyard_read_only=True, postgresql_readonly=True) if read_only else engine
     with ExitStack() as stack:
@@ -83,6 +89,9 @@ def session(engine: Engine, *, read_only: bool = False) -> Iterator[Session]:
         try:
             yield opened
             opened.commit()
+        except PoolTimeout as error:
+            # Too much at once is as good as a database that is away: whoever asks again later is served.
+            raise OperationalError(None, None, TimeoutError(error.args[0])) from error
         except BaseException:
             opened.rollback()
             raise
@@ -217,9 +226,19 @@ def was_undone(error: OperationalError) -> bool:
     return getattr(error.orig, "sqlstate", None) in UNDONE
 
 
+def is_busy(error: OperationalError) -> bool:
+    """Whether the database is there, and this process or others have more for it than it can take now."""
+    cause = error.orig
+    return (
+        isinstance(cause, TimeoutError)
+        or getattr(cause, "sqlstate", None) in BUSY
+        or getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
+    )
+
+
 def log_lost(log: logging.Logger, error: OperationalError) -> None:
     """Say in a thread's log why its round came to nothing; the next one makes it again."""
-    name = "transaction_undone" if was_undone(error) else "database_away"
+    name = "transaction_undone" if was_undone(error) else "database_busy" if is_busy(error) else "database_away"
     log.warning("%s error=%s", name, str(error.orig).strip())
 
 

@@ -22,7 +22,7 @@ import redis
 from celery import Celery
 from sqlalchemy.exc import OperationalError
 
-from orchestrator import broker
+from orchestrator import broker, db
 from orchestrator.tasks import Letter
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class Inbox:
                 self._stopping.wait(PAUSE_SECONDS)
             except OperationalError as error:
                 # What was taken stays held, and is taken up again first.
-                log.warning("database_away error=%s", str(error.orig).strip())
+                db.log_lost(log, error)
                 self._stopping.wait(PAUSE_SECONDS)
         with suppress(redis.RedisError):
             self._client.delete(_sign_of(self._name))  # whoever comes next need not wait for what it held

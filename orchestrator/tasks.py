@@ -156,7 +156,7 @@ def take_heartbeats(hub: Hub, payloads: Sequence[Any], *, now: datetime) -> None
         try:
             _apply_heartbeats(hub, beats, now=now)
         except OperationalError as error:
-            log.warning("database_away error=%s", str(error.orig).strip())
+            db.log_lost(log, error)
 
 
 def _read_heartbeat(payload: Any) -> Heartbeat | None:

@@ -76,15 +76,17 @@ def problem(
     if faults:
         listed = [{"field": fault.field, "sentence": fault.sentence, "kind": fault.kind} for fault in faults]
         content |= {"faults": listed}
-    told = {"retry-after": "60"} if status == 503 else {"www-authenticate": "Bearer"} if status == 401 else {}
+    told = {"www-authenticate": "Bearer"} if status == 401 else {}
     return ProblemResponse(content, status_code=status, headers=told | dict(headers or {}))
 
 
-def headers_of(error: Exception) -> dict[str, str]:
-    """What an error's answer says in its headers."""
+def headers_of(error: Exception, status: int) -> dict[str, str]:
+    """What an error's answer says in its headers, a page's too: when to come back."""
     if isinstance(error, Busy):
         return {"retry-after": "5"}
-    return {"retry-after": str(error.retry_after)} if isinstance(error, TooMany) else {}
+    if isinstance(error, TooMany):
+        return {"retry-after": str(error.retry_after)}
+    return {"retry-after": "60"} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
 
 
 def describe(error: Exception) -> tuple[int, str, tuple[Fault, ...]]:

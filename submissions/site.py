@@ -116,7 +116,7 @@ def _routes() -> tuple[BaseRoute, ...]:
 def _answer_error(request: Request, error: Exception) -> Response:
     """A problem for the API, a page with the same sentence for everyone else."""
     status, sentence, faults = describe(error)
-    headers = headers_of(error)
+    headers = headers_of(error, status)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         # Some are answered outside of the guard, which gives all other answers these: what nobody foresaw, and a
         # database that is away when it is asked who asks.

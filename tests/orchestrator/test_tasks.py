@@ -3,11 +3,13 @@
 import logging
 import random
 import string
+from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
-from orchestrator import broker, notes, tasks
+from orchestrator import broker, db, notes, tasks
 from orchestrator.wire import FailureKind, Heartbeat, ScoreWork, Stage, Update
 from tests.orchestrator.yard import LEASE, Yard, done_of
 
@@ -52,6 +54,23 @@ def test_an_update_goes_into_the_database(hub: tasks.Hub, yard: Yard) -> None:
     take(hub, broker.UPDATE_TASK, update(infer.attempt, "completed", yard, done=done_of(infer)))
     assert yard.states(evaluation)["infer"] == "completed"
     assert notes.stop_requested(hub.app, infer.attempt) is None
+
+
+def test_without_a_free_connection_an_update_is_kept_for_later_like_one_that_the_database_is_away_for(
+    hub: tasks.Hub, yard: Yard
+) -> None:
+    evaluation = yard.submit()
+    infer = yard.infer_order()
+    done = update(infer.attempt, "completed", yard, done=done_of(infer))
+    yard.engine.pool._timeout = 0.1  # type: ignore[attr-defined]  # half a minute is long for a test
+    with ExitStack() as held:
+        for _ in range(yard.engine.pool.size() + 10):  # type: ignore[attr-defined]  # with those above its size
+            held.enter_context(closing(yard.engine.raw_connection()))
+        with pytest.raises(OperationalError) as told:
+            take(hub, broker.UPDATE_TASK, done)
+    assert db.is_busy(told.value)
+    take(hub, broker.UPDATE_TASK, done)
+    assert yard.states(evaluation)["infer"] == "completed"
 
 
 def test_the_sender_of_a_stale_update_is_asked_to_stop(hub: tasks.Hub, yard: Yard) -> None:

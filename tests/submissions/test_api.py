@@ -2,6 +2,9 @@
 
 import csv
 import io
+import logging
+import sqlite3
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from html import unescape
 from pathlib import Path
@@ -14,16 +17,20 @@ from hypothesis import strategies as st
 from sqlmodel import select
 from starlette.testclient import TestClient
 
+from orchestrator import db
 from orchestrator.lifecycle import EvaluationState
 from orchestrator.tables import Job
 from orchestrator.wire import FailureKind
 from submissions import samples
 from submissions.context import Hub
 from submissions.people.permits import ROUTES
+from submissions.problems import DATABASE_AWAY
 from submissions.request import SubmissionRequest
+from submissions.site import make_site
 from tests.hub_stub import HubStub
 from tests.submissions.conftest import problem
-from tests.submissions.factories import DEMO, add_evaluation, add_worker, choice_sample, disturb, keep_samples
+from tests.submissions.factories import DEMO, add_evaluation, add_worker, choice_sample, disturb, keep_samples, make_hub
+from tests.submissions.people.browser import SITE
 
 
 def test_a_submission_is_queued_and_a_second_one_is_told_of_it(client: TestClient, model: Path) -> None:
@@ -81,6 +88,27 @@ def test_a_database_that_is_away_is_a_503_that_tells_nobody_where_it_lies(client
     assert "database" in told
     assert (page.status_code, told in unescape(page.text)) == (503, True)
     assert str(lies_in) not in told + page.text
+
+
+def test_a_database_with_more_to_do_than_it_can_take_is_a_503_that_says_when_to_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(db, "BUSY_SECONDS", 0.1)
+    hub = make_hub(tmp_path / "data")
+    hub.engine.pool._timeout = 0.1  # type: ignore[attr-defined]  # half a minute is long for a test
+    with ExitStack() as held:
+        client = held.enter_context(TestClient(make_site(hub), base_url=SITE, raise_server_exceptions=False))
+        writer = held.enter_context(closing(sqlite3.connect(hub.settings.data / "evalyard.db", isolation_level=None)))
+        writer.execute("BEGIN IMMEDIATE")
+        answers = [client.post("/api/v1/evaluations/1/cancel")]
+        for _ in range(15):  # all that the pool has
+            held.enter_context(closing(hub.engine.raw_connection()))
+        answers += [client.get("/api/v1/evaluations"), client.get("/queue")]
+    assert [(answer.status_code, answer.headers["retry-after"]) for answer in answers] == [(503, "60")] * 3
+    assert [problem(answer, 503)["detail"] for answer in answers[:2]] == [DATABASE_AWAY] * 2
+    assert "<h1>" in answers[2].text
+    logged = [record.message.partition(" ")[0] for record in caplog.records if record.levelno >= logging.WARNING]
+    assert (logged, [record.exc_info for record in caplog.records if record.exc_info]) == (["database_busy"] * 3, [])
 
 
 def test_a_hub_in_trouble_is_a_503_that_says_when_to_come_back(client: TestClient, hf_hub: HubStub) -> None:
