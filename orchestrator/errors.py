@@ -39,6 +39,10 @@ class WrongState(EvalyardError):
     """The thing exists, but its present state does not allow this."""
 
 
+class NotYet(EvalyardError):
+    """It is being made ready, and is there for whoever asks again in a few seconds."""
+
+
 NEXT_STEPS: dict[FailureKind, str] = {
     FailureKind.DOWNLOAD: "Check that the Hub or the mirror can be reached from the worker, then retry.",
     FailureKind.GATED: (

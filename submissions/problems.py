@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse
 
 from orchestrator import db
 from orchestrator.artifacts import ArtifactError, ArtifactMissing
-from orchestrator.errors import DatabaseUnusable, EvalyardError, NotFound, Refused, WrongState
+from orchestrator.errors import DatabaseUnusable, EvalyardError, NotFound, NotYet, Refused, WrongState
 from submissions.faults import Busy, Fault, HubAway, SubmissionRefused
 from submissions.people.refusals import NotAllowed, NotSignedIn, ProviderAway, SignInRefused, TooMany
 from submissions.words import shown
@@ -23,6 +23,7 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (SubmissionRefused, 422),
     (HubAway, 503),
     (Busy, 503),
+    (NotYet, 503),
     (NotFound, 404),
     (WrongState, 409),
     (Refused, 422),
@@ -84,6 +85,8 @@ def headers_of(error: Exception, status: int) -> dict[str, str]:
     """What an error's answer says in its headers, a page's too: when to come back."""
     if isinstance(error, Busy):
         return {"retry-after": "5"}
+    if isinstance(error, NotYet):
+        return {"retry-after": "2"}
     if isinstance(error, TooMany):
         return {"retry-after": str(error.retry_after)}
     return {"retry-after": "60"} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}

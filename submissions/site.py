@@ -23,7 +23,7 @@ from starlette.routing import BaseRoute
 from starlette.staticfiles import StaticFiles
 
 from orchestrator.board.keeping import start_keeper
-from orchestrator.errors import EvalyardError
+from orchestrator.errors import EvalyardError, NotYet
 from orchestrator.settings import HubSettings, read_settings
 from submissions import (
     api,
@@ -125,6 +125,10 @@ def _answer_error(request: Request, error: Exception) -> Response:
         return problem(status, sentence, faults, headers=headers)
     if isinstance(error, NotSignedIn) and request.method == "GET":
         return RedirectResponse("/signin?" + urlencode({"next": _here(request)}), status_code=303)
+    if isinstance(error, NotYet):
+        answer = render("not_yet.html", status=status)
+        answer.headers.update(headers | {"refresh": "2"})
+        return answer
     answer = render("error.html", status=status, code=status, sentence=sentence)
     answer.headers.update(headers)
     return answer

@@ -22,6 +22,7 @@ from orchestrator.board.pairs import Comparing, Pairs
 from orchestrator.board.reading import read_standings
 from orchestrator.board.standings import Standing
 from orchestrator.board.table import Table
+from orchestrator.errors import NotYet
 from orchestrator.suites import Suite
 from orchestrator.tables import Event
 from orchestrator.visibility import EVERYTHING, Audience, audience_of, unrestricted
@@ -41,9 +42,15 @@ MOST_BY_READERS = 50
 """Changed evaluations that a reader takes in where a keeper runs: milliseconds."""
 PATIENCE_SECONDS = 0.5
 """How long a reader waits while another thread takes changes in; then the board as it was before them will do."""
+FIRST_SECONDS = 30.0
+"""How long a reader waits, unless it says otherwise, for a board that the keeper has not read yet."""
 REMEMBERED_SECONDS = 10.0
 KEPT_SECONDS = 3.0
 """Age of a count that is still shown where a keeper runs, whatever happened since: a busy hub writes many events."""
+NOT_READ = (
+    "The board is being read from the database, as this site has just been started. Ask again in a few seconds; where "
+    "it never comes, the web process's log says why."
+)
 NEWEST = "evalyard_newest_event"
 
 T = TypeVar("T")
@@ -72,6 +79,8 @@ class _Living:
         """Held while a table is made for an audience."""
         self.lock = threading.Lock()
         """Held while tables are looked up or put in each other's place: never for long."""
+        self.is_read = threading.Event()
+        """Set once there is a table."""
         self.last = -1
         """Number of the newest event that was taken in; -1 before the first reading."""
         self.missing: dict[int, float] = {}
@@ -96,15 +105,31 @@ class Boards:
         self.wanted = threading.Event()
         """Set where there is something for the keeper to take in."""
 
-    def read(self, session: Session, suite: Suite, *, at: datetime | None = None, take_in_all: bool = False) -> Table:
+    def read(
+        self,
+        session: Session,
+        suite: Suite,
+        *,
+        at: datetime | None = None,
+        take_in_all: bool = False,
+        patience: float = FIRST_SECONDS,
+    ) -> Table:
         """The board as it is in the session's transaction, or later, for whoever the session is narrowed to.
 
-        With a keeper it may lack changes that are being taken in; with `take_in_all` it never does.
+        With a keeper it may lack changes that are being taken in; with `take_in_all` it never does. A board that is
+        not in memory yet is the keeper's to read.
+
+        Raises:
+            NotYet: the keeper has not read it after so many seconds.
         """
         with self._lock:
             living = self._living.get((suite.name, suite.version))
             if living is None or (living.suite is not suite and living.suite != suite):
                 living = self._living[suite.name, suite.version] = _Living(suite)
+        if self.is_kept and not take_in_all and not living.is_read.is_set():
+            self.wanted.set()
+            if not living.is_read.wait(patience):
+                raise NotYet(NOT_READ)
         if self._newest(session) > living.last or living.missing:
             self._bring_up_to_date(session, living, take_in_all=take_in_all or not self.is_kept)
         table = self._as_seen(living, Seen(audience_of(session), at))
@@ -220,6 +245,7 @@ class Boards:
             living.whole = whole
             living.seen.clear()
             living.last = newest
+        living.is_read.set()
 
     def _catch_up(self, session: Session, living: _Living, *, most: int | None) -> None:
         """Take in what happened since; nothing where more than so many evaluations changed, which is the keeper's."""

@@ -20,6 +20,9 @@ HIDING = {
     "imported": "imported",
 }
 
+PATIENCE_SECONDS = 1.5
+"""After so long without a board a reader is told that it is being read, on a page that asks again by itself."""
+
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 
 
@@ -28,7 +31,12 @@ def show_board(request: Request, hub: AHub, apart: str = "") -> Response:
     asked, ignored = BoardRequest.parse_kindly(request.query_params.multi_items())
     with hub.reading() as session:
         shown = boards.read_shown(
-            hub, session, asked, page_rows=PAGE_ROWS, apart_rows=None if apart == "all" else APART_ROWS
+            hub,
+            session,
+            asked,
+            page_rows=PAGE_ROWS,
+            apart_rows=None if apart == "all" else APART_ROWS,
+            patience=PATIENCE_SECONDS,
         )
         return render(
             "board.html",
@@ -45,7 +53,7 @@ def show_board(request: Request, hub: AHub, apart: str = "") -> Response:
 def compare(request: Request, hub: AHub) -> Response:
     asked, _ = BoardRequest.parse_kindly(request.query_params.multi_items())
     with hub.reading() as session:
-        shown = boards.read_shown(hub, session, asked, page_rows=1)
+        shown = boards.read_shown(hub, session, asked, page_rows=1, patience=PATIENCE_SECONDS)
     boards.pinned_or_refuse(shown)
     return render("compare.html", **_facts(shown))
 

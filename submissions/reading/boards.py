@@ -7,6 +7,7 @@ from sqlmodel import Session, col, select
 
 from orchestrator.board import BoardRequest, Shown, arrange, columns_of
 from orchestrator.board.columns import Column, Footing, pick_columns
+from orchestrator.board.living import FIRST_SECONDS
 from orchestrator.errors import NotFound
 from orchestrator.lifecycle import JobState
 from orchestrator.settings import HubSettings
@@ -27,16 +28,18 @@ def read_shown(
     page_rows: int = 0,
     apart_rows: int | None = None,
     everything: bool = False,
+    patience: float = FIRST_SECONDS,
 ) -> Shown:
     """What the request shows, with the suite that it means named in it.
 
     Raises:
         NotFound: there is no such suite, version or pinned evaluation.
+        NotYet: after so many seconds the board is not in memory yet, as the site has just been started.
     """
     named = find_suite(hub.suites, asked.suite or _suite_to_show(hub, session))
     suite = pick_suite(session, named, asked.version)
     asked = asked.model_copy(update={"suite": suite.name})
-    table = hub.boards.read(session, suite, at=asked.at)
+    table = hub.boards.read(session, suite, at=asked.at, patience=patience)
     known = columns_for(hub.settings, suite)
     if not everything and pick_columns(known, asked.cols) == pick_columns(known, ()):
         asked = asked.model_copy(update={"cols": ()})  # a form names them all: the address need not

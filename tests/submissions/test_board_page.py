@@ -2,6 +2,7 @@
 
 from starlette.testclient import TestClient
 
+from orchestrator.board.keeping import freshen
 from orchestrator.lifecycle import EvaluationState
 from orchestrator.program import program
 from submissions.context import Hub
@@ -14,6 +15,15 @@ def test_an_empty_board_guides_to_the_first_submission(client: TestClient) -> No
     assert "Nothing is ranked here yet" in found.text
     assert f"{program()} submit org/name --suite demo --wait" in found.text
     assert "/submit?suite=demo" in found.links
+
+
+def test_a_board_that_is_still_being_read_comes_by_itself(hub: Hub, client: TestClient) -> None:
+    hub.boards.is_kept = True  # but its keeper has not come to it
+    answer = client.get("/", headers={"accept-language": "en"})
+    assert (answer.status_code, answer.headers["refresh"], answer.headers["retry-after"]) == (503, "2", "2")
+    assert "This site has just been started and reads its board" in answer.text
+    freshen(hub.boards, hub.engine, hub.suites)
+    assert client.get("/").status_code == 200
 
 
 def test_the_front_page_is_the_suite_with_scores_else_the_one_with_most_to_come(hub: Hub, client: TestClient) -> None:

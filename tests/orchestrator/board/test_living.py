@@ -10,7 +10,7 @@ from orchestrator import db
 from orchestrator.board import Boards, read_board
 from orchestrator.board.keeping import freshen
 from orchestrator.board.living import GAP_SECONDS, KEPT_SECONDS, MOST_BY_READERS, MOST_TABLES
-from orchestrator.errors import NotFound, Refused
+from orchestrator.errors import NotFound, NotYet, Refused
 from orchestrator.flags import flag, lift, list_flags
 from orchestrator.lifecycle import EvaluationState
 from orchestrator.people import Visibility
@@ -200,10 +200,10 @@ def test_a_reader_who_may_see_no_row_sees_none_and_not_all(engine: Engine) -> No
 
 def test_few_changes_are_seen_at_once_and_many_when_the_keeper_has_taken_them_in(engine: Engine) -> None:
     boards = Boards()
-    boards.is_kept = True
     with db.session(engine) as session:
         add_evaluation(session, DEMO, values=WHOLE)
     assert len(read(engine, boards)) == 1
+    boards.is_kept = True
     with db.session(engine) as session:
         add_evaluation(session, DEMO, model="acme/second", values=WHOLE)
     assert len(read(engine, boards)) == 2
@@ -228,12 +228,24 @@ def test_a_keeper_reads_the_shown_board_of_every_suite_before_anybody_asks(engin
     assert len([text for text in said if "SELECT" in text]) == 1
 
 
-def test_a_reader_is_shown_the_board_as_it_was_while_another_takes_changes_in(engine: Engine) -> None:
+def test_a_board_that_the_keeper_has_not_read_yet_is_told_of_and_left_to_it(engine: Engine) -> None:
     boards = Boards()
     boards.is_kept = True
     with db.session(engine) as session:
         add_evaluation(session, DEMO, values=WHOLE)
+    with db.session(engine, read_only=True) as session, pytest.raises(NotYet, match="Ask again in a few seconds"):
+        boards.read(session, DEMO, patience=0.0)
+    assert boards.wanted.is_set()
+    freshen(boards, engine, {})
     assert len(read(engine, boards)) == 1
+
+
+def test_a_reader_is_shown_the_board_as_it_was_while_another_takes_changes_in(engine: Engine) -> None:
+    boards = Boards()
+    with db.session(engine) as session:
+        add_evaluation(session, DEMO, values=WHOLE)
+    assert len(read(engine, boards)) == 1
+    boards.is_kept = True
     with db.session(engine) as session:
         add_evaluation(session, DEMO, model="acme/second", values=WHOLE)
     during: list[int] = []

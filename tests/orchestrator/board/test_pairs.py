@@ -79,8 +79,10 @@ def test_a_tie_says_over_how_many_documents_and_by_how_much(engine: Engine) -> N
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_with_a_keeper_readers_wait_for_no_comparison(engine: Engine) -> None:
     boards = Boards()
-    boards.is_kept = True
     best, other = add(engine, 1000), add(engine, 990)
+    with db.session(engine, read_only=True) as session:
+        boards.is_kept = True
+        boards.read(session, DEMO, take_in_all=True)
     guessed = ties(engine, boards)[best]
     freshen(boards, engine, {DEMO.name: DEMO})
     settled = ties(engine, boards)[best]
