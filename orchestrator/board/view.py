@@ -15,7 +15,7 @@ from orchestrator.board.columns import Column, columns_of, pick_columns
 from orchestrator.board.request import SIZES, BoardRequest
 from orchestrator.board.search import SEARCH_SECONDS, TookTooLong, parse_search
 from orchestrator.board.standings import Standing
-from orchestrator.board.table import Table
+from orchestrator.board.table import Table, by_slot
 from orchestrator.board.ties import Tie
 from orchestrator.suites import Suite, meant
 
@@ -131,7 +131,8 @@ def arrange(
     rows = request.rows or page_rows or max(1, fitting)
     pages = max(1, math.ceil(fitting / rows))
     first = (min(request.page, pages) - 1) * rows
-    page = list(islice(_ordered(table, request, known, average, kept), first, first + rows))
+    slots = list(islice(_ordered(table, request, known, average, kept), first, first + rows))
+    page = [row for slot in slots if (row := table.rows[slot]) is not None]
     pinned = [row for one in request.pin if (row := table.row(one)) is not None]
     places = _dynamic(table, average, kept, {row.evaluation for row in page + pinned}) if request.rank else {}
 
@@ -251,8 +252,8 @@ def _average(table: Table, columns: Sequence[Column], request: BoardRequest) -> 
 
 def _ordered(
     table: Table, request: BoardRequest, known: dict[str, Column], average: _Average, kept: int
-) -> Iterable[Standing]:
-    """The rows in the wanted order; those without the value come last in either direction."""
+) -> Iterable[int]:
+    """Slots of the rows in the wanted order; those without the value come last in either direction."""
     column = known.get(request.sort) or known.get("rank")
     by_average = column is None or column.kind == "rank"
     if by_average and average.name == "average":
@@ -267,17 +268,15 @@ def _ordered(
         assert column is not None
         name, value = _sort_key(column, raw=request.show == "raw")
         order, down = table.in_order(name, value), request.descending
-    held = kept.to_bytes((len(table.rows) >> 3) + 1, "little")
+    is_kept = by_slot(kept, len(table.rows))
     rest = kept.bit_count()
     for _, slot in reversed(order) if down else order:
-        if held[slot >> 3] >> (slot & 7) & 1:
-            row = table.rows[slot]
-            assert row is not None
+        if is_kept[slot]:
             rest -= 1
-            yield row
+            yield slot
     if rest:
         known_slots = {slot for _, slot in order}
-        yield from (row for slot, row in table.those(kept) if slot not in known_slots)
+        yield from (slot for slot, _ in table.those(kept) if slot not in known_slots)
 
 
 def _sort_key(column: Column, *, raw: bool) -> tuple[str, Callable[[Standing], Any]]:
@@ -301,20 +300,18 @@ def _sort_key(column: Column, *, raw: bool) -> tuple[str, Callable[[Standing], A
 
 def _dynamic(table: Table, average: _Average, kept: int, wanted: set[int]) -> dict[int, int]:
     """Places of the wanted evaluations among the rows that are kept, by the shown average; equal ones share a place."""
+    slots = {slot: one for one in wanted if (slot := table.slot(one)) is not None}
+    is_kept = by_slot(kept, len(table.rows))
     places: dict[int, int] = {}
-    wanted = set(wanted)
-    held = kept.to_bytes((len(table.rows) >> 3) + 1, "little")
     position, place, before = 0, 0, None
     for value, slot in reversed(table.in_order(average.name, average.value, keep=average.name == "average")):
-        if not held[slot >> 3] >> (slot & 7) & 1:
+        if not is_kept[slot]:
             continue
         position += 1
         if value != before:
             place, before = position, value
-        row = table.rows[slot]
-        if row is not None and row.evaluation in wanted:
-            places[row.evaluation] = place
-            wanted.discard(row.evaluation)
-            if not wanted:
+        if slot in slots:
+            places[slots.pop(slot)] = place
+            if not slots:
                 break
     return places
