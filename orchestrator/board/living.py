@@ -102,6 +102,8 @@ class Boards:
         self._pairs = Pairs()
         self.is_kept = False
         """Whether a keeper runs."""
+        self.readings = 0
+        """How often a whole board was read."""
         self.wanted = threading.Event()
         """Set where there is something for the keeper to take in."""
 
@@ -245,6 +247,7 @@ class Boards:
             living.whole = whole
             living.seen.clear()
             living.last = newest
+        self.readings += 1
         living.is_read.set()
 
     def _catch_up(self, session: Session, living: _Living, *, most: int | None) -> None:

@@ -1,5 +1,7 @@
 """A board in memory is what the database says, whatever happened since it was read, and for whoever reads it."""
 
+import gc
+import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,7 +10,7 @@ from sqlmodel import Session, col, delete, select
 
 from orchestrator import db
 from orchestrator.board import Boards, read_board
-from orchestrator.board.keeping import freshen
+from orchestrator.board.keeping import freshen, start_keeper
 from orchestrator.board.living import GAP_SECONDS, KEPT_SECONDS, MOST_BY_READERS, MOST_TABLES
 from orchestrator.errors import NotFound, NotYet, Refused
 from orchestrator.flags import flag, lift, list_flags
@@ -18,6 +20,7 @@ from orchestrator.tables import Evaluation, Event, Submission
 from orchestrator.tables.flags import FlagKind
 from orchestrator.visibility import PUBLIC, Audience, restrict, visible
 from tests.orchestrator.board.rows import DEMO, NOON, WHOLE, ask, numbers
+from tests.services import wait_until
 from tests.submissions.factories import add_evaluation
 
 
@@ -238,6 +241,23 @@ def test_a_board_that_the_keeper_has_not_read_yet_is_told_of_and_left_to_it(engi
     assert boards.wanted.is_set()
     freshen(boards, engine, {})
     assert len(read(engine, boards)) == 1
+
+
+def test_a_board_that_is_kept_is_left_out_of_collections_of_garbage(engine: Engine) -> None:
+    boards, stopping = Boards(), threading.Event()
+    with db.session(engine) as session:
+        add_evaluation(session, DEMO, values=WHOLE)
+    before = gc.get_freeze_count()
+    keeper = start_keeper(boards, engine, {DEMO.name: DEMO}, stopping=stopping)
+    try:
+        wait_until(lambda: gc.get_freeze_count() > before, "the board is left out")
+        assert len(read(engine, boards)) == 1
+    finally:
+        stopping.set()
+        boards.wanted.set()
+        keeper.join()
+        gc.unfreeze()
+    assert gc.isenabled()
 
 
 def test_a_reader_is_shown_the_board_as_it_was_while_another_takes_changes_in(engine: Engine) -> None:
