@@ -1,14 +1,17 @@
-"""Fixtures: a hub, a site that answers in process or on a port, a stub of the Hugging Face Hub, model folders."""
+"""Fixtures: a hub, a site that answers in process or on a port, a browser, a stub of the Hub, model folders."""
 
+import os
 import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import uvicorn
+from playwright.sync_api import Browser, sync_playwright
 from starlette.testclient import TestClient
 
 from submissions.context import Hub
@@ -31,20 +34,37 @@ def client(hub: Hub) -> Iterator[TestClient]:
         yield made
 
 
-@pytest.fixture
-def server(hub: Hub) -> Iterator[str]:
+@contextmanager
+def serving(hub: Hub) -> Iterator[str]:
     """URL of the site behind a real socket."""
-    config = uvicorn.Config(make_site(hub), host="127.0.0.1", port=0, log_level="error")
-    running = uvicorn.Server(config)
+    running = uvicorn.Server(uvicorn.Config(make_site(hub), host="127.0.0.1", port=0, log_level="error"))
     thread = threading.Thread(target=running.run, daemon=True)
     thread.start()
     while not running.started:
         thread.join(0.01)
         assert thread.is_alive()
-    port = running.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}"
+    yield f"http://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}"
     running.should_exit = True
     thread.join()
+
+
+@pytest.fixture
+def server(hub: Hub) -> Iterator[str]:
+    with serving(hub) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("There is no Chromium on PATH: install it (apt-get install chromium).")
+        pytest.skip("PAGES NOT TESTED IN A BROWSER: there is no Chromium on PATH")
+    with sync_playwright() as playwright:
+        made = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        yield made
+        made.close()
 
 
 @pytest.fixture

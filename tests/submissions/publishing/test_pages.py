@@ -1,13 +1,8 @@
 """The static board in a browser: opened as a file, searched and sorted, and whole without JavaScript."""
 
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from orchestrator.board import Standing, Table
 from orchestrator.flags import flag
@@ -16,22 +11,8 @@ from submissions.context import Hub
 from submissions.languages import LANGUAGES
 from submissions.publishing import static_pages
 from tests.orchestrator.board.rows import DEMO, NOON, ask, row
+from tests.submissions.browser.looking import SIZES, findings, listen
 from tests.submissions.publishing.conftest import publish
-
-SIZES = {"desk": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("There is no Chromium on PATH: install it (apt-get install chromium).")
-        pytest.skip("STATIC PAGES NOT TESTED IN A BROWSER: there is no Chromium on PATH")
-    with sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield made
-        made.close()
 
 
 def opened(browser: Browser, path: Path, *, size: str = "desk", script: bool = True, address: str = "") -> Page:
@@ -39,8 +20,7 @@ def opened(browser: Browser, path: Path, *, size: str = "desk", script: bool = T
     context = browser.new_context(viewport=SIZES[size], java_script_enabled=script)  # type: ignore[arg-type]
     page = context.new_page()
     said: list[str] = []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
+    listen(page, said)
     page.goto(path.as_uri() + address)
     assert said == []
     return page
@@ -50,13 +30,12 @@ def names(page: Page) -> list[str]:
     return page.locator("#board tbody th > a:visible").all_inner_texts()
 
 
-def serious(page: Page) -> list[str]:
+def serious(page: Page) -> list[tuple[str, str]]:
     """What axe finds serious, light and dark."""
-    found: list[str] = []
+    found: list[tuple[str, str]] = []
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-        violations = Axe().run(page).response["violations"]
-        found += [one["id"] for one in violations if one["impact"] in ("serious", "critical")]
+        found += findings(page)
     return found
 
 

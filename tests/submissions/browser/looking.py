@@ -1,0 +1,61 @@
+"""Looking at a page as it is drawn: what axe finds, what is cut off, what a board lists, what the console said."""
+
+from pathlib import Path
+
+from axe_playwright_python.base import AXE_SCRIPT
+from playwright.sync_api import Page
+
+SHOTS = Path(__file__).resolve().parents[3] / "artifacts" / "pages"
+SIZES = {"desk": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
+SERIOUS = ("serious", "critical")
+
+
+def findings(page: Page, *rules: str) -> list[tuple[str, str]]:
+    """What axe finds serious, with the first element that has it; by some rules alone, or all.
+
+    Only that is fetched from the browser: to fetch all that passed takes longer than to find it.
+    """
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(AXE_SCRIPT)
+    options = {"resultTypes": ["violations"]} | ({"runOnly": {"type": "rule", "values": rules}} if rules else {})
+    found: list[tuple[str, str, str]] = page.evaluate(
+        """(options) => axe.run(options).then(
+            ({violations}) => violations.map((one) => [one.id, one.impact, one.nodes[0].html]))""",
+        options,
+    )
+    return [(rule, html) for rule, impact, html in found if impact in SERIOUS]
+
+
+def cut_off(page: Page) -> list[str]:
+    """The page itself and every table in it, where it is wider than what is seen of it; but models side by side, which
+    scroll beside their names."""
+    found: list[str] = page.evaluate(
+        """() => [document.documentElement, ...document.querySelectorAll(".scroll:not(:has(.compared))")]
+            .filter((part) => part.scrollWidth > part.clientWidth + 1)
+            .map((part) => part.getAttribute("aria-label") || part.tagName)"""
+    )
+    return found
+
+
+def listen(page: Page, said: list[str]) -> None:
+    """Add to the list what the page says to the console from now on, errors that nobody caught too."""
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+
+
+def names(page: Page) -> list[str]:
+    """The models of the board, in its order."""
+    return page.locator("table.board").first.locator("tbody th .named > a:first-of-type").all_inner_texts()
+
+
+def unfold(page: Page, part: str) -> None:
+    """What is folded on a phone lies open on a desk, or is folded on both."""
+    summary = page.locator(f"{part} > summary")
+    if summary.is_visible() and page.get_attribute(part, "open") is None:
+        summary.click()
+
+
+def keep(page: Page, name: str) -> None:
+    """A picture of what is seen, among the artifacts."""
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SHOTS / f"{name}.png")

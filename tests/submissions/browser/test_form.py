@@ -1,0 +1,111 @@
+"""The submission form, typed into: the live check, errors beside their fields, and what becomes of it."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.adapters import build_adapter
+from tests.hub_stub import HubStub
+from tests.submissions.browser.looking import cut_off
+
+LONGEST = 30_000
+
+
+@pytest.fixture
+def repositories(hf_hub: HubStub, tiny_model: Path, tmp_path: Path) -> HubStub:
+    """A chat model, one without weights, and an adapter, on the local Hub."""
+    for name in ("typed/chat", "typed/empty"):
+        hf_hub.add(name, Path(shutil.copytree(tiny_model, tmp_path / name)))
+    hf_hub.add("typed/adapter", build_adapter(tmp_path / "typed/adapter", tiny_model, base_name="typed/chat"))
+    (tmp_path / "typed/chat/chat_template.jinja").write_text("{{ messages[0].content }}")
+    (tmp_path / "typed/empty/model.safetensors").unlink()
+    return hf_hub
+
+
+def test_a_long_path_in_an_error_stays_within_a_phone(browser: Browser, site: str) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 900})
+    page.goto(f"{site}/submit")
+    page.fill("#model", "/" + "long" * 40)
+    page.press("#model", "Enter")
+    page.wait_for_selector("#model-error")
+    box = page.evaluate("(({right}) => right)(document.querySelector('#model-error').getBoundingClientRect())")
+    inner = page.evaluate("[document.querySelector('#model-error')].map((e) => e.scrollWidth - e.clientWidth)[0]")
+    assert (box <= 390, inner <= 0) == (True, True)
+    assert cut_off(page) == []
+    page.close()
+
+
+def test_the_form_is_used_with_the_keyboard_alone(browser: Browser, site: str) -> None:
+    page = browser.new_page()
+    page.goto(f"{site}/submit")
+    page.keyboard.type("/nowhere/at/all")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("[role=alert]")
+    assert "There is no folder /nowhere/at/all" in page.inner_text("#model-error")
+    assert page.input_value("#model") == "/nowhere/at/all"
+    page.close()
+
+
+def test_the_form_checks_a_repository_while_it_is_typed_and_fills_in_what_it_says(
+    page: Page, server: str, repositories: HubStub, errors: list[str]
+) -> None:
+    page.goto(f"{server}/submit?suite=demo")
+    page.keyboard.type("typed/chat")
+    page.wait_for_selector("#findings .passed")
+    assert "typed/chat would be accepted." in page.inner_text("#findings")
+    prefilled = {name: page.input_value(f"#{name}") for name in ("model_type", "precision", "chat_template")}
+    assert prefilled == {"model_type": "chat", "precision": "float32", "chat_template": "yes"}
+    assert page.query_selector(".field .error") is None
+
+    page.focus("#precision")
+    page.keyboard.type("float16")  # as a person does: what a script sets is nobody's choice
+    page.fill("#model", "typed/empty")
+    page.wait_for_selector("#model-error")
+    assert "no safetensors weights" in page.inner_text("#model-error")
+    assert page.get_attribute("#model", "aria-describedby") == "model-error"
+    assert page.input_value("#chat_template") == "", "what the repository before said is taken back"
+    assert page.input_value("#precision") == "float16", "what was chosen stays"
+
+    page.fill("#model", "typed/adapter")
+    expect(page.locator("#weight_type")).to_have_value("adapter", timeout=LONGEST)
+    assert page.input_value("#base_model") == "typed/chat"
+    assert page.is_visible("#base_model")
+
+    page.fill("#model", "typed/nowhere")
+    expect(page.locator("#model-error")).to_contain_text("typed/nowhere", timeout=LONGEST)
+    repositories.status = 503
+    page.fill("#model", "typed/chat")
+    expect(page.locator("#model-error")).to_contain_text("in trouble", timeout=LONGEST)
+    assert page.input_value("#model") == "typed/chat"
+    errors[:] = [said for said in errors if "503" not in said]  # the browser tells of the status by itself
+
+
+def test_without_javascript_the_same_check_stands_on_the_page_and_what_was_chosen_stays(
+    plain: Page, server: str, repositories: HubStub
+) -> None:
+    plain.goto(f"{server}/submit?suite=demo")
+    plain.fill("#model", "typed/empty")
+    plain.select_option("#model_type", "merge")
+    plain.click("text=Check only")
+    assert "no safetensors weights" in plain.inner_text("#model-error")
+    assert "Would not be accepted." in plain.inner_text("[role=alert]")
+    assert (plain.input_value("#model"), plain.input_value("#model_type")) == ("typed/empty", "merge")
+    plain.fill("#model", "typed/chat")
+    plain.click("text=Check only")
+    assert "typed/chat would be accepted." in plain.inner_text("#findings")
+    plain.click("form button.primary")
+    assert plain.url.endswith("/evaluations/1")
+
+
+def test_submitting_following_and_cancelling_need_no_javascript(plain: Page, server: str, model: Path) -> None:
+    plain.goto(f"{server}/submit?suite=demo")
+    plain.fill("#model", str(model))
+    plain.fill("#limit", "2")
+    plain.click("form button.primary")
+    assert "/evaluations/1" in plain.url
+    assert "queued" in plain.inner_text(".lead")
+    plain.goto(f"{server}/queue")
+    plain.click("[aria-label='Cancel evaluation 1']")
+    assert "cancelled" in plain.inner_text(".lead")
