@@ -15,6 +15,9 @@ SETUP := $(PYTHON) deploy/environment.py --set $(SET) --folder $(VENV)
 PATHS := orchestrator workers submissions deploy tests benchmarks
 PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(if $(CI),-p tests.strict --durations=25)
 
+# The environment is installed uncompiled: Python keeps what it compiled at a first import, unless this forbids it.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo up test test-full faults pytest lint format types contracts security docs requirements clean distclean
 

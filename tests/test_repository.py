@@ -1,5 +1,6 @@
 """What must hold of the repository as a whole: documents, pins, contracts and what never goes in."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -236,6 +237,20 @@ def test_the_wheel_ships_the_three_packages_with_all_their_files_and_nothing_els
         shipped = {name for name in archive.namelist() if ".dist-info/" not in name}
     ours = (path.relative_to(ROOT) for path in kept())
     assert shipped == {path.as_posix() for path in ours if path.parts[0] in SHIPPED}
+
+
+def test_make_lets_python_keep_what_it_compiled() -> None:
+    """Else each process of a fresh environment compiles whatever it imports, again and again."""
+    shown = subprocess.run(
+        ["make", "--no-print-directory", "--eval", "shown: ; @env", "shown"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "PATH=" in shown
+    assert "PYTHONDONTWRITEBYTECODE" not in shown
 
 
 def test_the_changelog_knows_the_version() -> None:
