@@ -107,17 +107,17 @@ class Harness:
                 found.append(segments.Generated(request.id, f" {draw.randint(0, 10)}.", [draw.randint(3, 99)], "stop"))
         return found
 
-    def reference(self, spec: dict[str, Any], name: str) -> dict[str, Any]:
-        """What lm-eval itself sends and scores, in a fresh process with an empty datasets cache."""
+    def references(self, spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """What lm-eval itself sends and scores in each case, in a fresh process with empty datasets caches."""
         spec = {
-            "cache": str(self.folder / f"{name}-cache"),
+            "cache": str(self.folder / "reference-cache"),
             "datasets": {"evalyard/demo": str(SHIPPED / "demo")},
             **spec,
         }
-        (self.folder / f"{name}-spec.json").write_text(json.dumps(spec))
-        out = self.folder / f"{name}-out.json"
+        (self.folder / "spec.json").write_text(json.dumps(spec))
+        out = self.folder / "out.json"
         finished = subprocess.run(
-            [sys.executable, str(REFERENCE), str(self.folder / f"{name}-spec.json"), str(out)],
+            [sys.executable, str(REFERENCE), str(self.folder / "spec.json"), str(out)],
             capture_output=True,
             text=True,
             cwd=self.folder,
@@ -125,7 +125,7 @@ class Harness:
             timeout=600,
         )
         assert finished.returncode == 0, finished.stderr[-4000:]
-        found: dict[str, Any] = json.loads(out.read_text())
+        found: dict[str, dict[str, Any]] = json.loads(out.read_text())
         return found
 
 

@@ -1,7 +1,8 @@
 """lm-eval itself, unchanged, in a process of its own: what a sheet and a score are compared with.
 
-`python reference.py SPEC.json OUT.json`. Writes every request that lm-eval's back end sent to its model, with the
-answer, and lm-eval's results. Uses nothing of Evalyard.
+`python reference.py SPEC.json OUT.json`. Writes for each case every request that lm-eval's back end sent to its model,
+with the answer, and lm-eval's results. Nothing of a case is left for the next: each has its own model object, tasks and
+datasets cache, and `simple_evaluate` seeds. Uses nothing of Evalyard.
 """
 
 import hashlib
@@ -13,7 +14,8 @@ from types import SimpleNamespace
 from typing import Any
 
 SPEC = json.loads(Path(sys.argv[1]).read_text())
-os.environ["HF_DATASETS_CACHE"] = SPEC["cache"]
+CASE: dict[str, Any] = {}
+"""The case at work; its datasets cache is in a folder of its name."""
 if "stub" in SPEC:  # lm-eval asks for the version of a distribution called vllm
     info = Path(SPEC["stub"]) / "vllm-0.32.0.dist-info"
     info.mkdir(parents=True, exist_ok=True)
@@ -26,7 +28,7 @@ original = datasets.load_dataset
 
 
 def load(path: str, name: str | None = None, **kwargs: Any) -> Any:
-    return original(SPEC["datasets"].get(path, path), name, **kwargs)
+    return original(SPEC["datasets"].get(path, path), name, cache_dir=str(Path(SPEC["cache"], CASE["name"])), **kwargs)
 
 
 datasets.load_dataset = load
@@ -68,7 +70,7 @@ def hf_model() -> Any:
             )
             return out
 
-    limit = SPEC.get("context_limit")
+    limit = CASE.get("context_limit")
     return Recorded(pretrained=SPEC["model"], device="cpu", dtype="float32", batch_size=1, max_length=limit)
 
 
@@ -79,7 +81,7 @@ def vllm_model() -> Any:
     from transformers import AutoConfig
     from vllm.config import ModelConfig
 
-    model_config = ModelConfig(SPEC["model"], dtype="float32", max_model_len=SPEC.get("context_limit"))
+    model_config = ModelConfig(SPEC["model"], dtype="float32", max_model_len=CASE.get("context_limit"))
 
     class Recorded(VLLM):  # type: ignore[misc]
         def _model_generate(self, requests: Any, generate: bool = False, sampling_params: Any = None) -> Any:
@@ -121,7 +123,7 @@ def vllm_model() -> Any:
     lm.truncation_side = "left"
     lm.data_parallel_size = 1
     lm.batch_size = "auto"
-    lm._max_length = SPEC.get("context_limit")
+    lm._max_length = CASE.get("context_limit")
     lm.model = SimpleNamespace(llm_engine=SimpleNamespace(model_config=model_config))
     lm.add_bos_token = None
     lm._config = AutoConfig.from_pretrained(SPEC["model"])
@@ -147,17 +149,17 @@ def plain(value: Any) -> Any:
     return value if isinstance(value, str | int | bool | type(None)) else float(value)
 
 
-def main() -> None:
+def evaluated() -> dict[str, Any]:
     results = lm_eval.simple_evaluate(
         model=hf_model() if SPEC["rules"] == "hf" else vllm_model(),
-        tasks=SPEC["tasks"],
+        tasks=CASE["tasks"],
         task_manager=TaskManager(include_path=SPEC["task_folders"], include_defaults=False),
-        num_fewshot=SPEC.get("num_fewshot"),
-        limit=SPEC.get("limit"),
-        apply_chat_template=SPEC.get("chat_template", False),
-        fewshot_as_multiturn=SPEC.get("fewshot_as_multiturn", True),
-        system_instruction=SPEC.get("system_instruction"),
-        gen_kwargs=SPEC.get("gen_kwargs"),
+        num_fewshot=CASE.get("num_fewshot"),
+        limit=CASE.get("limit"),
+        apply_chat_template=CASE.get("chat_template", False),
+        fewshot_as_multiturn=CASE.get("fewshot_as_multiturn", True),
+        system_instruction=CASE.get("system_instruction"),
+        gen_kwargs=CASE.get("gen_kwargs"),
     )
     hashes = {
         task: [[line["doc_hash"], line["prompt_hash"], line["target_hash"]] for line in lines]
@@ -168,8 +170,18 @@ def main() -> None:
         for task, table in (results["results"] | results.get("groups", {})).items()
     }
     keys = sorted(set(results) - {"samples"})
-    out = {"sent": sent, "inputs": inputs, "results": scores, "hashes": hashes, "keys": keys}
-    Path(sys.argv[2]).write_text(json.dumps(out))
+    return {"sent": list(sent), "inputs": list(inputs), "results": scores, "hashes": hashes, "keys": keys}
+
+
+def main() -> None:
+    found = {}
+    for name, case in SPEC["cases"].items():
+        CASE.clear()
+        CASE.update(case, name=name)
+        sent.clear()
+        inputs.clear()
+        found[name] = evaluated()
+    Path(sys.argv[2]).write_text(json.dumps(found))
 
 
 main()

@@ -32,16 +32,35 @@ CASES: dict[str, dict[str, Any]] = {
         "fewshot_as_multiturn": False,
     },
 }
-"""Each case is a process of lm-eval of its own, so each covers much: letter choice, continuations, generation, windows,
-an empty context, few-shots, shuffled documents, a group, both forms of chat, truncation."""
+"""Each case is prepared and scored by processes of its own, so each covers much: letter choice, continuations,
+generation, windows, an empty context, few-shots, shuffled documents, a group, both forms of chat, truncation."""
+
+References = dict[str, dict[str, Any]]
+"""What lm-eval sent and scored, by case: one process of it for all, because its imports take longest."""
+
+
+@pytest.fixture(scope="module")
+def hf_references(tmp_path_factory: pytest.TempPathFactory, tiny: Path, task_folder: Path) -> References:
+    return _references(tmp_path_factory.mktemp("hf"), tiny, task_folder, rules="hf")
+
+
+@pytest.fixture(scope="module")
+def vllm_references(tmp_path_factory: pytest.TempPathFactory, tiny: Path, task_folder: Path) -> References:
+    folder = tmp_path_factory.mktemp("vllm")
+    return _references(folder, tiny, task_folder, rules="vllm", stub=str(folder / "stub"))
+
+
+def _references(folder: Path, model: Path, task_folder: Path, **spec: str) -> References:
+    folders = [str(SHIPPED), str(task_folder)]
+    harness = Harness(folder, folder / "cache")
+    return harness.references({"model": str(model), "task_folders": folders, "cases": CASES, **spec})
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_hf_rules_ask_and_score_what_lm_eval_with_hf_does(
-    case: str, harness: Harness, tiny: Path, task_folder: Path
+    case: str, harness: Harness, tiny: Path, task_folder: Path, hf_references: References
 ) -> None:
-    spec = {"rules": "hf", "model": str(tiny), "task_folders": [str(SHIPPED), str(task_folder)], **CASES[case]}
-    reference = harness.reference(spec, "reference")
+    reference = hf_references[case]
     _prepare(harness, tiny, task_folder, case, rules="hf")
     requests = {request.id: request for request in read_requests(harness.folder / "sheet")}
 
@@ -69,10 +88,9 @@ def test_hf_rules_ask_and_score_what_lm_eval_with_hf_does(
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
 @pytest.mark.parametrize("case", CASES)
 def test_vllm_rules_ask_and_score_what_lm_eval_with_vllm_does(
-    case: str, harness: Harness, tiny: Path, task_folder: Path
+    case: str, harness: Harness, tiny: Path, task_folder: Path, vllm_references: References
 ) -> None:
-    spec = {"rules": "vllm", "model": str(tiny), "task_folders": [str(SHIPPED), str(task_folder)], **CASES[case]}
-    reference = harness.reference({**spec, "stub": str(harness.folder / "stub")}, "reference")
+    reference = vllm_references[case]
     _prepare(harness, tiny, task_folder, case, rules="vllm")
     requests = {request.id: request for request in read_requests(harness.folder / "sheet")}
 
