@@ -277,7 +277,7 @@ class WorkerRecord(BaseModel):
         """What it does now, in a few words."""
         if self.doing:
             return ", ".join(self.doing)
-        return self.sentence or "idle"
+        return self.sentence or ("idle" if self.is_up else "–")
 
     @property
     def room(self) -> str:

@@ -31,7 +31,7 @@ def show_jobs(
     show: Show = Show.QUEUED,
     failure: FailureKind | Literal[""] = "",
     page: Annotated[int, Query(ge=1, le=100_000)] = 1,
-    done: Annotated[int, Query(ge=0, le=MOST_FIELDS)] = 0,
+    done: Annotated[int | None, Query(ge=0, le=MOST_FIELDS)] = None,
     undone: Annotated[int, Query(ge=0, le=MOST_FIELDS)] = 0,
 ) -> Response:
     now = datetime.now(UTC)
