@@ -7,7 +7,6 @@ datasets cache, and `simple_evaluate` seeds. Uses nothing of Evalyard.
 
 import hashlib
 import json
-import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
