@@ -4,6 +4,7 @@ It carries and never decides: a message that is lost, late or doubled is made ha
 database, so nothing here waits for a result, and a receiver must handle every message twice without harm.
 """
 
+import json
 import re
 import threading
 from collections.abc import Sequence
@@ -28,6 +29,11 @@ HEARTBEAT_TASK = "evalyard.heartbeat"
 KEY_PREFIX = "evalyard:"
 """Before every key, so that a Valkey or Redis may be shared with other programs."""
 
+MOST_BYTES = 16 << 20
+"""Of a message as JSON. What a million documents came to, a float each, is 5.3 MB of a score's update."""
+MOST_RAW_BYTES = MOST_BYTES * 3 // 2
+"""Of a message as it lies in the broker, where Celery keeps it as base64 with headers."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 MessageT = TypeVar("MessageT", wire.Order, wire.Update, wire.Heartbeat, wire.Forecast)
@@ -39,6 +45,10 @@ class BrokerError(Exception):
 
 class BrokerLost(BrokerError):
     """The broker cannot be reached. Check that it runs; whatever was not sent is repeated or found by lease."""
+
+
+class MessageTooLarge(BrokerError):
+    """The message has more bytes than one may have. It was not sent, and would not be the next time."""
 
 
 def lost(app: Celery, error: Exception) -> BrokerLost:
@@ -122,12 +132,20 @@ def worker_queue(worker: str) -> str:
 
 
 def send_order(app: Celery, worker: str, order: wire.Order) -> None:
-    """Put an order into a worker's own queue. Call it after the commit that made the attempt."""
+    """Put an order into a worker's own queue. Call it after the commit that made the attempt.
+
+    Raises:
+        BrokerLost, MessageTooLarge: it was not sent.
+    """
     _send(app, ORDER_TASK, order, queue=worker_queue(worker))
 
 
 def send_orders(app: Celery, orders: Sequence[tuple[str, wire.Order]]) -> None:
-    """Put orders into the queues of these workers, all in one journey. Some may arrive where it fails."""
+    """Put orders into the queues of these workers, all in one journey. Some may arrive where it fails.
+
+    Raises:
+        BrokerLost, MessageTooLarge: not all were sent.
+    """
     if urlsplit(str(app.conf.broker_url)).scheme == "memory":
         for worker, order in orders:
             send_order(app, worker, order)
@@ -145,7 +163,11 @@ def send_orders(app: Celery, orders: Sequence[tuple[str, wire.Order]]) -> None:
 
 
 def send_update(app: Celery, update: wire.Update) -> None:
-    """Tell the hub what became of an attempt."""
+    """Tell the hub what became of an attempt.
+
+    Raises:
+        BrokerLost, MessageTooLarge: it was not sent.
+    """
     _send(app, UPDATE_TASK, update, queue=CONTROL_QUEUE)
 
 
@@ -228,11 +250,15 @@ def redacted(url: str) -> str:
 
 
 def _send(app: Celery, task: str, message: BaseModel, *, queue: str, retry: bool = True, producer: Any = None) -> None:
+    payload = message.model_dump(mode="json")
+    if (size := len(json.dumps(payload))) > MOST_BYTES:
+        raise MessageTooLarge(
+            f"{type(message).__name__} has {size / 1e6:,.1f} MB, and a message may have {MOST_BYTES / 1e6:,.1f} MB. "
+            "Report this as a bug, with what makes it so large."
+        )
     try:
         # Celery writes a readable form of the arguments into the message's headers and logs: not a token's place.
-        app.send_task(
-            task, args=[message.model_dump(mode="json")], queue=queue, retry=retry, argsrepr="(…)", producer=producer
-        )
+        app.send_task(task, args=[payload], queue=queue, retry=retry, argsrepr="(…)", producer=producer)
     except (OperationalError, redis.RedisError, OSError) as error:
         raise lost(app, error) from error
 

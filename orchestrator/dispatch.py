@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 from sqlmodel import Session
 
 from orchestrator import arrows, claims, db, evaluations, jobs
-from orchestrator.broker import BrokerError, BrokerLost
+from orchestrator.broker import BrokerError, BrokerLost, MessageTooLarge
 from orchestrator.dossiers import Dossier, open_dossier, open_dossiers
 from orchestrator.errors import EvalyardError
 from orchestrator.lent_tokens import lend
@@ -237,7 +237,10 @@ class Dispatcher:
                 return sum(self._send([one], now=now) for one in orders)
             for worker, order in orders:
                 log.error("order_not_sent worker=%s sentence=%s", worker, error)
-                self._take_back(order, now=now)
+                if isinstance(error, MessageTooLarge):
+                    self._fail_sent(order, sentence=str(error), now=now)
+                else:
+                    self._take_back(order, now=now)
             return 0
         for worker, order in orders:
             log.info(
@@ -249,6 +252,11 @@ class Dispatcher:
     def _take_back(self, order: Order, *, now: datetime) -> None:
         with db.session(self.engine) as session:
             jobs.take_back(session, order.attempt, sentence="The order could not be sent.", now=now)
+
+    def _fail_sent(self, order: Order, *, sentence: str, now: datetime) -> None:
+        """End a job whose order can never be sent: taken back, it would be claimed again at once, for ever."""
+        with db.session(self.engine) as session:
+            jobs.give_up(session, order.attempt, failure=FailureKind.HARNESS, sentence=sentence, now=now)
 
     def _give_up(
         self, session: Session, dossier: Dossier, job: int, *, kind: FailureKind, sentence: str, now: datetime

@@ -143,7 +143,13 @@ class Inbox:
 
 
 def letter(raw: bytes) -> Letter:
-    """A message as Celery sends it; one that is none has no task, and is refused by whoever applies it."""
+    """A message as Celery sends it; one that is none has no task, and is refused by whoever applies it.
+
+    One that is too large, which no worker sends, is not even parsed: that takes many times its size.
+    """
+    if len(raw) > broker.MOST_RAW_BYTES:
+        log.error("message_too_large bytes=%s most=%s", len(raw), broker.MOST_RAW_BYTES)
+        return Letter("", None)
     try:
         message = json.loads(raw)
         body = message["body"]

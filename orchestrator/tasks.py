@@ -141,6 +141,9 @@ def _take_updates(hub: Hub, reports: Sequence[Update]) -> None:
     for report, verdict in zip(reports, verdicts, strict=True):
         if verdict.accepted and report.event != "started":
             hub.news.set()
+        if verdict.is_foreign:
+            log.warning("foreign_update worker=%s sentence=%s", report.worker, verdict.sentence)
+            continue
         level = logging.INFO if verdict.accepted else logging.WARNING
         log.log(level, "update attempt=%s worker=%s sentence=%s", report.attempt, report.worker, verdict.sentence)
         if not verdict.accepted:

@@ -28,6 +28,8 @@ class Verdict(NamedTuple):
 
     accepted: bool
     sentence: str
+    is_foreign: bool = False
+    """It is about an attempt of another worker than the one that it names, which must not suffer for it."""
 
 
 BUSY_PAUSE = timedelta(minutes=1)
@@ -88,10 +90,15 @@ def _apply_all(
             sentence = f"Attempt {report.attempt} holds no job (any more): nothing was changed."
             verdicts.append(Verdict(accepted=False, sentence=sentence))
             continue
+        attempt = attempts[report.attempt]
+        if attempt.worker != report.worker:
+            sentence = f"Attempt {report.attempt} is worker {attempt.worker}'s: nothing was changed."
+            verdicts.append(Verdict(accepted=False, sentence=sentence, is_foreign=True))
+            continue
         _apply(
             session,
             found,
-            attempts[report.attempt],
+            attempt,
             report=report,
             suites=suites,
             budgets=budgets,

@@ -148,7 +148,7 @@ class HeartbeatThread(threading.Thread):
                     address=self._supervisor.opener.address,
                 ),
             )
-        except broker.BrokerLost as error:
+        except (broker.BrokerLost, broker.MessageTooLarge) as error:
             if not self._lost:
                 log.warning("heartbeats are not delivered: %s", error)
             self._lost = True

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
-from orchestrator.broker import BrokerLost
+from orchestrator.broker import BrokerLost, MessageTooLarge
 from orchestrator.wire import FailureKind, Progress, Update
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ class Hub(Protocol):
     """What a worker says to and hears from the hub about attempts."""
 
     def send(self, update: Update) -> None:
-        """Raises BrokerLost when it could not be sent."""
+        """Raises BrokerLost when it could not be sent, MessageTooLarge when it never can be."""
 
     def stop_requested(self, attempt: str) -> str | None: ...
 
@@ -37,17 +37,25 @@ class Reports:
 
     def say(self, update: Update) -> None:
         """Tell it once; it may be lost."""
-        with contextlib.suppress(BrokerLost):
+        with contextlib.suppress(BrokerLost, MessageTooLarge):
             self._hub.send(update)
 
     def insist(self, update: Update, *, vain: Callable[[], bool], stopping: threading.Event) -> None:
-        """Tell it again and again until it is sent, or telling it is in vain; heartbeats keep the lease meanwhile."""
+        """Tell it again and again until it is sent, or telling it is in vain; heartbeats keep the lease meanwhile.
+
+        An end that is too large for a message is told as a failure, which is small.
+        """
         log.info("attempt %s: %s %s", update.attempt, update.event, update.sentence)
         pause = 0.5
         while True:
             try:
                 self._hub.send(update)
                 return
+            except MessageTooLarge as error:
+                log.error("attempt %s: %s", update.attempt, error)  # the sentence says it all
+                if update.event == "failed":
+                    return  # not even that: the lease will end the attempt
+                update = self.update(update.attempt, "failed", failure=FailureKind.HARNESS, sentence=str(error))
             except BrokerLost as error:
                 if vain() or stopping.is_set():
                     log.warning("attempt %s: gave up telling the hub: %s", update.attempt, error)

@@ -22,6 +22,7 @@ ORDER = Order(
     lease_seconds=60,
     output="responses/x/a1",
 )
+LARGE = ORDER.model_copy(update={"output": "x" * 5000})
 UPDATE = Update(attempt="a1", worker="w", at=NOW, event="started")
 
 
@@ -50,6 +51,20 @@ def test_a_message_is_json_that_reads_back_as_it_was(app):
     assert message.content_type == "application/json"
     assert message.headers["task"] == broker.ORDER_TASK
     assert broker.read(Order, message.payload[0][0]) == ORDER
+
+
+def test_a_message_that_is_too_large_is_not_sent(app, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(broker, "MOST_BYTES", 5000)
+    large = UPDATE.model_copy(update={"sentence": "x" * 5000})
+    for send in (lambda: broker.send_update(app, large), lambda: broker.send_order(app, "gpu-1", LARGE)):
+        with pytest.raises(broker.MessageTooLarge, match=r"has 0\.0 MB, and a message may have 0\.0 MB"):
+            send()
+    with pytest.raises(broker.MessageTooLarge):
+        broker.send_orders(app, [("gpu-1", ORDER), ("gpu-1", LARGE)])
+    assert broker.waiting_messages(app, broker.CONTROL_QUEUE) == 0
+    assert broker.waiting_messages(app, broker.worker_queue("gpu-1")) == 0
+    broker.send_update(app, UPDATE)
+    assert broker.waiting_messages(app, broker.CONTROL_QUEUE) == 1
 
 
 def test_a_note_to_stop_is_found_by_its_attempt_and_goes_away_by_itself(app, server):

@@ -113,8 +113,9 @@ class Control:
         return found[0]
 
     def report(self, order: Order, event: str, **fields: Any) -> None:
+        worker = "engine-1" if order.work.stage.needs_engine else "harness-1"
         update = Update.model_validate(
-            {"attempt": order.attempt, "worker": "engine-1", "at": datetime.now(UTC), "event": event, **fields}
+            {"attempt": order.attempt, "worker": worker, "at": datetime.now(UTC), "event": event, **fields}
         )
         broker.send_update(self.app, update)
 

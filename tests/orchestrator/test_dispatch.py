@@ -5,7 +5,7 @@ import pytest
 from sqlmodel import select
 
 from orchestrator import db, dispatch
-from orchestrator.broker import BrokerLost
+from orchestrator.broker import BrokerLost, MessageTooLarge
 from orchestrator.lifecycle import EvaluationState, JobState
 from orchestrator.reaper import Listening, forget_workers
 from orchestrator.roster import load_queued, load_speeds, load_workers, waiting_reasons
@@ -78,6 +78,26 @@ def test_an_order_that_cannot_be_sent_is_taken_back_and_costs_nothing(yard: Yard
     assert (job.state.value, job.infrastructure_failures) == ("queued", 0)
     assert {attempt.outcome for attempt in yard.attempts(job)} == {"unsent"}
     assert len(yard.tick()) == 2
+
+
+def test_an_order_that_is_too_large_for_a_message_fails_its_job_and_no_other(yard: Yard) -> None:
+    large, small = yard.submit(), yard.submit()
+    sent: list[int] = []
+
+    def send(orders: Sequence[tuple[str, Order]]) -> None:
+        if any(order.evaluation == large for _, order in orders):
+            raise MessageTooLarge("Order has 17.0 MB.")
+        sent.extend(order.evaluation for _, order in orders)
+
+    yard.workers()
+    for _ in range(2):
+        yard.dispatcher(send=send).dispatch(yard.now)
+    row = yard.evaluation(large)
+    assert (row.state, row.failure) == (EvaluationState.FAILED, FailureKind.HARNESS)
+    assert row.sentence.endswith(" Order has 17.0 MB.")
+    job = yard.job(large, Stage.PREPARE, "ARC")
+    assert [(attempt.outcome, attempt.sentence) for attempt in yard.attempts(job)] == [("failed", "Order has 17.0 MB.")]
+    assert sent == [small, small]
 
 
 def test_an_evaluation_whose_suite_is_gone_fails_with_the_way_out(yard: Yard) -> None:

@@ -36,7 +36,7 @@ class Hub:
             raise RuntimeError("a fault")
         self.goes.append("".join(letter.payload["attempt"] for letter in letters))
 
-    def send(self, attempts: str) -> None:
+    def send(self, attempts: Sequence[str]) -> None:
         for attempt in attempts:
             broker.send_update(self.app, Update(attempt=attempt, worker="w", at=datetime.now(UTC), event="started"))
 
@@ -62,6 +62,18 @@ def test_no_more_than_a_few_are_taken_at_once(hub: Hub) -> None:
     hub.send("a" * (inbox.MOST + 1))
     reader = hub.reader()
     assert [reader.read_once(wait=1), reader.read_once(wait=1)] == [inbox.MOST, 1]
+
+
+def test_a_message_that_is_too_large_is_not_parsed_and_keeps_no_other_waiting(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader = Inbox(hub.app, lambda letters: hub.goes.extend(one.task for one in letters), stopping=threading.Event())
+    hub.send("a" * 2)
+    hub.send(["b" * 5000])
+    monkeypatch.setattr(broker, "MOST_RAW_BYTES", 5000)
+    reader.read_once(wait=1)
+    assert hub.goes == [broker.UPDATE_TASK, broker.UPDATE_TASK, ""], "what has no task is refused by whoever applies it"
+    assert "message_too_large bytes=" in caplog.text
 
 
 def test_what_the_database_could_not_take_is_taken_again_before_anything_else(hub: Hub) -> None:

@@ -21,7 +21,8 @@ def hub(yard: Yard) -> tasks.Hub:
 
 
 def update(attempt: str, event: str, yard: Yard, **fields: Any) -> dict[str, Any]:
-    made = Update.model_validate({"attempt": attempt, "worker": "w", "at": yard.now, "event": event, **fields})
+    worker = fields.pop("worker", "") or yard.worker_of(attempt)
+    made = Update.model_validate({"attempt": attempt, "worker": worker, "at": yard.now, "event": event, **fields})
     return made.model_dump(mode="json")
 
 
@@ -81,6 +82,21 @@ def test_the_sender_of_a_stale_update_is_asked_to_stop(hub: tasks.Hub, yard: Yar
     assert notes.stop_requested(hub.app, infer.attempt) == "The hub no longer counts on this attempt."
 
 
+def test_an_update_that_names_another_worker_than_the_attempts_changes_nothing_and_stops_nothing(
+    hub: tasks.Hub, yard: Yard, caplog: pytest.LogCaptureFixture
+) -> None:
+    evaluation = yard.submit()
+    infer = yard.infer_order()
+    for event, more in (("failed", {}), ("completed", {"done": done_of(infer)}), ("released", {"preempted": True})):
+        take(hub, broker.UPDATE_TASK, update(infer.attempt, event, yard, worker="gpu-9", **more))
+    assert yard.states(evaluation)["infer"] == "dispatched"
+    assert notes.stop_requested(hub.app, infer.attempt) is None, "its own worker goes on"
+    said = f"foreign_update worker=gpu-9 sentence=Attempt {infer.attempt} is worker engine-1's: nothing was changed."
+    assert caplog.text.count(said) == 3
+    take(hub, broker.UPDATE_TASK, update(infer.attempt, "completed", yard, done=done_of(infer)))
+    assert yard.states(evaluation)["infer"] == "completed"
+
+
 def test_a_worker_with_a_stale_attempt_is_asked_to_stop_it(hub: tasks.Hub, yard: Yard) -> None:
     take(hub, broker.HEARTBEAT_TASK, heartbeat(yard, "stale-one"))
     assert notes.stop_requested(hub.app, "stale-one") == "The hub no longer counts on this attempt."
@@ -118,7 +134,7 @@ def test_an_update_that_the_database_cannot_even_look_up_takes_no_other_with_it(
     evaluation = yard.submit()
     yard.workers()
     arc, mmlu = yard.tick()
-    sent = [update("no\x00name", "completed", yard), update("no\x00name", "failed", yard)]
+    sent = [update("no\x00name", event, yard, worker="w") for event in ("completed", "failed")]
     sent += [update(order.attempt, "completed", yard, done=done_of(order)) for order in (arc, mmlu)]
     take(hub, broker.UPDATE_TASK, *sent)
     assert yard.states(evaluation)["infer"] == "queued"

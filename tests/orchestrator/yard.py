@@ -140,7 +140,7 @@ class Yard:
 
     def report(self, attempt: str, event: str, **fields: Any) -> Verdict:
         update = Update.model_validate(
-            {"attempt": attempt, "worker": "engine-1", "at": self.now, "event": event, **fields}
+            {"attempt": attempt, "worker": self.worker_of(attempt), "at": self.now, "event": event, **fields}
         )
         with db.session(self.engine) as session:
             return apply_update(session, update, suites=self.suites, budgets=self.budgets, now=self.now)
@@ -213,6 +213,11 @@ class Yard:
                 self.complete(order)
 
     # What the database says
+
+    def worker_of(self, attempt: str) -> str:
+        """Whom the attempt was given to; some worker for one that there is not."""
+        with db.session(self.engine, read_only=True) as session:
+            return session.exec(select(Attempt.worker).where(Attempt.id == attempt)).first() or "engine-1"
 
     def job(self, evaluation: int, stage: Stage, benchmark: str = "") -> Job:
         statement = select(Job).where(Job.evaluation_id == evaluation, Job.stage == stage, Job.benchmark == benchmark)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.artifacts import ArtifactStore
-from orchestrator.broker import BrokerLost
+from orchestrator.broker import BrokerLost, MessageTooLarge
 from orchestrator.wire import EngineFamily, InferDone, InferWork, Model, Order, Update, identity_digest
 from tests.services import processes_with
 from workers import segments, sheets
@@ -26,10 +26,14 @@ class ListeningHub:
     updates: list[Update] = field(default_factory=list)
     stops: dict[str, str] = field(default_factory=dict)
     away: threading.Event = field(default_factory=threading.Event)
+    too_large: str = ""
+    """Event of the updates that are too large for a message."""
 
     def send(self, update: Update) -> None:
         if self.away.is_set():
             raise BrokerLost("away")
+        if update.event == self.too_large:
+            raise MessageTooLarge("Update has 17.0 MB.")
         self.updates.append(update)
 
     def stop_requested(self, attempt: str) -> str | None:

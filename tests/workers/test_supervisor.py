@@ -213,6 +213,20 @@ def test_the_end_is_told_again_until_the_hub_hears_it(bench: Bench):
     assert bench.hub.events[-1] == "completed"
 
 
+def test_a_result_that_is_too_large_for_a_message_is_told_as_a_failure(bench: Bench):
+    bench.hub.too_large = "completed"
+    bench.supervisor.run(bench.order("a1"))
+    update = bench.hub.updates[-1]
+    assert (update.event, update.failure, update.done) == ("failed", FailureKind.HARNESS, None)
+    assert update.sentence == "Update has 17.0 MB."
+
+
+def test_a_failure_that_is_too_large_to_be_told_keeps_no_worker(bench: Bench):
+    bench.hub.too_large = "failed"
+    bench.supervisor.run(bench.order("a1", settings=slow(6.0), stall_seconds=2.0))
+    assert bench.hub.events == ["started"], "the lease ends it"
+
+
 def test_an_attempt_whose_lease_ended_unheard_stops_its_stage(bench: Bench):
     bench.hub.away.set()
     running = bench.start(bench.order("a1", settings=slow(0.5), lease_seconds=2.0))
