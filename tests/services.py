@@ -35,7 +35,10 @@ class Valkey:
             f'bind 127.0.0.1\nport {self.port}\nrequirepass {self.password}\ndir "{self.folder}"\n'
             'save ""\nappendonly yes\n'
         )
-        self.process = subprocess.Popen([get_binary_path(), str(config)], stdout=subprocess.DEVNULL)
+        # In a session of its own, so that Ctrl-C in a terminal is for whoever started it alone.
+        self.process = subprocess.Popen(
+            [get_binary_path(), str(config)], stdout=subprocess.DEVNULL, start_new_session=True
+        )
         wait_until(self.answers, "Valkey answers", seconds=20)
 
     def answers(self) -> bool:

@@ -10,6 +10,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -66,12 +67,15 @@ class Report:
         failed = [f"       {one}: {sentence}" for one, sentence in self.storm.failed.items()]
         states = ", ".join(f"{count} {state}" for state, count in self.states.items())
         asked = ", ".join(f"{count} times {what}" for what, count in self.storm.asked.items() if count)
+        given_up = f"{len(self.storm.given_up)} evaluations that were under way were cancelled"
+        stopped = [f"Stopped by Ctrl-C: {given_up}, and what failed was not retried"]
         largest = self.recovery.largest.total_seconds()
         overdue = max(self.recovery.most_overdue.total_seconds(), 0.0)
         return "\n".join(
             (
                 f"Seed {self.seed} on {self.database}: {self.storm.made.total()} faults in {self.seconds:.0f} s",
                 *lines,
+                *(stopped if self.storm.stopping.is_set() else []),
                 f"Evaluations: {states}{'; ' + asked if asked else ''}",
                 f"Failed, wholly or in part, before they were retried in the calm: {len(failed)}",
                 *failed,
@@ -110,8 +114,9 @@ def run(
     shapes: tuple[tuple[str, int], ...] = SHAPES,
     open_at_once: int = 6,
     tell: Callable[[str], None] = print,
+    stopping: threading.Event | None = None,
 ) -> Report:
-    """Let a storm rage in this folder, and judge what is left.
+    """Let a storm rage in this folder, and judge what is left; `stopping` ends it before its time.
 
     Raises:
         AssertionError: the evaluations do not end.
@@ -138,6 +143,7 @@ def run(
                 pause_seconds=min(max(0.5, seconds / 15), 3.0),
                 open_at_once=open_at_once,
                 tell=tell,
+                stopping=stopping or threading.Event(),
             )
             tell(f"undisturbed: {seconds:.1f} s for an evaluation; a fault every {storm.pause_seconds:.1f} s")
             storm.rage(faults)
@@ -185,7 +191,7 @@ def _judge(fleet: Fleet, storm: Storm, undisturbed: Undisturbed, *, seconds: flo
     )
     broken = [
         *invariants.ended(fleet, storm.accepted),
-        *invariants.complete(fleet, storm.accepted),
+        *([] if storm.stopping.is_set() else invariants.complete(fleet, storm.accepted)),
         *invariants.history(fleet),
         *invariants.attempts(fleet),
         *invariants.scores(fleet, storm.accepted, undisturbed),
@@ -242,14 +248,24 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="a new folder for database, artifacts and logs, left there")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # so that nothing is left behind
+    stopping = threading.Event()
+
+    def interrupted(number: int, frame: object) -> None:
+        if stopping.is_set():
+            print("Ended: nothing was checked.")
+            sys.exit(130)
+        stopping.set()
+        print("Stopping the storm, and checking what there is. Ctrl-C again ends at once.", flush=True)
+
+    signal.signal(signal.SIGINT, interrupted)
     with ExitStack() as stack:
         server = stack.enter_context(running_server()) if given.database == "postgresql" else None
         folder = stack.enter_context(_folder(given.keep))
-        report = run(folder, seed=given.seed, faults=given.faults, database=server)
+        report = run(folder, seed=given.seed, faults=given.faults, database=server, stopping=stopping)
         left = processes_with(f"{folder}/")
     report.broken.extend(f"left over: process {pid}: {command}" for pid, command in left.items())
     print(report)
-    sys.exit(1 if report.broken else 0)
+    sys.exit(130 if stopping.is_set() else 1 if report.broken else 0)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,6 +49,10 @@ class Storm:
     asked: Counter[str] = field(default_factory=Counter)
     failed: dict[int, str] = field(default_factory=dict)
     """Evaluations that had failed, wholly or in part, when the storm was over, with their sentences."""
+    stopping: threading.Event = field(default_factory=threading.Event)
+    """Somebody wants it to end now."""
+    given_up: list[int] = field(default_factory=list)
+    """Evaluations that were under way then, and were cancelled: the rest can be judged."""
 
     def rage(self, faults: int) -> None:
         """Make so many faults while evaluations go on; at the end everything runs undisturbed."""
@@ -55,7 +60,7 @@ class Storm:
         kinds = KINDS | REQUESTS
         strike_at = time.monotonic()
         number = 0
-        while self.made.total() < faults:
+        while self.made.total() < faults and not self.stopping.is_set():
             self.strikes.revive()
             self._keep_loaded()
             if time.monotonic() < strike_at:
@@ -73,7 +78,7 @@ class Storm:
         self.strikes.calm()
 
     def settle(self, *, stalled_seconds: float) -> None:
-        """Wait until every evaluation has ended; then retry what failed, once, and wait again.
+        """Wait until every evaluation has ended; then retry what failed, once, and wait again. Cancel all if to stop.
 
         Raises:
             AssertionError: nothing moved for so long.
@@ -83,7 +88,8 @@ class Storm:
             evaluation = self.fleet.evaluation(one)
             if evaluation.state is not EvaluationState.CANCELLED and evaluation.average is None:
                 self.failed[one] = evaluation.sentence
-                self._retry(one)
+                if not self.stopping.is_set():
+                    self._retry(one)
         self._wait(stalled_seconds)
 
     def _wait(self, stalled_seconds: float) -> None:
@@ -102,6 +108,14 @@ class Storm:
                 seen, since = now, time.monotonic()
             still = time.monotonic() - since - self.strikes.disturbances.late_since(since)
             assert still < stalled_seconds, f"nothing moves; not ended: {self._unfinished()}\n{self.fleet.log()}"
+            if self.stopping.is_set():
+                self._give_up()
+
+    def _give_up(self) -> None:
+        for evaluation in self._unfinished():
+            with suppress(WrongState):  # it has just ended
+                self.fleet.cancel(evaluation)
+                self.given_up.append(evaluation)
 
     def _keep_loaded(self) -> None:
         try:

@@ -1,5 +1,9 @@
 """A short storm in every test run; `make faults` lets a long one rage. And that the judge sees what he must see."""
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -99,3 +103,23 @@ def test_the_judge_sees_a_score_of_another_attempt_and_a_wrong_one(finished: tup
     found = invariants.scores(Judged(yard), accepted, right)
     assert found[0] == f"evaluation {evaluation} ARC has scores of another attempt"
     assert "undisturbed" in found[1]
+
+
+@pytest.mark.flow
+@pytest.mark.slow
+def test_ctrl_c_ends_a_storm_with_what_it_showed_so_far(tmp_path: Path) -> None:
+    folder = tmp_path / "storm"
+    command = [sys.executable, "-m", "tests.faults.run", "--faults", "1000", "--keep", str(folder)]
+    # As a terminal does it: to every process of the group.
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, process_group=0) as ran:
+        assert ran.stdout is not None
+        for line in ran.stdout:
+            if " 2/1000 " in line:
+                break
+        os.killpg(ran.pid, signal.SIGINT)
+        told = ran.stdout.read()
+    assert ran.returncode == 130, told
+    assert "Traceback" not in told
+    for said in ("Stopping the storm", "Seed 1 on sqlite: ", "Stopped by Ctrl-C: ", "Invariants broken: 0"):
+        assert said in told, told
+    assert processes_with(f"{folder}/") == {}
