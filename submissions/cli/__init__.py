@@ -11,7 +11,6 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from orchestrator.artifacts import ArtifactError
 from orchestrator.errors import EvalyardError
 from submissions.cli import (
     actions,
@@ -118,13 +117,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Whoever read the answer has seen enough of it.
         sys.stderr.close()
         sys.exit(0)
-    except ArtifactError as error:
+    except _artifact_errors() as error:
         complain(str(error))
         sys.exit(1)
     except OSError as error:
         what = error.filename or "A file or connection"
         complain(f"{what} cannot be used ({error.strerror or error}). Check its path, its permissions and the disk.")
         sys.exit(1)
+
+
+def _artifact_errors() -> tuple[type[Exception], ...]:
+    """What the artifact store raises; nothing while no command has loaded it, as most have no use for it."""
+    loaded = sys.modules.get("orchestrator.artifacts")
+    return (loaded.ArtifactError,) if loaded is not None else ()
 
 
 def _say_version(asked: bool) -> None:

@@ -1,22 +1,27 @@
-"""Commands that carry boards out and in: `publish`, `import`. Both work on the data folder; the system may run."""
+"""Commands that carry boards out and in: `publish`, `import`. Both work on the data folder; the system may run.
+
+Whatever knows a database is imported when one of them runs: loading it costs more than all other commands together.
+"""
 
 import re
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from sqlalchemy import Engine
 
-from orchestrator import db
 from orchestrator.program import program
-from orchestrator.rows import Progress
 from orchestrator.settings import HubSettings, read_settings
 from orchestrator.suites import load_suites
 from submissions import words
 from submissions.cli.output import answer, answer_json, chat
 from submissions.cli.paths import folder
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from orchestrator.rows import Progress
 
 commands = typer.Typer()
 
@@ -183,12 +188,13 @@ def import_(
     raise typer.Exit(1 if done.refused else 0)
 
 
-def _opened(data: Path | None, *, what: str) -> tuple[HubSettings, Engine]:
+def _opened(data: Path | None, *, what: str) -> "tuple[HubSettings, Engine]":
     """Settings and database of a system that is there: a new one has nothing, and nobody would find its board.
 
     Raises:
         Refused: there is none, and so nothing `what`.
     """
+    from orchestrator import db
     from orchestrator.admin import present_database
 
     settings = read_settings(data=data)
@@ -197,7 +203,7 @@ def _opened(data: Path | None, *, what: str) -> tuple[HubSettings, Engine]:
     return settings, engine
 
 
-def _progress() -> Progress:
+def _progress() -> "Progress":
     """Says how far it is, now and then, on a line of standard error."""
     told = [time.monotonic()]
 
