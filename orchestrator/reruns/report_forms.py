@@ -163,10 +163,11 @@ def _markdown(report: Report) -> Iterator[str]:
     old, new = _escaped(report.from_version), _escaped(report.to_version)
     yield f"# Re-run {report.rerun}: {_escaped(report.title)}, version {old} to {new}"
     yield ""
-    yield (
-        f"{_escaped(report.from_harness)} to {_escaped(report.to_harness)}. {report.compared} of "
-        f"{report.finished_before} finished evaluations are compared; the re-run is {report.state}."
-    )
+    compared = f"{report.compared} of {report.finished_before} finished evaluations are compared"
+    if not report.finished_before:
+        compared = "No evaluation that counts is finished under the old version, so there is nothing to compare"
+    harnesses = f"{_escaped(report.from_harness)} to {_escaped(report.to_harness)}"
+    yield f"{harnesses}. {compared}; the re-run is {report.state}."
     for names, where in ((report.only_before, report.from_version), (report.only_after, report.to_version)):
         if names:
             yield f"Only version {_escaped(where)} has {', '.join(map(_escaped, names))}."

@@ -40,7 +40,7 @@ def answer_plan(detail: dict[str, Any]) -> None:
             (
                 one["benchmark"],
                 ", ".join(f"{count} {verdict}" for verdict, count in one["evaluations"].items()),
-                f"{one['new_requests']:,} of {one['requests']:,}",
+                f"{one['new_requests']:,} of {one['requests']:,}" if one["requests"] else "nothing to compare",
                 " ".join(one["sentences"]),
             )
             for one in detail["verdicts"]

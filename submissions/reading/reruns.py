@@ -209,7 +209,9 @@ def _summary(record: RerunRecord) -> str:
     if record.state is RerunState.PLANNING or (record.state is RerunState.PAUSED and record.ready_at is None):
         of = words.count(progress.comparisons, "comparison")
         return f"{progress.compared} of {of} made." if progress.comparisons else "Looking which sheets there are."
-    covered = f"{progress.covered} of {words.count(progress.to_cover, 'average')} covered"
+    covered = "no average to cover"
+    if progress.to_cover:
+        covered = f"{progress.covered} of {words.count(progress.to_cover, 'average')} covered"
     if record.state is RerunState.READY:
         return f"Compared; nothing is started. {covered.capitalize()}."
     parts = [f"{progress.made} of {words.count(progress.planned, 'evaluation')} taken up", covered]

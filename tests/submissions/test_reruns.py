@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+from orchestrator import db
 from orchestrator.artifacts import ArtifactStore
 from orchestrator.lifecycle import RerunState
+from orchestrator.tables import Evaluation
 from submissions.cli.reruns import budget_seconds, coverage_share
 from submissions.context import Hub
 from tests.orchestrator.reruns.works import NEW, OLD, Sheet, Works
@@ -104,6 +106,33 @@ def test_a_plans_page_shows_verdicts_costs_and_the_buttons_of_its_state(client: 
     assert "Under every version" in history.text
     assert f"/evaluations/{works.again(old).id}#ARC" in history.links
     assert f"carried over from {old}" in page(client, f"/evaluations/{works.again(old).id}").text
+
+
+def test_where_there_is_nothing_to_do_it_is_said_in_words(client: TestClient, evalyard: Command, works: Works) -> None:
+    works.finished(1)
+    for name in ("ARC", "MMLU"):
+        works.sheets[NEW, name] = Sheet(failure="The data set is gone.", kind="dataset")
+    ok(client.post(f"{API}/reruns", json={"suite": "small", "harness": "0.4.14"}))
+    works.go_on()
+    plan = evalyard("rerun", "status", "1").out
+    assert plan.count("1 unknown      nothing to compare") == 2
+    shown = page(client, "/reruns/1").text
+    assert shown.count("nothing to compare") == 2
+    ok(client.post(f"{API}/reruns/1/start"))
+    works.go_on()
+    report = page(client, "/reruns/1/report").text + evalyard("rerun", "report", "1").out
+    said = "No evaluation that counts is finished under the old version, so there is nothing to compare; the re-run is"
+    assert report.count(said) == 2
+    assert "0 of 0" not in plan + shown + report
+
+
+def test_a_plan_of_evaluations_that_have_no_average_is_summed_up_in_words(client: TestClient, works: Works) -> None:
+    (old,) = works.finished(1)
+    with db.session(works.yard.engine) as session:
+        session.get_one(Evaluation, old).average = None  # a benchmark of it could not be scored
+    ok(client.post(f"{API}/reruns", json={"suite": "small", "harness": "0.4.14"}))
+    works.go_on()
+    assert client.get(f"{API}/reruns/1").json()["summary"] == "Compared; nothing is started. No average to cover."
 
 
 def test_a_planned_evaluation_is_in_no_queue_and_says_what_it_waits_for(client: TestClient, works: Works) -> None:
