@@ -80,7 +80,8 @@ class HubSettings(BaseSettings):
     hub_token: SecretStr | None = None
     """Read token for gated weights, never stored and in no message; `evalyard up` hands it to its workers."""
     publish_token: SecretStr | None = None
-    """Token of the Hub that may write, for `evalyard publish hf://…` alone; never stored."""
+    """Token of the Hub that may write, for `evalyard publish hf://…`, and for `import` without a Hub token; never
+    stored."""
 
     login_issuer: str = ""
     """Address of the OpenID Connect provider that people sign in with, such as `https://huggingface.co`. Without it
