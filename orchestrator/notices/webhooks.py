@@ -99,6 +99,8 @@ def post(url: str, content: dict[str, Any], *, allowed: Collection[str] = ()) ->
         return error.sentence
     except NotPublic:
         return "Its address leads into a private network."
+    except socket.gaierror:
+        return "The name of its host is not known here."
     except (
         httpcore.TimeoutException,
         httpcore.NetworkError,

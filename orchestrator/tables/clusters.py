@@ -21,7 +21,7 @@ class Cluster(SQLModel, table=True):
     paused_by: str = Field(default="", sa_column_kwargs={"server_default": text("''")})
     """Name of the operator who paused it; empty where the site has no accounts."""
     paused_since: datetime | None = time_column(nullable=True)
-    """When they did; None where launching goes on, or was paused by a restore."""
+    """When they did; None where launching goes on."""
     held_by: str = ""
     held_until: datetime | None = time_column(nullable=True)
     """Until then one control process looks, decides and launches, and no other."""

@@ -82,8 +82,9 @@ def answer_table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[str
 
 
 def paused_line(command: str, *, by: str | None, since: str | None) -> str:
-    """Who paused something, since when, and the command that resumes it: `By ada, since 2026-03-04 05:06 UTC. …`."""
-    who = f"By {by or 'an operator'}, since {words.moment(datetime.fromisoformat(since))}. " if since else ""
+    """Who paused something, since when, and the command that resumes it: `By ada since 2026-03-04 05:06 UTC. …`."""
+    when = f"since {words.moment(datetime.fromisoformat(since))}. " if since else ""
+    who = f"By {by} {when}" if by and when else when[:1].upper() + when[1:]
     return f"{who}Resume: {program()} {command}"
 
 

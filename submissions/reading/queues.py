@@ -11,6 +11,7 @@ from orchestrator.canaries.admission import read_admission
 from orchestrator.canaries.builds import Entry
 from orchestrator.doubles import doubles
 from orchestrator.lifecycle import EvaluationState, JobState
+from orchestrator.program import program
 from orchestrator.roster import DEFAULT_POLICY, why_closed
 from orchestrator.scheduling.places import Policy
 from orchestrator.tables import Attempt, Evaluation, Job, Submission, Worker
@@ -112,6 +113,9 @@ def _worker(
     now: datetime,
 ) -> WorkerRecord:
     engine = f"{worker.engine_family.value} {worker.engine_version or ''}".strip() if worker.engine_family else None
+    sentence = why_closed(worker, suspicion, entry=entry, is_second=is_second)
+    if tell_who and suspicion and sentence == suspicion.sentence:
+        sentence += f" Once its host is mended: {program()} worker resume {worker.name}"
     is_open, is_sound = worker.mode is Mode.OPEN, not (suspicion and suspicion.held_back)
     return WorkerRecord(
         name=worker.name,
@@ -125,7 +129,7 @@ def _worker(
         mode=worker.mode,
         mode_by=worker.mode_by if tell_who else "",
         mode_since=worker.mode_since if tell_who else None,
-        sentence=why_closed(worker, suspicion, entry=entry, is_second=is_second),
+        sentence=sentence,
         slots=0 if is_second or not is_open or not is_sound or entry is not Entry.OPEN else worker.slots,
         until=worker.until,
         devices=worker.device_count if worker.device_type == "cuda" else 0,

@@ -87,7 +87,8 @@ def test_a_restored_hub_launches_nothing_and_leaves_the_first_one_s_workers_alon
     assert "Launching is paused" in admin.restore(new, tmp_path / "backup")
     with db.session(db.make_engine(new.database_url), read_only=True) as session:
         cluster = session.get_one(Cluster, "lent")
-    assert cluster.paused
+    assert (cluster.paused, cluster.paused_by) == (True, "evalyard restore")
+    assert cluster.paused_since is not None
     assert cluster.token != "of the first"
 
 

@@ -141,6 +141,12 @@ def test_an_address_that_leads_inwards_or_is_none_is_refused(url: str) -> None:
         webhooks.check_webhook(url)
 
 
+def test_a_name_that_is_not_known_now_may_be_kept_and_is_told_as_that_when_it_is_sent_to() -> None:
+    url = "https://hooks.nowhere.invalid/x"
+    assert webhooks.check_webhook(url) == url
+    assert webhooks.post(url, {}) == "The name of its host is not known here."
+
+
 def test_a_public_name_that_means_a_private_address_is_not_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 

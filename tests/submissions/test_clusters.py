@@ -54,7 +54,7 @@ def test_an_operator_pauses_and_resumes_a_cluster(evalyard: Command, hub: Hub, c
     assert ran.code == 0
     assert ran.out.startswith("Cluster a100 is paused")
     shown = evalyard("cluster", "status").out
-    assert f"a100 (slurm): {VERDICT}\n  By an operator, since 20" in shown
+    assert f"a100 (slurm): {VERDICT}\n  Since 20" in shown
     assert "cluster resume a100\n" in shown
     with hub.reading() as session:
         assert session.get_one(Cluster, "a100").paused

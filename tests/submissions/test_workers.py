@@ -94,7 +94,7 @@ def test_the_command_says_what_happened_and_the_queue_shows_it(hub: Hub, evalyar
     ran = evalyard("worker", "pause", "gpu-7")
     assert (ran.code, ran.out.splitlines()[0].startswith("Worker gpu-7 is paused")) == (0, True)
     listed = evalyard("queue").out
-    assert "gpu-7 (engine): up, paused by an operator\n    By an operator, since 20" in listed
+    assert "gpu-7 (engine): up, paused by an operator\n    Since 20" in listed
     assert "worker resume gpu-7\n" in listed
     assert f"    GPU 0: {BUSY}" in listed
     unknown = evalyard("worker", "pause", "gpu-9")

@@ -1,7 +1,7 @@
 """Who sees what: another person's walk over every page, export and operation finds nothing of a private model."""
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import product
 
 import pytest
@@ -12,7 +12,7 @@ from orchestrator import series
 from orchestrator.lifecycle import EvaluationState, RerunState
 from orchestrator.modes import set_mode
 from orchestrator.people import Visibility
-from orchestrator.tables import Cluster, Evaluation, Event, Job, Outcome, Rerun, Score, Submission
+from orchestrator.tables import Cluster, Evaluation, Event, Health, Job, Outcome, Rerun, Score, Submission
 from orchestrator.visibility import PUBLIC, Audience, restrict
 from orchestrator.wire import FailureKind, Mode
 from submissions.context import Hub
@@ -239,6 +239,19 @@ def test_clusters_are_for_operators_on_the_queue_page_too(
     for other in (Browser(site()), sign_in("eve")):
         assert "sbatch" not in other.get("/queue").text
     assert "sbatch: no account x" in sign_in("root").get("/queue").text
+
+
+def test_operators_read_how_a_worker_that_is_held_back_works_again(
+    hub: Hub, sign_in: SignIn, site: Callable[[], TestClient]
+) -> None:
+    now = datetime.now(UTC)
+    with hub.writing() as session:
+        add_worker(session, "gpu-7", kind="engine", now=now)
+        until, sentence = now + timedelta(minutes=5), "held back until 12:00: all failed here."
+        session.add(Health(worker="gpu-7", kind="engine", held_back_until=until, times_held_back=1, sentence=sentence))
+    assert f"{sentence} Once its host is mended: " in sign_in("root").get("/operate").text
+    text = Browser(site()).get("/queue").text
+    assert (sentence in text, "Once its host is mended" in text) == (True, False)
 
 
 def test_operators_read_who_paused_since_when_and_how_to_resume_and_nobody_else_does(
