@@ -47,32 +47,47 @@ async def check_form(request: Request, hub: AHub) -> Response:
     return await run_in_threadpool(_check, hub, given)
 
 
-def _check(hub: Hub, given: dict[str, str]) -> Response:
-    try:
-        checked = check_for(hub, _request(given))
-    except ValidationError as error:
-        faults = [_form_fault(fault_of(detail)) for detail in error.errors(include_url=False)]
-        return _form(hub, given, faults=faults, status=422)
-    except (HubAway, Busy) as error:
-        return _form(hub, given, faults=[Fault("model", error.sentence)], status=503)
-    faults = [Fault(one.field, one.sentence, one.kind) for one in checked.findings if one.outcome is Outcome.FAULT]
-    return _form(hub, given, faults=faults, checked=checked)
+def _check(hub: Hub, given: dict[str, str], *, submitting: bool = False) -> Response:
+    request, malformed = _read(given)
+    checked, faults, status = None, list(malformed), 422 if malformed else 200
+    if request is not None:
+        try:
+            checked = check_for(hub, request)
+        except (HubAway, Busy) as error:
+            faults.append(Fault("model", error.sentence))
+            status = 422 if malformed else 503
+        else:
+            found = (one for one in checked.findings if one.outcome is Outcome.FAULT)
+            faults += [Fault(one.field, one.sentence, one.kind) for one in found]
+    return _form(hub, given, faults=faults, checked=checked, status=status, submitting=submitting)
 
 
-def _request(given: Mapping[str, str]) -> SubmissionRequest:
-    """Raises ValidationError for what is no request."""
+def _read(given: Mapping[str, str]) -> tuple[SubmissionRequest | None, list[Fault]]:
+    """What is asked for but for malformed fields, and the fault of each of these: so that all faults are told at once.
+
+    None in place of the request where what is left asks for nothing.
+    """
     values = {name: value.strip() for name, value in given.items() if value.strip()}
     if "chat_template" in values and values["chat_template"] not in ("yes", "no"):
         del values["chat_template"]
-    return SubmissionRequest.model_validate(values)
+    try:
+        return SubmissionRequest.model_validate(values), []
+    except ValidationError as error:
+        faults = [_form_fault(fault_of(detail)) for detail in error.errors(include_url=False)]
+    malformed = {fault.field for fault in faults}
+    try:
+        left = {name: value for name, value in values.items() if name not in malformed}
+        return SubmissionRequest.model_validate(left), faults
+    except ValidationError:
+        return None, faults
 
 
 def _submit(hub: Hub, given: dict[str, str]) -> Response:
+    request, malformed = _read(given)
+    if request is None or malformed:
+        return _check(hub, given, submitting=True)
     try:
-        answer = submit_to(hub, _request(given)).answer
-    except ValidationError as error:
-        faults = [_form_fault(fault_of(detail)) for detail in error.errors(include_url=False)]
-        return _form(hub, given, faults=faults, status=422)
+        answer = submit_to(hub, request).answer
     except SubmissionRefused as refused:
         return _form(hub, given, faults=list(refused.faults), status=422)
     except (HubAway, Busy) as error:
@@ -88,6 +103,7 @@ def _form(
     faults: list[Fault],
     status: int = 200,
     checked: CheckAnswer | None = None,
+    submitting: bool = True,
 ) -> Response:
     by_field: dict[str, list[str]] = {}
     for fault in faults:
@@ -101,6 +117,7 @@ def _form(
         values=dict(values),
         faults=by_field,
         checked=checked,
+        submitting=submitting,
         others=[fault.sentence for fault in faults if fault.field not in fields],
         suites=[hub.suites[name] for name in sorted(hub.suites)],
         default_suite=_first_suite(hub.suites),

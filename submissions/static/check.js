@@ -27,41 +27,51 @@ function fill(found) {
   }
 }
 
-function show(page) {
-  const found = page.getElementById("findings");
-  if (!found) return;
+function show(page, found) {
   document.getElementById("findings").replaceWith(found);
+  // What was told when the form was sent is no longer so.
+  form.querySelector(":scope > .alert")?.remove();
   for (const field of form.querySelectorAll(".field")) {
     const control = field.querySelector("input, select");
     const told = page.getElementById(control.id)?.closest(".field");
-    field.querySelectorAll(".error").forEach((error) => error.remove());
+    field.querySelectorAll(".error, .told").forEach((old) => old.remove());
     control.removeAttribute("aria-invalid");
     control.removeAttribute("aria-describedby");
-    const errors = [...(told?.querySelectorAll(".error") ?? [])];
-    if (!errors.length) continue;
+    control.after(...(told?.querySelectorAll(".error, .told") ?? []));
+    if (!field.querySelector(".error")) continue;
     control.setAttribute("aria-invalid", "true");
     control.setAttribute("aria-describedby", `${control.id}-error`);
-    control.after(...errors);
   }
-  fill(found);
+}
+
+async function ask(given) {
+  const answer = await fetch("/submit/check", { method: "POST", body: given, signal: asked.signal });
+  if (![200, 422, 503].includes(answer.status)) return {};
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  return { page, found: page.getElementById("findings") };
 }
 
 async function check() {
   const given = question();
   if (!/^[^/\s]+\/[^/\s]+$|^\//.test(given.get("model").trim()) || String(given) === last) return;
   asked.abort();
-  asked = new AbortController();
-  const list = document.getElementById("findings");
-  list.setAttribute("aria-busy", "true");
+  const mine = (asked = new AbortController());
+  document.getElementById("findings").setAttribute("aria-busy", "true");
   try {
-    const answer = await fetch("/submit/check", { method: "POST", body: given, signal: asked.signal });
-    if (![200, 422, 503].includes(answer.status)) return;
+    let { page, found } = await ask(given);
+    if (!found) return;
     last = String(given);
-    show(new DOMParser().parseFromString(await answer.text(), "text/html"));
+    fill(found);
+    // What was filled in is checked as well: an adapter on its base, a template that is to be applied.
+    const now = new URLSearchParams(new FormData(form));
+    if (["weight_type", "base_model", "chat_template"].some((name) => now.get(name) !== given.get(name))) {
+      ({ page, found } = await ask(now));
+    }
+    if (found) show(page, found);
   } catch {
     // Typed on, or the server is away for a moment: submitting says what is wrong.
   } finally {
-    list.removeAttribute("aria-busy");
+    if (asked === mine) document.getElementById("findings").removeAttribute("aria-busy");
   }
 }
 

@@ -15,11 +15,12 @@ LONGEST = 30_000
 
 @pytest.fixture
 def repositories(hf_hub: HubStub, tiny_model: Path, tmp_path: Path) -> HubStub:
-    """A chat model, one without weights, and an adapter, on the local Hub."""
-    for name in ("typed/chat", "typed/empty"):
+    """A chat model, one whose template does not render, one without weights, and an adapter, on the local Hub."""
+    for name in ("typed/chat", "typed/mute", "typed/empty"):
         hf_hub.add(name, Path(shutil.copytree(tiny_model, tmp_path / name)))
     hf_hub.add("typed/adapter", build_adapter(tmp_path / "typed/adapter", tiny_model, base_name="typed/chat"))
-    (tmp_path / "typed/chat/chat_template.jinja").write_text("{{ messages[0].content }}")
+    (tmp_path / "typed/chat/chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
+    (tmp_path / "typed/mute/chat_template.jinja").write_text("{{ messages[0].content }}")
     (tmp_path / "typed/empty/model.safetensors").unlink()
     return hf_hub
 
@@ -58,6 +59,11 @@ def test_the_form_checks_a_repository_while_it_is_typed_and_fills_in_what_it_say
     prefilled = {name: page.input_value(f"#{name}") for name in ("model_type", "precision", "chat_template")}
     assert prefilled == {"model_type": "chat", "precision": "float32", "chat_template": "yes"}
     assert page.query_selector(".field .error") is None
+    is_phone = page.evaluate("innerWidth") < 760
+    assert page.locator("#model ~ .told").is_visible() == is_phone, "on a phone the findings are far below"
+
+    page.fill("#model", "typed/mute")  # what is filled in is checked as well
+    expect(page.locator("#chat_template-error")).to_contain_text("does not render", timeout=LONGEST)
 
     page.focus("#precision")
     page.keyboard.type("float16")  # as a person does: what a script sets is nobody's choice
@@ -72,6 +78,8 @@ def test_the_form_checks_a_repository_while_it_is_typed_and_fills_in_what_it_say
     expect(page.locator("#weight_type")).to_have_value("adapter", timeout=LONGEST)
     assert page.input_value("#base_model") == "typed/chat"
     assert page.is_visible("#base_model")
+    expect(page.locator("#findings")).to_contain_text("typed/adapter would be accepted.", timeout=LONGEST)
+    assert page.query_selector(".field .error") is None
 
     page.fill("#model", "typed/nowhere")
     expect(page.locator("#model-error")).to_contain_text("typed/nowhere", timeout=LONGEST)
@@ -109,3 +117,39 @@ def test_submitting_following_and_cancelling_need_no_javascript(plain: Page, ser
     plain.goto(f"{server}/queue")
     plain.click("[aria-label='Cancel evaluation 1']")
     assert "cancelled" in plain.inner_text(".lead")
+
+
+def test_a_submitter_mends_all_faults_at_once_follows_the_evaluation_and_cancels_it(
+    page: Page, server: str, repositories: HubStub, errors: list[str]
+) -> None:
+    page.goto(server)
+    page.click("header a.button")
+    page.keyboard.type("typed/empty")
+    page.fill("#limit", "-3")
+    page.fill("#revision", "v9")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("form > .alert")
+    assert "Not submitted. 2 things to mend below" in page.inner_text("form > .alert")
+    assert "no revision 'v9'" in page.inner_text("#revision-error")
+    assert "at least 1" in page.inner_text("#limit-error")
+    page.fill("#revision", "")
+    page.fill("#limit", "2")
+    page.fill("#model", "typed/chat")
+    page.wait_for_selector("#findings .passed")
+    assert page.locator(".alert, .field .error").count() == 0, "what was mended is no longer complained of"
+    with page.expect_navigation():
+        page.press("#limit", "Enter")
+    assert page.url.endswith("/evaluations/1")
+    assert "queued" in page.inner_text(".lead")
+    errors[:] = [said for said in errors if "422" not in said]  # the browser tells of the status by itself
+
+    page.request.post(f"{server}/evaluations/1/cancel")  # by somebody else
+    expect(page.locator(".lead")).to_contain_text("cancelled", timeout=LONGEST)
+    page.click("text=Submit it again")
+    assert page.input_value("#model") == "typed/chat"
+    page.click("form button.primary")
+    page.wait_for_url("**/evaluations/*")
+    page.goto(f"{server}/queue")
+    page.click("[aria-label^='Cancel evaluation']")
+    assert "cancelled" in page.inner_text(".lead")
+    assert cut_off(page) == []
