@@ -18,6 +18,9 @@ from tests.slurm import Slurm, SlurmUnavailable, running_slurm
 # Run in the background of a script, tests inherit that SIGINT is ignored, and so would what they start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Files of tests run side by side, and their models are tiny: threads that wait for one another only take from the rest.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 LONG = {"vllm", "flow"}
 """Marks of tests that take long: begun first, so that side by side no process of tests is left alone with them."""
 
