@@ -87,7 +87,8 @@ class Inbox:
         # What it could not apply before comes first.
         held = held or self._fetch(min(waiting, MOST), wait)
         if held:
-            self._apply([letter(one) for one in reversed(held)])  # the oldest is the last of the list
+            # The oldest is the last of the list.
+            self._apply([one for raw in reversed(held) if (one := letter(raw)) is not None])
             self._client.delete(_held_by(self._name))
         return len(held)
 
@@ -142,14 +143,14 @@ class Inbox:
                 pipe.execute()
 
 
-def letter(raw: bytes) -> Letter:
+def letter(raw: bytes) -> Letter | None:
     """A message as Celery sends it; one that is none has no task, and is refused by whoever applies it.
 
-    One that is too large, which no worker sends, is not even parsed: that takes many times its size.
+    None for one that is too large, which no worker sends: it is not even parsed, as that takes many times its size.
     """
     if len(raw) > broker.MOST_RAW_BYTES:
         log.error("message_too_large bytes=%s most=%s", len(raw), broker.MOST_RAW_BYTES)
-        return Letter("", None)
+        return None
     try:
         message = json.loads(raw)
         body = message["body"]
