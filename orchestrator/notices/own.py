@@ -22,6 +22,11 @@ MAIL, WEBHOOK = "mail", "webhook"
 KINDS = (MAIL, WEBHOOK)
 
 
+def own_name(person: int, kind: str) -> str:
+    """What logs and the database call a person's own target: it tells no address."""
+    return f"{PREFIX}{person}:{kind}"
+
+
 class Own(NamedTuple):
     """One person's target, as deliveries are made for it."""
 
@@ -32,8 +37,7 @@ class Own(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What logs and the database call it: it tells no address."""
-        return f"{PREFIX}{self.person}:{self.kind}"
+        return own_name(self.person, self.kind)
 
     def wants(self, event: str, *, asker: Asker) -> bool:
         return asker.person == self.person and event in (EVALUATION_FINISHED, EVALUATION_FAILED)

@@ -148,6 +148,9 @@ def notify(
             answer("You are told nothing yet.")
         else:
             answer_table((("By", "left"), ("Address", "left")), [(one["kind"], one["address"]) for one in found])
+        for one in found if not as_json else ():
+            if one.get("trouble"):
+                chat(f"The last message by {one['kind']} was not taken, and is tried again: {one['trouble']}")
         return
     if action is NotifyAction.OFF:
         if kind not in ("mail", "webhook"):

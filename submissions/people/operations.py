@@ -83,6 +83,8 @@ class OwnTargetRecord(BaseModel):
     address: str
     """An e-mail address, or a webhook's host alone."""
     made_at: datetime
+    trouble: str = ""
+    """Why the last message is not taken yet; it is tried again for about 18 hours."""
 
 
 class OwnTargetRequest(BaseModel):

@@ -1,6 +1,6 @@
 """Where a person is told that an evaluation of theirs has ended: kept, shown without its secret, removed by them."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 from sqlmodel import Session, col, select
 
 from orchestrator.errors import NotFound, Refused
-from orchestrator.notices.own import MAIL, WEBHOOK
+from orchestrator.notices.own import MAIL, WEBHOOK, own_name
 from orchestrator.sealing import Sealer
-from orchestrator.tables import OwnTarget, Person
+from orchestrator.tables import Delivery, OwnTarget, Person
 from submissions.people.viewer import Viewer
 
 
@@ -29,6 +29,8 @@ class Shown(NamedTuple):
     address: str
     """An e-mail address, or a webhook's host: its path is a secret."""
     made_at: datetime
+    trouble: str
+    """Why the last message is not taken yet; empty while nothing is tried again."""
 
 
 def list_targets(session: Session, means: Means, person: int) -> list[Shown]:
@@ -37,8 +39,14 @@ def list_targets(session: Session, means: Means, person: int) -> list[Shown]:
     found = session.exec(own).all()
     somebody = session.get(Person, person)
     email = somebody.email if somebody is not None else None
+    troubles = _troubles(session, [own_name(person, row.kind) for row in found])
     return [
-        Shown(row.kind, (email or "no verified address") if row.kind == MAIL else _host(means, row), row.made_at)
+        Shown(
+            row.kind,
+            (email or "no verified address") if row.kind == MAIL else _host(means, row),
+            row.made_at,
+            troubles.get(own_name(person, row.kind), ""),
+        )
         for row in found
     ]
 
@@ -78,6 +86,14 @@ def remove_target(session: Session, viewer: Viewer, kind: str) -> None:
         raise NotFound(f"You are not told by {kind}. `evalyard notify` lists how you are.")
     session.delete(row)
     session.flush()
+
+
+def _troubles(session: Session, names: Sequence[str]) -> dict[str, str]:
+    """Why deliveries to these targets that are tried again were not taken; of each the latest."""
+    tried = select(Delivery.target, Delivery.sentence).where(
+        Delivery.state == "pending", Delivery.sentence != "", col(Delivery.target).in_(names)
+    )
+    return dict(session.exec(tried.order_by(col(Delivery.notice_id))).all())
 
 
 def _host(means: Means, row: OwnTarget) -> str:

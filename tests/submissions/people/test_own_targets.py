@@ -2,10 +2,14 @@
 
 import pytest
 from sqlalchemy import text
+from sqlmodel import select
 
 from orchestrator import db
+from orchestrator.notices.own import own_name
+from orchestrator.tables import Delivery, Notice, Person
 from submissions.context import Hub
 from tests.submissions.conftest import problem
+from tests.submissions.factories import NOON
 from tests.submissions.people.browser import Browser
 from tests.submissions.people.conftest import SignIn
 
@@ -39,6 +43,24 @@ def test_a_webhook_that_leads_inwards_is_refused_by_form_and_api(sign_in: SignIn
     refused = ada.client.put(f"{TARGETS}/webhook", json={"url": url}, headers={"origin": str(ada.client.base_url)})
     assert "webhook" in problem(refused, 422)["detail"] or "private" in refused.text
     assert ada.get(TARGETS).json() == []
+
+
+def test_whoever_is_told_by_it_reads_why_the_last_message_was_not_taken(sign_in: SignIn, hub: Hub) -> None:
+    ada, eve = sign_in("ada"), sign_in("eve")
+    for browser in (ada, eve):
+        assert browser.post("/account/targets", data={"kind": "webhook", "url": URL}).status_code == 303
+    with hub.writing() as session:
+        row = session.exec(select(Person).where(Person.name == "ada")).one()
+        target = own_name(row.id or 0, "webhook")
+        refused = "It answered with status 500."
+        told = [("given_up", "Old."), ("pending", "Earlier."), ("pending", refused), ("sent", "")]
+        for number, (state, sentence) in enumerate(told, 1):
+            session.add(Notice(id=number, key=str(number), event="evaluation_finished", at=NOON))
+            session.flush()
+            session.add(Delivery(notice_id=number, target=target, state=state, sentence=sentence, due_at=NOON))
+    assert [one["trouble"] for one in ada.get(TARGETS).json()] == [refused]
+    said = f"The last message was not taken, and is tried again: {refused}"
+    assert (said in ada.get("/account").text, said in eve.get("/account").text) == (True, False)
 
 
 def test_mail_needs_a_server_and_a_verified_address(sign_in: SignIn) -> None:
