@@ -225,7 +225,7 @@ class Dispatcher:
         return order if claimed else None
 
     def _send(self, orders: Sequence[tuple[str, Order]], *, now: datetime) -> int:
-        """Send what was claimed; what cannot be sent is taken back."""
+        """Send what was claimed; what cannot be sent is taken back, and what never can be fails."""
         try:
             self.send(orders)
         except BrokerLost:
@@ -238,7 +238,7 @@ class Dispatcher:
             for worker, order in orders:
                 log.error("order_not_sent worker=%s sentence=%s", worker, error)
                 if isinstance(error, MessageTooLarge):
-                    self._fail_sent(order, sentence=str(error), now=now)
+                    self._fail_unsent(order, sentence=str(error), now=now)
                 else:
                     self._take_back(order, now=now)
             return 0
@@ -253,7 +253,7 @@ class Dispatcher:
         with db.session(self.engine) as session:
             jobs.take_back(session, order.attempt, sentence="The order could not be sent.", now=now)
 
-    def _fail_sent(self, order: Order, *, sentence: str, now: datetime) -> None:
+    def _fail_unsent(self, order: Order, *, sentence: str, now: datetime) -> None:
         """End a job whose order can never be sent: taken back, it would be claimed again at once, for ever."""
         with db.session(self.engine) as session:
             jobs.give_up(session, order.attempt, failure=FailureKind.HARNESS, sentence=sentence, now=now)
