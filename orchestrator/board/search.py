@@ -30,6 +30,8 @@ FIELDS: dict[str, Callable[[Standing], str | None]] = {
     "revision": lambda row: row.revision,
     "flag": lambda row: " ".join(flag.kind for flag in row.flags),
 }
+WORDS = {"precision", "type"}
+"""Fields whose values are few words, matched from their beginning: `float16` is not meant to find `bfloat16`."""
 PATTERN_BYTES = 1 << 14
 """Memory for one compiled expression: names need no more, and what is larger takes milliseconds for each row."""
 MOST_EXPRESSIONS = 4
@@ -107,11 +109,12 @@ def _all_of(fields: Sequence[tuple[str, str]], matches: Fits | None) -> Fits:
     if not fields:
         assert matches is not None
         return matches
-    wanted = [(FIELDS[name], value) for name, value in fields]
+    wanted = [(FIELDS[name], value, name in WORDS) for name, value in fields]
 
     def fits(row: Standing) -> bool:
-        for read, value in wanted:
-            if value not in (read(row) or "").casefold():
+        for read, value, from_start in wanted:
+            place = (read(row) or "").casefold().find(value)
+            if place < 0 or (from_start and place > 0):
                 return False
         return matches is None or matches(row)
 

@@ -78,6 +78,7 @@ class Lines:
     ) -> None:
         self._show, self._ago, self._pin_link = shown.request.show, ago, pin_link
         self._has_own_ranks = bool(shown.request.rank)
+        self._pinned = {line.row.evaluation for line in shown.pinned}
         self._writers = [self._writer(column) for column in shown.columns]
 
     def rows(self, lines: Iterable[Line]) -> Markup:
@@ -125,9 +126,10 @@ class Lines:
             link = self._pin_link(line.row.evaluation) if self._pin_link else None
             pin = ""
             if link is not None:
-                told, mark = taken if line.is_pinned else put
+                is_pinned = line.row.evaluation in self._pinned  # its row further down says so too
+                told, mark = taken if is_pinned else put
                 pin = (
-                    f'<a class="pin{" on" if line.is_pinned else ""}" href="{escape(link)}" '
+                    f'<a class="pin{" on" if is_pinned else ""}" href="{escape(link)}" '
                     f'aria-label="{told % {"model": escape(line.row.model)}}">{mark}</a>'
                 )
             return f'<td class="rank" data-label="{label}">{rank}{pin}</td>'

@@ -4,10 +4,13 @@ const form = document.querySelector("form.filters");
 form?.addEventListener("change", (event) => {
   if (event.target.matches("input[type=checkbox], select")) form.requestSubmit();
 });
+const columns = [...document.querySelectorAll("[name=cols]:checked")].map((box) => box.value).join();
 form?.addEventListener("formdata", (event) => {
   // Short addresses: what is empty or usual need not be said.
   const usual = new Set(["q", "min", "max", "show", "avg", "rank", "rows"]);
   for (const [name, value] of [...event.formData]) if (usual.has(name) && (value === "" || value === "0")) event.formData.delete(name);
+  const areUsual = !new URLSearchParams(location.search).has("cols") && event.formData.getAll("cols").join() === columns;
+  if (areUsual) event.formData.delete("cols");
 });
 
 const scripts = ["/static/vega/vega.min.js", "/static/vega/interpreter.js"];

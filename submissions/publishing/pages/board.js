@@ -41,7 +41,7 @@
   const part = (text) => {
     const words = text.trim().toLowerCase(); if (!words) return null;
     const tests = []; const plain = words.replace(/@(\w+):(\S+)/g, (_, field, value) => {
-      tests.push((one) => (field === "architecture" || field === "base" ? one.also.includes(value) : fields[field] !== undefined && String(one.values[fields[field]]).includes(value))); return "";
+      tests.push((one) => (field === "architecture" || field === "base" ? one.also.includes(value) : field === "type" || field === "precision" ? String(one.values[fields[field]]).startsWith(value) : fields[field] !== undefined && String(one.values[fields[field]]).includes(value))); return "";
     }).trim();
     if (plain) tests.push((one) => one.values[1].includes(plain));
     return (one) => tests.every((test) => test(one));

@@ -4,6 +4,7 @@ What each test saw last is kept in `artifacts/pages/`, and a console that says a
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page
@@ -14,9 +15,9 @@ from orchestrator.lifecycle import EvaluationState, RerunState
 from orchestrator.suite_versions import add_version
 from orchestrator.tables import Outcome, Rerun
 from orchestrator.tables.flags import FlagKind
-from orchestrator.wire import FailureKind
+from orchestrator.wire import FailureKind, Precision
 from submissions.context import Hub
-from tests.submissions.browser.looking import SIZES, keep, listen
+from tests.submissions.browser.looking import SIZES, Reader, keep, listen
 from tests.submissions.conftest import serving
 from tests.submissions.factories import DEMO, NOON, add_evaluation, add_worker, choice_sample, keep_samples, make_hub
 
@@ -26,7 +27,7 @@ LONG = "acme-research/an-extraordinarily-long-model-name-that-goes-on-for-a-whil
 @pytest.fixture(scope="package")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Hub:
     """A board, a failure, something that waits, workers, samples, and rows to choose from."""
-    hub = make_hub(tmp_path_factory.mktemp("browser") / "data")
+    hub = make_hub(tmp_path_factory.mktemp("browser") / "data", official_providers="acme")
     suite, demo = hub.suites["open-llm-v2"], hub.suites["demo"]
     values = {benchmark.name: 41.5 for benchmark in suite.benchmarks}
     with hub.writing() as session:
@@ -50,11 +51,29 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Hub:
         add_version(session, demo.model_copy(update={"version": "2", "harness": "lm_eval 0.5"}), now=NOON)
         facts = {"suite": "demo", "from_version": demo.version, "to_version": "2", "state": RerunState.READY}
         session.add(Rerun(**facts, made_at=NOON))
+    add_kinds(hub)
     keep_samples(hub, 1, "IFEval", task="leaderboard_ifeval", records=[choice_sample(0) | {"target": "y" * 300}])
     for evaluation, parity in ((5, 0), (6, 1)):
         records = [choice_sample(number, right=number % 2 == parity) for number in range(12)]
         keep_samples(hub, evaluation, "Letters", task="demo_letters", records=records)
     return hub
+
+
+def add_kinds(hub: Hub) -> None:
+    """A row of every kind that a filter knows; ranked as listed, but by ARC alone the first is the last."""
+    suite = hub.suites["open-llm-v1"]
+    with hub.writing() as session:
+
+        def add(model: str, average: float, *, billions: float = 7, arc: float | None = None, **facts: Any) -> None:
+            values = {benchmark.name: average for benchmark in suite.benchmarks} | {"ARC": arc or average}
+            add_evaluation(session, suite, model=model, values=values, parameters=int(billions * 1e9), **facts)
+
+        add("zen/moe-8x7b", 75, arc=15, billions=47, facts={"active_parameters": 13 * 10**9})
+        add("zen/merged-7b", 60, model_type="merge")
+        add("acme/alpha-13b", 58, billions=13, precision=Precision.FLOAT16, model_type="fine-tuned")
+        add("acme/alpha-7b", 56, model_type="chat", licence="mit", chat_template=True)
+        add("zen/delta-1b", 30, billions=1, precision=Precision.FLOAT16, licence="mit", base_model="zen/base")
+        add("tiny", 20, billions=0.5, folder="/srv/models/tiny")
 
 
 @pytest.fixture(scope="package")
@@ -90,3 +109,16 @@ def plain(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Page]:
     yield made
     keep(made, f"{request.function.__name__.removeprefix('test_')}-{request.param}")
     context.close()
+
+
+@pytest.fixture(params=["desk", "phone", "phone-without-javascript"])
+def reader(request: pytest.FixtureRequest, browser: Browser, site: str, errors: list[str]) -> Iterator[Reader]:
+    """Somebody who reads the shared site, and can do the same with JavaScript and without."""
+    size, _, without = request.param.partition("-")
+    context = browser.new_context(viewport=SIZES[size], java_script_enabled=not without)
+    made = Reader(context.new_page(), site, has_scripts=not without, is_phone=size == "phone")
+    listen(made.page, errors)
+    yield made
+    keep(made.page, f"{request.function.__name__.removeprefix('test_')}-{request.param}")
+    context.close()
+    assert errors == []

@@ -1,5 +1,7 @@
 """Looking at a page as it is drawn: what axe finds, what is cut off, what a board lists, what the console said."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from axe_playwright_python.base import AXE_SCRIPT
@@ -59,3 +61,42 @@ def keep(page: Page, name: str) -> None:
     """A picture of what is seen, among the artifacts."""
     SHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SHOTS / f"{name}.png")
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Somebody at a board."""
+
+    page: Page
+    site: str
+    has_scripts: bool
+    is_phone: bool
+
+    def open(self, path: str) -> None:
+        self.page.goto(self.site + path)
+
+    def choose(self, part: str, choice: Callable[[Page], None]) -> None:
+        """Change something in a folded part of the form: it applies by itself, or without scripts by its button."""
+        unfold(self.page, part)
+        if not self.has_scripts:
+            choice(self.page)
+        with self.page.expect_navigation():
+            choice(self.page) if self.has_scripts else self.page.click("text=Apply")
+
+    def look_for(self, text: str) -> list[str]:
+        """The models that a search finds."""
+        self.page.fill("input[name=q]", text)
+        with self.page.expect_navigation():
+            self.page.press("input[name=q]", "Enter")
+        return self.names
+
+    @property
+    def names(self) -> list[str]:
+        return [name.rsplit("/", 1)[-1] for name in names(self.page)]
+
+    def column(self, title: str) -> list[str]:
+        """What stands in a column, row by row, without the small print."""
+        head = self.page.locator("table.board").first.locator("thead th").all_text_contents()
+        place = next(number for number, text in enumerate(head, 1) if text.split(" ")[0] == title)
+        cells = self.page.locator("table.board").first.locator(f"tbody tr > :nth-child({place})").all_text_contents()
+        return [cell.split(" ")[0].split("±")[0] for cell in cells]

@@ -8,6 +8,7 @@ from tests.submissions.browser.looking import SIZES, cut_off, findings, keep, li
 PATHS = {
     "front": "/",
     "board": "/?suite=open-llm-v2",
+    "board-kinds": "/?suite=open-llm-v1&pin=12",
     "board-zh": "/?suite=open-llm-v2&lang=zh",
     "submit-zh": "/submit",
     "submit": "/submit?lang=en",

@@ -1,35 +1,96 @@
-"""From a row to what it stands on: samples, differences, failures."""
+"""From a row to what it stands on: provenance, samples, differences, history, failures."""
 
-from playwright.sync_api import Page
+from tests.submissions.browser.looking import Reader, cut_off
 
 
-def test_a_submitter_finds_a_row_its_evidence_and_how_it_differs_from_another(page: Page, site: str) -> None:
-    page.goto(f"{site}/?suite=demo&q=chat-b")
+def test_a_reader_goes_from_a_row_to_how_each_number_was_made(reader: Reader) -> None:
+    reader.open("/?suite=demo&q=chat-b")
+    page = reader.page
     page.click("table.board .named a >> text=acme/chat-b")
+    assert "70.00" in page.inner_text(".big")
+    scores = page.locator("section[aria-labelledby=scores]").inner_text()
+    assert all(part in scores for part in ("Letters", "80.00", "1.00", "84.00", "100"))
+    page.click(".evidence >> text=Provenance >> nth=0")
+    how = page.locator("#how-Letters")
+    if how.get_attribute("open") is None:
+        how.locator("summary").click()
+    told = how.inner_text()
+    assert all(part in told for part in ("task_letters", "acc", "0.8000", "0123456789abcdef", "0.32.0+cpu", "fewshot"))
+    assert "evalyard reproduce 6" in page.inner_text("section[aria-labelledby=again]")
+    assert "lm_eval" in page.inner_text("section[aria-labelledby=again] pre")
+    assert cut_off(page) == []
+
+
+def test_a_reader_browses_samples_by_judgement_and_by_what_they_hold(reader: Reader) -> None:
+    reader.open("/evaluations/6")
+    page = reader.page
     page.click(".evidence >> text=Samples >> nth=0")
+    first = page.locator("article.sample").first
+    assert "which of these is a fruit?" in first.inner_text()
+    assert "B target\t-5.2000" in first.locator(".choices").inner_text()
+    assert first.locator("header .badge").inner_text() == "wrong"
+    assert first.locator(".choices .badge").all_inner_texts() == ["target", "chosen"]
+    first.locator("details summary").last.click()
+    assert '"doc_id": 0' in first.inner_text()
+    page.click(".tabs >> text=Right")
+    assert set(page.locator("article.sample header .badge").all_inner_texts()) == {"right"}
     page.click(".tabs >> text=Wrong")
-    assert page.locator("article.sample").count() == 6
-    page.fill("input[name=q]", "7")
-    page.press("input[name=q]", "Enter")
-    page.wait_for_url("**q=7**")
+    assert page.locator("article.sample h2").all_inner_texts() == [f"Document {number}" for number in range(0, 12, 2)]
+    page.fill("input[name=q]", "question 8")
+    with page.expect_navigation():
+        page.press("input[name=q]", "Enter")
+    assert page.locator("article.sample h2").all_inner_texts() == ["Document 8"]
     assert "judged=wrong" in page.url
-    page.goto(f"{site}/diff?a=5&b=6&benchmark=Letters")
-    page.click(".tabs >> text=Better in B")
-    assert "1 to 5 of 6" in page.inner_text(".pager")
-    page.goto(f"{site}/models/acme/chat-a")
-    assert page.locator("svg.spark").count() == 4
+    page.click("text=Clear")
+    assert page.locator("article.sample").count() == 6
 
 
-def test_a_reader_goes_from_a_tie_to_the_samples_in_which_the_two_differ(page: Page, site: str) -> None:
-    page.goto(f"{site}/?suite=demo")
+def test_samples_that_a_suite_keeps_confidential_are_offered_to_nobody(reader: Reader) -> None:
+    reader.open("/evaluations/1")
+    assert reader.page.locator("#IFEval .evidence >> text=Samples").count() == 1
+    assert reader.page.locator("#GPQA .evidence >> text=Samples").count() == 0
+    answer = reader.page.request.get(f"{reader.site}/evaluations/1/samples/GPQA")
+    assert (answer.status, "keeps this dataset confidential" in answer.text()) == (404, True)
+
+
+def test_a_reader_goes_from_a_tie_or_a_comparison_to_the_samples_in_which_two_differ(reader: Reader) -> None:
+    reader.open("/?suite=demo")
+    page = reader.page
     tie = page.locator("td.rank small a").first
     assert "paired over 12 documents" in (tie.get_attribute("title") or "")
     tie.click()
     page.click("main table >> text=Letters")
     assert "1 to 5 of 12" in page.inner_text(".pager")
+    reader.open("/compare?suite=demo&pin=5&pin=6")
+    page.click("table.compared tbody >> text=sample by sample >> nth=0")
+    page.click("main table >> text=Letters")
+    assert "McNemar" in page.inner_text("main")
+    assert "0, 6, 6, 0" in page.inner_text("main"), "right in both, only A, only B, neither"
+    page.click(".tabs >> text=Better in B")
+    assert "1 to 5 of 6" in page.inner_text(".pager")
+    assert page.locator("article.sample").first.locator("header .badge").all_inner_texts() == ["wrong", "right"]
+    page.click("a[rel=next]")
+    assert "6 to 6 of 6" in page.inner_text(".pager")
+    assert cut_off(page) == []
 
 
-def test_a_failure_is_read_with_its_class_sentence_and_log(plain: Page, site: str) -> None:
-    plain.goto(f"{site}/evaluations/2")
-    assert "It failed: engine" in plain.inner_text(".alert")
-    assert "xxxx" in plain.inner_text("pre.log >> nth=0")
+def test_a_models_page_has_all_its_revisions_with_their_history(reader: Reader) -> None:
+    reader.open("/evaluations/5")
+    page = reader.page
+    page.click("text=all of this model")
+    rows = page.locator("table tbody tr")
+    assert rows.count() == 2
+    assert page.locator("tbody th code").all_inner_texts()[0] == "bbbbbbb"
+    assert page.locator("tbody td.average").all_inner_texts() == ["53.33", "60.00"]
+    assert "±1.00" in rows.first.inner_text()
+    assert page.locator("svg.spark").count() == 4
+    rows.first.locator("a.score").first.click()
+    assert page.url.endswith("/evaluations/8#Letters")
+
+
+def test_a_failure_is_read_with_its_class_sentence_and_log(reader: Reader) -> None:
+    reader.open("/queue")
+    reader.page.click("text=acme/failed >> nth=0")
+    assert "It failed: engine" in reader.page.inner_text(".alert")
+    assert "The engine stopped." in reader.page.inner_text(".alert")
+    assert "xxxx" in reader.page.inner_text("pre.log >> nth=0")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from orchestrator.board import Standing, Table
 from orchestrator.flags import flag
@@ -60,7 +60,7 @@ def test_the_board_opens_as_a_file_and_is_searched_sorted_and_linked_to(
         page.get_by_label("without flagged ones").check()
         assert page.locator("#count").inner_text() == "2 of 5 rows"
         page.get_by_role("button", name="Clear").click()
-        page.wait_for_function("document.getElementById('count').textContent === '5 rows'")
+        expect(page.locator("#count")).to_have_text("5 rows")
     page = opened(browser, path)
     page.get_by_role("button", name="Sums").click()
     assert names(page) == ranked
