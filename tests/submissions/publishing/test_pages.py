@@ -1,7 +1,11 @@
 """The static board in a browser: opened as a file, searched and sorted, and whole without JavaScript."""
 
+import functools
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from orchestrator.board import Standing, Table
@@ -11,7 +15,8 @@ from submissions.context import Hub
 from submissions.languages import LANGUAGES
 from submissions.publishing import static_pages
 from tests.orchestrator.board.rows import DEMO, NOON, ask, row
-from tests.submissions.browser.looking import SIZES, findings, listen
+from tests.submissions.browser.conftest import add_kinds
+from tests.submissions.browser.looking import SIZES, cut_off, findings, keep, listen
 from tests.submissions.publishing.conftest import publish
 
 
@@ -70,6 +75,39 @@ def test_the_board_opens_as_a_file_and_is_searched_sorted_and_linked_to(
     assert link is not None
     again = opened(browser, path, address=f"?q=nothing{link}")
     assert again.locator("tr:target th > a").inner_text() == "folder model"
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["with-scripts", "without"])
+def test_a_published_folder_is_read_from_a_web_server_and_from_the_disk(
+    browser: Browser, filled: Hub, tmp_path: Path, scripts: bool
+) -> None:
+    add_kinds(filled)
+    publish(filled, tmp_path / "out")
+    serve = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "out"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for base in ((tmp_path / "out").as_uri(), f"http://127.0.0.1:{server.server_port}"):
+            for size in SIZES:
+                page = browser.new_page(viewport=SIZES[size], java_script_enabled=scripts)  # type: ignore[arg-type]
+                said: list[str] = []
+                listen(page, said)
+                page.goto(f"{base}/index.html")
+                page.click("main >> text=Open LLM Leaderboard v1")
+                assert names(page)[0] == "zen/moe-8x7b"
+                assert cut_off(page) == [], f"{base} on a {size}"
+                if scripts:
+                    page.get_by_label("Search").fill("@precision:float16; merged")
+                    assert names(page) == ["zen/merged-7b", "acme/alpha-13b", "zen/delta-1b"]
+                page.click("footer >> text=中文")
+                assert len(names(page)) == (3 if scripts else 6)
+                page.go_back()
+                assert said == []
+                page.locator("tbody a >> text=results").first.click()
+                expect(page.locator("body")).to_contain_text("task_hellaswag")
+                page.go_back()
+                keep(page, f"published-{base[:4]}-{'scripts' if scripts else 'plain'}-{size}")
+                page.close()
+        server.shutdown()
 
 
 def test_the_board_is_there_in_chinese_and_the_switch_keeps_what_is_looked_for(
