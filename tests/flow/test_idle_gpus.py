@@ -67,7 +67,7 @@ def stranger() -> Iterator[subprocess.Popen[bytes]]:
 def test_work_leaves_a_gpu_that_others_want_and_goes_on_when_they_are_gone(
     shared: Fleet, models: dict[str, Path], stranger: subprocess.Popen[bytes]
 ) -> None:
-    evaluation = shared.submit(models["one"], limit=20)
+    evaluation = shared.submit(models["one"], limit=25, suite="short")
     shared.wait_for_middle(evaluation)
     put_on_gpu(shared, stranger)
     came = time.monotonic()
@@ -88,7 +88,7 @@ def test_work_leaves_a_gpu_that_others_want_and_goes_on_when_they_are_gone(
 
 
 def test_a_paused_worker_gives_back_what_it_runs_until_it_is_resumed(shared: Fleet, models: dict[str, Path]) -> None:
-    evaluation = shared.submit(models["one"], limit=20)
+    evaluation = shared.submit(models["one"], limit=25, suite="short")
     shared.wait_for_middle(evaluation)
     with db.session(shared.engine) as session:
         set_mode(session, "engine-1", Mode.PAUSED)  # told by the control process alone
@@ -104,7 +104,7 @@ def test_a_paused_worker_gives_back_what_it_runs_until_it_is_resumed(shared: Fle
 
 
 def test_a_warning_by_sigusr1_gives_the_work_back_and_ends_the_worker(shared: Fleet, models: dict[str, Path]) -> None:
-    evaluation = shared.submit(models["one"], limit=20)
+    evaluation = shared.submit(models["one"], limit=25, suite="short")
     shared.wait_for_middle(evaluation)
     shared.kill("engine", signal.SIGUSR1)
     assert shared.processes["engine"].returncode == 0

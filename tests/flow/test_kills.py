@@ -92,7 +92,7 @@ def test_a_request_that_kills_the_engine_fails_its_benchmark_alone(fleet: Fleet,
 
 @ON_POSTGRESQL
 def test_a_worker_that_is_told_to_stop_gives_its_work_back_at_no_cost(fleet: Fleet, models: dict[str, Path]):
-    evaluation = fleet.submit(models["one"], limit=20)
+    evaluation = fleet.submit(models["one"], limit=25, suite="short")
     fleet.wait_for_middle(evaluation)
     fleet.kill("engine", signal.SIGTERM)
     assert fleet.stages() == {}
@@ -107,7 +107,7 @@ def test_a_worker_that_is_told_to_stop_gives_its_work_back_at_no_cost(fleet: Fle
 
 @ON_POSTGRESQL
 def test_a_cancelled_evaluation_leaves_no_engine_behind(fleet: Fleet, models: dict[str, Path]):
-    evaluation = fleet.submit(models["one"])
+    evaluation = fleet.submit(models["one"], suite="short")
     fleet.wait_for_middle(evaluation)
     fleet.cancel(evaluation)
     wait_until(lambda: not fleet.stages(), "the engine child has ended", seconds=20)

@@ -105,7 +105,7 @@ def test_a_preempted_worker_gives_its_gpu_back_in_seconds_and_its_work_goes_on_e
     wait_until(lambda: "No job waits" in verdict(fleet), "the cluster was looked at", seconds=120)
     assert launches(fleet) == []
 
-    evaluation = fleet.submit(models["one"], limit=30)
+    evaluation = fleet.submit(models["one"], limit=38, suite="short")
     sealed = wait_for_more(fleet, evaluation, than=20)
     (first,) = launches(fleet)
     assert first.handle is not None
@@ -153,7 +153,7 @@ def test_a_preempted_worker_gives_its_gpu_back_in_seconds_and_its_work_goes_on_e
     assert (first_attempt.worker, last_attempt.worker) == (first.worker, second.worker)
     assert (first_attempt.outcome, last_attempt.outcome) == ("preempted", "completed")
 
-    undisturbed = fleet.submit(models["two"], limit=30)
+    undisturbed = fleet.submit(models["two"], limit=38, suite="short")
     assert fleet.wait_for(undisturbed).state is EvaluationState.FINISHED
     assert fleet.scores(evaluation) == fleet.scores(undisturbed)
 

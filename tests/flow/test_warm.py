@@ -19,7 +19,7 @@ def test_the_next_evaluation_of_a_model_is_answered_by_the_engine_that_is_up(fle
     fleet.kill("engine", signal.SIGTERM)
     fleet.worker_settings["WARM_SECONDS"] = "900"
     fleet.start("engine")
-    first = fleet.submit(models["one"], limit=10)
+    first = fleet.submit(models["one"], limit=10, suite="short")
     assert fleet.wait_for(first).state is EvaluationState.FINISHED
     engine = list(fleet.stages())
     assert len(engine) == 1
@@ -36,6 +36,6 @@ def test_the_next_evaluation_of_a_model_is_answered_by_the_engine_that_is_up(fle
     assert job.result["reused"] > 0  # what both suites ask
     assert len(set(fleet.computed(second))) == fleet.computed(second).total()
 
-    other = fleet.submit(models["two"], limit=10)
+    other = fleet.submit(models["two"], limit=10, suite="short")
     assert fleet.wait_for(other).state is EvaluationState.FINISHED
     assert set(fleet.stages()).isdisjoint(engine)
