@@ -161,9 +161,11 @@ def present_database(settings: HubSettings, *, what: str) -> Engine:
             return engine  # migrating says why it cannot be used
         if is_there:
             return engine
+    # `make demo` and `make up` keep theirs in the checkout, where whoever follows the README stands.
+    here = " `--data .evalyard` is the one in this folder." if Path(".evalyard", "evalyard.db").is_file() else ""
     raise Refused(
         f"There is nothing {what} in {_place(settings)}: no Evalyard has worked there. "
-        "Give the data folder of your system with --data; it names that folder when it starts."
+        f"Give the data folder of your system with --data; it names that folder when it starts.{here}"
     )
 
 

@@ -121,6 +121,8 @@ def fault_of(detail: ErrorDetails) -> Fault:
         return Fault(field, f"The field '{field}' is missing.")
     if detail["type"] == "json_invalid":
         return Fault("request", "The request's body is not valid JSON.")
+    if not path and detail["type"] in ("model_attributes_type", "model_type"):
+        return Fault(field, "request: the body is no JSON object, or not sent as `Content-Type: application/json`.")
     if detail["type"] == "value_error":
         return Fault(field, f"{field}: {message}")
     facts = {"input": shown(str(detail.get("input")), most=40)} | detail.get("ctx", {})

@@ -12,7 +12,7 @@ def answer_plans(found: list[dict[str, Any]], *, as_json: bool) -> None:
         answer_json(found)
         return
     if not found:
-        answer(f"Nothing was planned yet. Begin with: {program()} rerun plan --suite open-llm-v2 --harness 0.4.13")
+        answer(f"Nothing was planned yet. Begin with: {program()} rerun plan --suite open-llm-v2 --harness 0.4.14")
         return
     columns = [("id", "right"), ("suite", "left"), ("from", "left"), ("to", "left"), ("state", "left"), ("", "left")]
     rows = [

@@ -17,7 +17,7 @@ commands = typer.Typer(
     help="""Evaluate again after a harness upgrade: only what changed, and reversibly.
 
 \b
-evalyard rerun plan --suite open-llm-v2 --harness 0.4.13      what changed, and what it would cost
+evalyard rerun plan --suite open-llm-v2 --harness 0.4.14      what changed, and what it would cost
 evalyard rerun start 1 --first rank --budget 40gpu-hours      do it, after everybody else's work
 evalyard rerun switch 1                                       let the board show the new version
 evalyard rerun back open-llm-v2                               let it show the old one again""",
@@ -63,7 +63,7 @@ def plan(
     Nothing is evaluated yet. Needs a harness worker that has the new harness: `evalyard harness add`.
 
     \b
-    evalyard rerun plan --suite open-llm-v2 --harness 0.4.13
+    evalyard rerun plan --suite open-llm-v2 --harness 0.4.14
     """
     client = Client()
     body = {"suite": suite, "harness": harness, **_choices(first, budget, only, coverage)}

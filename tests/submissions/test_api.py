@@ -65,7 +65,7 @@ def test_every_fault_is_listed_with_its_field_and_class(client: TestClient, mode
         ({"model": "x", "precision": "int3"}, "precision: 'int3' is none of auto, bfloat16, "),
         ({"model": "x", "precision": "fp16"}, "gptq. Did you mean 'float16'?"),
         ({"model": "x", "model_type": "nice"}, "model_type: 'nice' is not one of 'pretrained', "),
-        ([1], "request: "),
+        ([1], "request: the body is no JSON object, or not sent as `Content-Type: application/json`."),
     ],
 )
 def test_a_malformed_request_is_told_which_field(client: TestClient, content: Any, words: str) -> None:

@@ -345,6 +345,16 @@ def test_backup_of_a_folder_without_a_system_is_refused(alone: Command, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_data_folder_of_the_demo_is_named_where_it_lies_in_this_folder(
+    alone: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".evalyard").mkdir()
+    (tmp_path / ".evalyard" / "evalyard.db").touch()
+    monkeypatch.chdir(tmp_path)
+    refused = alone("publish", "out", "--data", str(tmp_path / "data")).err
+    assert "`--data .evalyard` is the one in this folder." in " ".join(refused.split())
+
+
 def test_a_script_that_cannot_work_stops_with_that_sentence_before_it_installs(
     hub: Hub, evalyard: Command, tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """Re-runs as people meet them: pages, API and commands, empty, planned, running and switched."""
 
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,14 @@ def test_a_plans_page_shows_verdicts_costs_and_the_buttons_of_its_state(client: 
     assert "Under every version" in history.text
     assert f"/evaluations/{works.again(old).id}#ARC" in history.links
     assert f"carried over from {old}" in page(client, f"/evaluations/{works.again(old).id}").text
+
+
+def test_before_any_plan_the_example_names_a_harness_that_is_not_the_pinned_one(
+    client: TestClient, evalyard: Command
+) -> None:
+    said = evalyard("rerun", "list").out + evalyard("rerun", "list").err + page(client, "/reruns").text
+    assert said.count("rerun plan --suite open-llm-v2 --harness ") >= 2
+    assert f"--harness {version('lm_eval')}" not in said
 
 
 def test_where_there_is_nothing_to_do_it_is_said_in_words(client: TestClient, evalyard: Command, works: Works) -> None:
