@@ -20,6 +20,7 @@ import sys
 import sysconfig
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,6 +49,8 @@ NEEDS = {
     "cuda": Need(20 * GIGABYTE, "about 6 GB", "vLLM for NVIDIA GPUs (CUDA 13)"),
 }
 MEMORY = 6 * GIGABYTE
+PROCESSES = ("orchestrator.control", "submissions.entry", "submissions.cli.look", "submissions.site", "workers.app")
+"""What commands and processes of the hub begin with."""
 
 
 class Missing(Exception):
@@ -237,7 +240,28 @@ class Environment:
                 options = ["--no-build-isolation", "--requirement", str(files[0])]
                 self.pip(name, options, total=len(lines(files[0])))
             self.remember(name)
+        self.compile(PROCESSES)
         print(f"The environment is ready: {self.folder}", flush=True)
+
+    def compile(self, modules: Sequence[str]) -> None:
+        """Have Python keep these modules and all that they import compiled, whatever the shell says.
+
+        Many images set PYTHONDONTWRITEBYTECODE: each command would compile for seconds what it imports. Programs of the
+        stages, which import most, are started without that variable.
+
+        Raises:
+            Missing: one of them cannot be imported, with the end of Python's own words.
+        """
+        allowed = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        command = [str(self.python), "-c", f"import {', '.join(modules)}"]
+        with telling("Compiling what the commands import", say, quiet_start=True):
+            done = subprocess.run(command, cwd=ROOT, env=allowed, capture_output=True, text=True, check=False)
+        if done.returncode:
+            why = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
+            raise Missing(
+                f"the environment is installed, and Evalyard does not start in it: {why} "
+                f"Remove {self.folder} and run the same command again."
+            )
 
     def same_python(self) -> bool:
         ask = [str(self.python), "-c", "import sys; print(sys.version_info[:2])"]

@@ -26,7 +26,7 @@ from sqlmodel import col, select
 from orchestrator import db
 from orchestrator.artifacts import ArtifactStore, file_sha256, is_key
 from orchestrator.errors import EvalyardError, Refused
-from orchestrator.program import program
+from orchestrator.program import data_here, program
 from orchestrator.rows import Progress, is_empty, read_table, write_tables
 from orchestrator.settings import HubSettings
 from orchestrator.store_check import refuse_lost_store
@@ -161,8 +161,7 @@ def present_database(settings: HubSettings, *, what: str) -> Engine:
             return engine  # migrating says why it cannot be used
         if is_there:
             return engine
-    # `make demo` and `make up` keep theirs in the checkout, where whoever follows the README stands.
-    here = " `--data .evalyard` is the one in this folder." if Path(".evalyard", "evalyard.db").is_file() else ""
+    here = f" `--data {found}` is the one in this folder." if (found := data_here()) else ""
     raise Refused(
         f"There is nothing {what} in {_place(settings)}: no Evalyard has worked there. "
         f"Give the data folder of your system with --data; it names that folder when it starts.{here}"

@@ -39,6 +39,12 @@ def default_data() -> Path:
     return Path(platformdirs.user_data_dir("evalyard", appauthor=False))
 
 
+def data_here() -> Path | None:
+    """The data folder of `make demo` and `make up`, where one stands beside it, as whoever follows the README does."""
+    folder = Path(".evalyard")
+    return folder if (folder / "evalyard.db").is_file() else None
+
+
 def as_typed(path: Path) -> str:
     """A file or folder as one would type it here: from the present folder where it lies in it, else from the root."""
     return shlex.quote(_from_here(path.resolve()))

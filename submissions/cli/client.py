@@ -8,7 +8,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from orchestrator.errors import EvalyardError
-from orchestrator.program import DEFAULT_URL, default_data, program
+from orchestrator.program import DEFAULT_URL, data_here, default_data, program
 from submissions.cli.credentials import find_token
 
 SECONDS = 60.0
@@ -87,8 +87,9 @@ class Client:
                 "if it stays so, the web.log of its data folder says why."
             ) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
+            with_data = f" --data {found}" if (found := data_here()) else ""
             raise ServerAway(
-                f"No Evalyard answers at {self.url}. Start it: {program()} up. "
+                f"No Evalyard answers at {self.url}. Start it: {program()} up{with_data}. "
                 "If it runs elsewhere, set EVALYARD_URL to its address."
             ) from error
         if answer.is_success:

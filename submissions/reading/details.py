@@ -179,6 +179,9 @@ def _cost(infers: Sequence[Job], attempts: Mapping[int, Sequence[Attempt]]) -> C
         tokens = f"{words.count(cost['tokens_computed'], 'token')} computed and {cost['tokens_reused']:,} reused"
         held = words.duration(cost["device_seconds"])
         said.append(f"Engine time {words.duration(cost['seconds'])}, {tokens}; devices were held for {held}.")
+    if cost["reused"]:
+        every = cost["computed"] + cost["reused"]
+        said.append(f"{cost['reused']:,} of {words.count(every, 'response')} were there already.")
     if len(outcomes) > len(infers) or cost["restarts"]:
         again = len(cost["restarts"])
         more = f", and an engine was started again {words.times(again)} within one" if again else ""

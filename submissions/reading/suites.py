@@ -6,11 +6,11 @@ import sqlalchemy
 from sqlalchemy import func
 from sqlmodel import Session, col, select
 
-from orchestrator.lifecycle import EvaluationState
+from orchestrator.lifecycle import EvaluationState, RerunState
 from orchestrator.reruns.coverage import covered_by
 from orchestrator.suite_versions import count_finished, find_version, versions_of
 from orchestrator.suites import Suite, SuiteBenchmark
-from orchestrator.tables import Evaluation, ShownVersion, SuiteVersion
+from orchestrator.tables import Evaluation, Rerun, ShownVersion, SuiteVersion
 from submissions.records import SuiteBenchmarkRecord, SuiteRecord, SuiteVersionRecord
 
 
@@ -55,10 +55,14 @@ def shown_and_known(session: Session, suite: Suite) -> tuple[str, tuple[str, ...
 
 
 def version_records(session: Session, suite: Suite) -> list[SuiteVersionRecord]:
-    """Every version of the suite with the evaluations that have an average under it, the latest first."""
+    """Every version of the suite with the evaluations that have an average under it, the latest first.
+
+    Those that plans led to, all of them given up before anything was scored, are nobody's any more.
+    """
     versions = versions_of(session, suite)
     counts = count_finished(session, suite.name)
     covered = covered_by(session, suite.name, versions.shown)
+    given_up = _given_up(session, suite.name) - set(counts) - {versions.shown, suite.version}
     names = dict.fromkeys([*(row.version for row in reversed(versions.known)), versions.shown])
     records = {row.version: row.record for row in versions.known}
     return [
@@ -70,7 +74,14 @@ def version_records(session: Session, suite: Suite) -> list[SuiteVersionRecord]:
             covered=None if name == versions.shown else covered.get(name, 0),
         )
         for name in names
+        if name not in given_up
     ]
+
+
+def _given_up(session: Session, suite: str) -> set[str]:
+    """Versions that there were plans for, of which none is left."""
+    plans = session.exec(select(Rerun.to_version, Rerun.state).where(Rerun.suite == suite)).all()
+    return {version for version, _ in plans} - {version for version, state in plans if state != RerunState.ABANDONED}
 
 
 def counting_benchmark(

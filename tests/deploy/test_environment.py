@@ -1,12 +1,14 @@
 """What the set-up looks for before it downloads anything."""
 
+import sys
 import sysconfig
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from deploy import environment
-from deploy.environment import Missing, compiler_found, require
+from deploy.environment import Environment, Missing, compiler_found, require
 
 
 def test_a_compiler_is_found_on_the_path_or_where_cc_names_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,3 +33,23 @@ def test_what_is_lacking_is_said_with_what_to_install(capsys: pytest.CaptureFixt
         require("a C compiler", "none", False, "Install gcc.")
     assert "--  a C compiler (none)" in capsys.readouterr().out
     assert set(environment.NEEDS) == {"cpu", "cuda"}
+
+
+def test_what_the_commands_import_is_compiled_whatever_the_shell_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "begins.py").write_text("import imported\n")
+    (tmp_path / "imported.py").write_text("")
+    made = Environment(tmp_path, "cpu")
+    made.python = Path(sys.executable)
+    made.compile(["begins"])
+    assert {path.name.partition(".")[0] for path in (tmp_path / "__pycache__").iterdir()} == {"begins", "imported"}
+    with pytest.raises(Missing, match=r"does not start in it: ModuleNotFoundError: No module named 'absent'"):
+        made.compile(["absent"])
+
+
+def test_what_is_compiled_can_be_imported() -> None:
+    for name in environment.PROCESSES:
+        assert find_spec(name) is not None, name

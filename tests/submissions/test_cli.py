@@ -353,6 +353,8 @@ def test_the_data_folder_of_the_demo_is_named_where_it_lies_in_this_folder(
     monkeypatch.chdir(tmp_path)
     refused = alone("publish", "out", "--data", str(tmp_path / "data")).err
     assert "`--data .evalyard` is the one in this folder." in " ".join(refused.split())
+    with pytest.raises(ServerAway, match=r"Start it: \S+ up --data \.evalyard\."):
+        Client("http://127.0.0.1:9", token="").get("/health", timeout=5)
 
 
 def test_a_script_that_cannot_work_stops_with_that_sentence_before_it_installs(

@@ -10,8 +10,9 @@ from starlette.testclient import TestClient
 
 from orchestrator.lifecycle import EvaluationState, JobState
 from orchestrator.tables import Job, Score
-from orchestrator.wire import FailureKind, Stage
+from orchestrator.wire import FailureKind, InferDone, Stage
 from submissions.context import Hub
+from tests.orchestrator.yard import ENGINE
 from tests.submissions.factories import DEMO, add_attempt, add_evaluation, disturb
 from tests.submissions.pages import Page, page
 
@@ -203,3 +204,14 @@ def test_of_a_local_folder_no_commit_is_spoken_of(
         failed = {"state": EvaluationState.FAILED, "failure": FailureKind.WEIGHTS, "sentence": "A file is damaged."}
         add_evaluation(session, hub.suites["demo"], model=model, folder=folder, **failed)
     assert page(client, "/evaluations/1").text.count(said) == 2
+
+
+def test_responses_that_were_there_already_are_told(hub: Hub, client: TestClient) -> None:
+    spent = {"seconds": 2.0, "total_seconds": 3.0, "tokens_computed": 100, "tokens_reused": 0}
+    done = InferDone(computed=1, reused=62, engine=ENGINE, **spent)
+    with hub.writing() as session:
+        evaluation = add_evaluation(session, hub.suites["demo"], values=DEMO)
+        infer = session.exec(select(Job).where(Job.evaluation_id == evaluation.id, Job.stage == Stage.INFER)).one()
+        infer.result, infer.attempt_id = done.model_dump(mode="json"), add_attempt(session, infer).id
+        session.add(infer)
+    assert "62 of 63 responses were there already." in page(client, "/evaluations/1").text

@@ -85,6 +85,21 @@ def test_pause_resume_and_abandon_by_the_api(client: TestClient, works: Works) -
     assert problem(client.get(f"{API}/board?suite=small&version=7"), 404)
 
 
+def test_a_version_that_was_given_up_before_anything_was_scored_is_on_no_board(
+    client: TestClient, works: Works
+) -> None:
+    works.finished(1)
+    ok(client.post(f"{API}/reruns", json={"suite": "small", "harness": "0.4.14"}))
+    plan = client.get(f"{API}/reruns/1").json()
+
+    def versions() -> list[str]:
+        return [one["version"] for one in client.get(f"{API}/suites/small").json()["versions"]]
+
+    assert versions() == [plan["to_version"], plan["from_version"]]
+    ok(client.post(f"{API}/reruns/1/abandon"))
+    assert versions() == [plan["from_version"]]
+
+
 def test_a_plans_page_shows_verdicts_costs_and_the_buttons_of_its_state(client: TestClient, works: Works) -> None:
     (old,) = works.finished(1)
     works.sheets[NEW, "ARC"] = Sheet(code="c2")
