@@ -124,6 +124,7 @@ def test_a_submitter_mends_all_faults_at_once_follows_the_evaluation_and_cancels
 ) -> None:
     page.goto(server)
     page.click("header a.button")
+    expect(page.locator("#model")).to_be_focused(timeout=LONGEST)
     page.keyboard.type("typed/empty")
     page.fill("#limit", "-3")
     page.fill("#revision", "v9")
