@@ -94,6 +94,7 @@ def measure(given: argparse.Namespace, folder: Path) -> None:
     fill(engine, suite, range(count_evaluations(engine) + 1, given.models + 1))
     print(f"{engine.dialect.name}: {given.models} models × {given.benchmarks} benchmarks, ", end="")
     print(f"{count(engine, Score)} score rows, made in {time.perf_counter() - began:.0f} s")
+    show_growth(engine, suite)  # at once: the machine's speed is to be the same
     environment = os.environ | {
         "EVALYARD_DATA": str(folder),
         "EVALYARD_DATABASE_URL": url,
@@ -110,7 +111,6 @@ def measure(given: argparse.Namespace, folder: Path) -> None:
     finally:
         server.terminate()
         server.wait()
-    show_growth(engine, suite)
 
 
 def write_suite(folder: Path, benchmarks: int) -> Path:
