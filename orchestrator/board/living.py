@@ -42,8 +42,8 @@ MOST_BY_READERS = 50
 """Changed evaluations that a reader takes in where a keeper runs: milliseconds."""
 PATIENCE_SECONDS = 0.5
 """How long a reader waits while another thread takes changes in; then the board as it was before them will do."""
-FIRST_SECONDS = 30.0
-"""How long a reader waits, unless it says otherwise, for a board that the keeper has not read yet."""
+FIRST_SECONDS = 10.0
+"""How long a reader waits for a board that the keeper has not read yet, unless it says otherwise; it holds a thread."""
 REMEMBERED_SECONDS = 10.0
 KEPT_SECONDS = 3.0
 """Age of a count that is still shown where a keeper runs, whatever happened since: a busy hub writes many events."""
