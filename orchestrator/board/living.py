@@ -44,6 +44,9 @@ PATIENCE_SECONDS = 0.5
 """How long a reader waits while another thread takes changes in; then the board as it was before them will do."""
 FIRST_SECONDS = 10.0
 """How long a reader waits for a board that the keeper has not read yet, unless it says otherwise; it holds a thread."""
+MOST_WAITING = 8
+"""Readers who wait for boards at a time; more are told at once to ask again. Each holds a thread and a connection to
+the database, and the keeper, whom they wait for, needs a connection too."""
 REMEMBERED_SECONDS = 10.0
 KEPT_SECONDS = 3.0
 """Age of a count that is still shown where a keeper runs, whatever happened since: a busy hub writes many events."""
@@ -100,6 +103,7 @@ class Boards:
         self._living: dict[tuple[str, str], _Living] = {}
         self._remembered: OrderedDict[Hashable, tuple[int, float, Any]] = OrderedDict()
         self._pairs = Pairs()
+        self._waiting = threading.BoundedSemaphore(MOST_WAITING)
         self.is_kept = False
         """Whether a keeper runs."""
         self.readings = 0
@@ -122,7 +126,7 @@ class Boards:
         not in memory yet is the keeper's to read.
 
         Raises:
-            NotYet: the keeper has not read it after so many seconds.
+            NotYet: the keeper has not read it after so many seconds, or too many readers wait already.
         """
         with self._lock:
             living = self._living.get((suite.name, suite.version))
@@ -130,14 +134,22 @@ class Boards:
                 living = self._living[suite.name, suite.version] = _Living(suite)
         if self.is_kept and not take_in_all and not living.is_read.is_set():
             self.wanted.set()
-            if not living.is_read.wait(patience):
-                raise NotYet(NOT_READ)
+            self._wait(living, patience)
         if self._newest(session) > living.last or living.missing:
             self._bring_up_to_date(session, living, take_in_all=take_in_all or not self.is_kept)
         table = self._as_seen(living, Seen(audience_of(session), at))
         if not self.is_kept:
             self._settle(session, table)
         return table
+
+    def _wait(self, living: _Living, patience: float) -> None:
+        if not self._waiting.acquire(blocking=False):
+            raise NotYet(NOT_READ)
+        try:
+            if not living.is_read.wait(patience):
+                raise NotYet(NOT_READ)
+        finally:
+            self._waiting.release()
 
     def settle_ties(self, session: Session, suite: Suite) -> None:
         """Compare what the ties of this board need, as everybody sees it who reads it: for the keeper."""

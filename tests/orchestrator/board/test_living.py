@@ -11,7 +11,7 @@ from sqlmodel import Session, col, delete, select
 from orchestrator import db
 from orchestrator.board import Boards, read_board
 from orchestrator.board.keeping import freshen, start_keeper
-from orchestrator.board.living import GAP_SECONDS, KEPT_SECONDS, MOST_BY_READERS, MOST_TABLES
+from orchestrator.board.living import GAP_SECONDS, KEPT_SECONDS, MOST_BY_READERS, MOST_TABLES, MOST_WAITING
 from orchestrator.errors import NotFound, NotYet, Refused
 from orchestrator.flags import flag, lift, list_flags
 from orchestrator.lifecycle import EvaluationState
@@ -241,6 +241,31 @@ def test_a_board_that_the_keeper_has_not_read_yet_is_told_of_and_left_to_it(engi
     assert boards.wanted.is_set()
     freshen(boards, engine, {})
     assert len(read(engine, boards)) == 1
+
+
+def test_however_many_wait_for_a_board_its_keeper_gets_a_connection_to_read_it(engine: Engine) -> None:
+    boards = Boards()
+    boards.is_kept = True
+    with db.session(engine) as session:
+        add_evaluation(session, DEMO, values=WHOLE)
+    seen, refused = list[int](), list[str]()
+
+    def read_once() -> None:
+        with db.session(engine, read_only=True) as session:
+            session.connection()  # as a request has, which asked which suite to show
+            try:
+                seen.append(len(boards.read(session, DEMO, patience=20.0)))
+            except NotYet as error:
+                refused.append(error.sentence)
+
+    readers = [threading.Thread(target=read_once) for _ in range(MOST_WAITING + 12)]
+    for reader in readers:
+        reader.start()
+    wait_until(lambda: len(refused) == 12, "those who are too many are told at once")
+    freshen(boards, engine, {})
+    for reader in readers:
+        reader.join()
+    assert seen == [1] * MOST_WAITING
 
 
 def test_a_board_that_is_kept_is_left_out_of_collections_of_garbage(engine: Engine) -> None:
