@@ -7,6 +7,7 @@ insertions, however large the board is, and no row is read again for it.
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import replace
+from datetime import datetime
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -77,7 +78,7 @@ class Table:
         """By slot: a row keeps its slot for as long as it is on the table."""
         self._slots: Sorted[Entry] = Sorted((row.evaluation, slot) for slot, row in enumerate(placed))
         """By evaluation."""
-        self.newest = max((row.ended_at for row in placed if row.ended_at is not None), default=None)
+        self.newest = _newest(placed)
         """When the latest of its evaluations ended."""
         self._orders: dict[str, _Order] = {}
         self._made_up: tuple[str, ...] = ()
@@ -115,8 +116,11 @@ class Table:
         table._searches = {}
         if len(changes) <= MENDED_CHANGES:
             table._searches = {text: _searched(*kept, moves) for text, kept in list(self._searches.items())}
-        ended = [move.after.ended_at for move in moves if move.after is not None and move.after.ended_at is not None]
-        table.newest = max([*ended, *([self.newest] if self.newest else [])], default=None)
+        if any(move.before is not None and move.before.ended_at == self.newest for move in moves):
+            table.newest = _newest(table.rows)
+        else:
+            come = _newest(move.after for move in moves)
+            table.newest = max((one for one in (self.newest, come) if one is not None), default=None)
         if table._ties is not None:
             rows = ((row, move.slot) for move in moves for row in (move.before, move.after))
             touched = [entry for row, slot in rows for entry in _entry(row, slot)]
@@ -335,6 +339,10 @@ def _searched(search: Search, found: int, moves: Iterable[_Move]) -> tuple[Searc
         bit = 1 << move.slot
         found = found | bit if move.after is not None and search.fits(move.after) else found & ~bit
     return search, found
+
+
+def _newest(rows: Iterable[Standing | None]) -> datetime | None:
+    return max((row.ended_at for row in rows if row is not None and row.ended_at is not None), default=None)
 
 
 def _entry(row: Standing | None, slot: int) -> list[Entry]:

@@ -225,6 +225,7 @@ def test_a_changed_table_is_one_made_anew(before: list[Any], after: list[Any], g
         ask(table, query)  # orders that exist are kept up to date
     changed = table.changed(changes)
     anew = Table(DEMO, [one for one in (first | changes).values() if one is not None])
+    assert changed.newest == anew.newest
     for query in queries:
         old, new = ask(changed, query), ask(anew, query)
         assert [(one.rank, one.tie) for one in old.lines] == [(one.rank, one.tie) for one in new.lines]
