@@ -62,6 +62,10 @@ class Part(Frozen):
         ]
 
 
+TAKEN = frozenset({"rank", "places", "model", "average", "parameters"})
+"""Names of columns by which a board itself ranks, shows and filters its rows."""
+
+
 class SuiteBenchmark(Frozen):
     """One column: what the harness runs, and how its numbers become one."""
 
@@ -117,6 +121,8 @@ class Suite(Frozen):
         # Artifact keys use slugs of names, so names that differ only in letter case would meet in one folder.
         names = [benchmark.name.casefold() for benchmark in self.benchmarks]
         for benchmark in self.benchmarks:
+            if benchmark.name in TAKEN:
+                raise ValueError(f"no benchmark can be called '{benchmark.name}': a board has a column of that name")
             if names.count(benchmark.name.casefold()) > 1:
                 raise ValueError(f"the benchmark '{benchmark.name}' is there twice: each needs a name of its own")
         return self

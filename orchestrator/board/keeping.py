@@ -71,11 +71,18 @@ def _leave_out_of_collections() -> None:
 
 
 def freshen(boards: Boards, engine: Engine, suites: Mapping[str, Suite]) -> None:
-    """Take in all that happened, into the boards that are in memory and those that these suites show; settle ties."""
+    """Take in all that happened, into the boards that are in memory and those that these suites show; settle ties.
+
+    A board that cannot be read is said in the log, and keeps no other from its readers.
+    """
     with db.session(engine, read_only=True) as session:
         kept = {(one.name, one.version): one for one in (*shown_suites(session, suites).values(), *boards.known())}
         # All boards first: readers wait for those, and not for what is known of pairs.
-        for suite in kept.values():
-            boards.read(session, suite, take_in_all=True)
-        for suite in kept.values():
-            boards.settle_ties(session, suite)
+        for step in (boards.take_in, boards.settle_ties):
+            for suite in kept.values():
+                try:
+                    step(session, suite)
+                except OperationalError:
+                    raise
+                except Exception:
+                    log.exception("boards_failed suite=%s version=%s", suite.name, suite.version)

@@ -142,6 +142,10 @@ class Boards:
             self._settle(session, table)
         return table
 
+    def take_in(self, session: Session, suite: Suite) -> None:
+        """Take in all that happened, reading the board where it is not in memory: for the keeper."""
+        self.read(session, suite, take_in_all=True)
+
     def _wait(self, living: _Living, patience: float) -> None:
         if not self._waiting.acquire(blocking=False):
             raise NotYet(NOT_READ)

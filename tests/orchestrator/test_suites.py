@@ -220,6 +220,11 @@ def test_two_benchmarks_of_one_name_are_refused(tmp_path: Path) -> None:
     assert "the benchmark 'ARC' is there twice" in sentence
 
 
+def test_a_benchmark_by_whose_name_a_board_ranks_is_refused(tmp_path: Path) -> None:
+    sentence = sentence_of(tmp_path, HEADER + BENCHMARK.replace('"ARC"', '"rank"'))
+    assert "no benchmark can be called 'rank'" in sentence
+
+
 def test_a_pattern_without_its_count_is_refused(tmp_path: Path) -> None:
     sentence = sentence_of(tmp_path, HEADER + BENCHMARK.replace('{ task = "arc_easy"', '{ task = "arc_*"'))
     assert "the pattern 'arc_*' needs `count`" in sentence

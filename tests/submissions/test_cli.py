@@ -158,7 +158,10 @@ def test_a_backup_says_which_files_of_the_data_folder_are_not_in_it(
 
 
 @pytest.mark.parametrize("words", [("board",), ("queue",), ("status",), ("submit", "org/name"), ("retry", "1")])
-def test_without_a_server_the_sentence_says_how_to_start_it(alone: Command, words: tuple[str, ...]) -> None:
+def test_without_a_server_the_sentence_says_how_to_start_it(
+    alone: Command, words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where no demo has left its data
     ran = alone(*words)
     assert (ran.code, ran.out) == (1, "")
     assert f"Start it: {program()} up." in ran.err

@@ -3,6 +3,7 @@
 import gc
 import threading
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, event
@@ -241,6 +242,24 @@ def test_a_board_that_the_keeper_has_not_read_yet_is_told_of_and_left_to_it(engi
     assert boards.wanted.is_set()
     freshen(boards, engine, {})
     assert len(read(engine, boards)) == 1
+
+
+def test_a_board_that_cannot_be_read_keeps_no_other_from_its_readers(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    boards = Boards()
+    with db.session(engine) as session:
+        add_evaluation(session, DEMO, values=WHOLE)
+
+    def break_one(*given: Any) -> None:
+        if "submission" in given[2] and "broken" in str(given[3]):
+            raise RuntimeError("a fault of ours")
+
+    event.listen(engine, "before_cursor_execute", break_one)
+    freshen(boards, engine, {"broken": DEMO.model_copy(update={"name": "broken"}), DEMO.name: DEMO})
+    boards.is_kept = True
+    assert len(read(engine, boards)) == 1
+    assert "boards_failed suite=broken" in caplog.text
 
 
 def test_however_many_wait_for_a_board_its_keeper_gets_a_connection_to_read_it(engine: Engine) -> None:

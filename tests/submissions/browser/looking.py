@@ -52,6 +52,7 @@ def names(page: Page) -> list[str]:
 
 def unfold(page: Page, part: str) -> None:
     """What is folded on a phone lies open on a desk, or is folded on both."""
+    page.wait_for_load_state()  # before its style sheets are there, all is unfolded and folded by the browser's own
     summary = page.locator(f"{part} > summary")
     if summary.is_visible() and page.get_attribute(part, "open") is None:
         summary.click()
