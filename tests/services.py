@@ -94,3 +94,12 @@ def processes_with(text: str) -> dict[int, str]:
         if command and (text in command or any(text in file for file in files)):
             found[int(entry.name)] = command
     return found
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    """Variables that a process was started with; none of one that is gone."""
+    try:
+        told = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return {}
+    return dict(line.split("=", 1) for line in told.split("\0") if "=" in line)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.wire import FailureKind
-from tests.services import wait_until
+from tests.services import environment_of, wait_until
 from tests.workers.bench import IDENTITY, Bench, slow
 from workers.engine.scripted import answer
 from workers.sheets import Loglikelihood, loglikelihood_id
@@ -158,12 +158,7 @@ def test_each_attempt_sees_the_devices_that_it_was_given_and_no_others(bench: Be
         bench.start(bench.order("a2", settings=slow(0.2))),
     ]
     wait_until(lambda: len(devices.groups()) == 3, "both stages run")
-    seen = {
-        index: dict(line.split("=", 1) for line in Path(f"/proc/{pid}/environ").read_text().split("\0") if "=" in line)[
-            "CUDA_VISIBLE_DEVICES"
-        ]
-        for index, pid in devices.groups().items()
-    }
+    seen = {index: environment_of(pid)["CUDA_VISIBLE_DEVICES"] for index, pid in devices.groups().items()}
     bench.supervisor.stopping.set()
     for one in both:
         one.join()
