@@ -65,7 +65,9 @@ class Guard:
             await problem(413, f"The request is larger than {BODY_BYTES >> 10} KiB.")(scope, receive, send_guarded)
             return
         replay = receive if scope["method"] in SAFE_METHODS else _replayed(body, receive)
-        await self.app(scope, replay, send_guarded)
+        # What watches a site asks for headers alone; the server that sends them leaves the body out.
+        asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+        await self.app(asked, replay, send_guarded)
 
 
 def refuse(method: str, headers: Headers, *, scheme: str, public_url: str = "") -> tuple[int, str] | None:

@@ -16,7 +16,7 @@ from submissions.findings import Outcome
 from submissions.languages import gettext
 from submissions.pages.fields import read_fields
 from submissions.pages.rendering import render
-from submissions.problems import fault_of
+from submissions.problems import fault_of, headers_of
 from submissions.reading import queues
 from submissions.request import ModelType, SubmissionRequest
 from submissions.submitting import submit_to
@@ -50,16 +50,18 @@ async def check_form(request: Request, hub: AHub) -> Response:
 def _check(hub: Hub, given: dict[str, str], *, submitting: bool = False) -> Response:
     request, malformed = _read(given)
     checked, faults, status = None, list(malformed), 422 if malformed else 200
+    headers: dict[str, str] = {}
     if request is not None:
         try:
             checked = check_for(hub, request)
         except (HubAway, Busy) as error:
             faults.append(Fault("model", error.sentence))
             status = 422 if malformed else 503
+            headers = headers_of(error, status)
         else:
             found = (one for one in checked.findings if one.outcome is Outcome.FAULT)
             faults += [Fault(one.field, one.sentence, one.kind) for one in found]
-    return _form(hub, given, faults=faults, checked=checked, status=status, submitting=submitting)
+    return _form(hub, given, faults=faults, checked=checked, status=status, headers=headers, submitting=submitting)
 
 
 def _read(given: Mapping[str, str]) -> tuple[SubmissionRequest | None, list[Fault]]:
@@ -91,7 +93,7 @@ def _submit(hub: Hub, given: dict[str, str]) -> Response:
     except SubmissionRefused as refused:
         return _form(hub, given, faults=list(refused.faults), status=422)
     except (HubAway, Busy) as error:
-        return _form(hub, given, faults=[Fault("model", error.sentence)], status=503)
+        return _form(hub, given, faults=[Fault("model", error.sentence)], status=503, headers=headers_of(error, 503))
     target = f"/evaluations/{answer.evaluation.id}{'?existing=yes' if answer.existing else ''}"
     return RedirectResponse(target, status_code=303)
 
@@ -102,6 +104,7 @@ def _form(
     *,
     faults: list[Fault],
     status: int = 200,
+    headers: Mapping[str, str] | None = None,
     checked: CheckAnswer | None = None,
     submitting: bool = True,
 ) -> Response:
@@ -114,6 +117,7 @@ def _form(
     return render(
         "submit.html",
         status=status,
+        headers=headers,
         values=dict(values),
         faults=by_field,
         checked=checked,

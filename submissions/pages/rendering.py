@@ -1,6 +1,7 @@
 """Templates and what they may call. Everything that came from a stranger is escaped."""
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any
@@ -78,7 +79,7 @@ def may_operate() -> bool:
 TEMPLATES = _environment()
 
 
-def render(name: str, *, status: int = 200, **facts: Any) -> HTMLResponse:
+def render(name: str, *, status: int = 200, headers: Mapping[str, str] | None = None, **facts: Any) -> HTMLResponse:
     now = datetime.now(UTC)
     html = TEMPLATES.get_template(name).render(now=now, ago=lambda at: telling.ago(at, now), **facts)
-    return HTMLResponse(html, status_code=status)
+    return HTMLResponse(html, status_code=status, headers=headers)

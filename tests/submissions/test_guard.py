@@ -76,3 +76,15 @@ def test_every_answer_carries_the_security_headers(client: TestClient) -> None:
         assert "default-src 'none'" in headers["content-security-policy"]
         assert "unsafe" not in headers["content-security-policy"]
         assert headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("path", ["/", "/queue", "/api/v1/board", "/api/v1/health", "/static/evalyard.css", "/nowhere"])
+def test_what_may_be_read_may_be_asked_for_its_headers_alone(client: TestClient, path: str) -> None:
+    read, asked = client.get(path), client.head(path)
+    assert asked.status_code == read.status_code
+    assert asked.headers["content-type"] == read.headers["content-type"]
+    assert asked.headers["x-content-type-options"] == "nosniff"
+
+
+def test_what_takes_a_post_alone_says_so_to_whoever_asks_for_its_headers(client: TestClient) -> None:
+    assert client.head("/evaluations/1/retry").status_code == client.get("/evaluations/1/retry").status_code == 405
