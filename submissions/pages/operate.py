@@ -1,5 +1,6 @@
 """The operators' page: jobs by state with why they wait or failed, and cancelling or retrying several at once."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 from urllib.parse import urlencode
@@ -21,8 +22,14 @@ from submissions.reading.jobs import PAGE_JOBS, Show, read_jobs
 from submissions.reading.queues import read_workers
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
-MOST_FIELDS = 2 * PAGE_JOBS
-MOVES = {"cancel": api.cancel, "retry": api.retry}
+MOST_FIELDS = 2 * PAGE_JOBS + 10
+"""Each job as one that is listed and as one that was chosen, and what was asked for."""
+MOVES = {
+    "cancel": (api.cancel, "evaluation"),
+    "retry": (api.retry, "evaluation"),
+    "retry-listed": (api.retry, "listed"),
+}
+"""What a button does, and to which of the form's jobs. Nothing cancels all of them: that cannot be taken back."""
 
 
 @router.get("/operate")
@@ -65,21 +72,22 @@ async def move(request: Request, hub: AHub) -> Response:
     if verb not in MOVES:
         raise Refused("Choose what to do with them, on /operate: cancel or retry.")
     try:
-        chosen = {NUMBER.validate_python(value) for name, value in given if name == "evaluation"}
+        act, which = MOVES[verb]
+        chosen = {NUMBER.validate_python(value) for name, value in given if name == which}
     except ValidationError as error:
         raise Refused("Choose evaluations by their numbers, on /operate.") from error
-    done = await run_in_threadpool(_move, hub, verb, sorted(chosen))
+    done = await run_in_threadpool(_move, hub, act, sorted(chosen))
     here = [(name, value) for name, value in given if name in ("show", "failure", "page")]
     said = urlencode([*here, ("done", done), ("undone", len(chosen) - done)])
     return RedirectResponse(f"/operate?{said}", status_code=303)
 
 
-def _move(hub: Hub, verb: str, evaluations: list[int]) -> int:
+def _move(hub: Hub, act: Callable[[int, Hub], object], evaluations: list[int]) -> int:
     """How many were moved; one that cannot be, since it has ended meanwhile, stops none of the others."""
     done = 0
     for evaluation in evaluations:
         try:
-            MOVES[verb](evaluation, hub)
+            act(evaluation, hub)
         except EvalyardError:
             continue
         done += 1

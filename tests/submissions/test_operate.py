@@ -1,5 +1,6 @@
 """The operators' page: what it lists of the jobs, and cancelling and retrying several at once."""
 
+import re
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -91,6 +92,30 @@ def test_what_failed_is_retried_by_evaluation_and_foreign_choices_are_refused(hu
         assert client.post("/operate", data=form).status_code == 422
     many = {"do": "cancel", "evaluation": ["1"] * 500}
     assert client.post("/operate", data=many).status_code == 422
+
+
+def test_all_that_failed_for_one_reason_are_retried_by_one_button_a_page(hub: Hub, client: TestClient) -> None:
+    with hub.writing() as session:
+        for kind, count in ((FailureKind.STORAGE, PAGE_JOBS), (FailureKind.OUT_OF_MEMORY, 1)):
+            for number in range(count):
+                add_evaluation(
+                    session,
+                    hub.suites["demo"],
+                    model=f"{kind.value}/{number}",
+                    state=EvaluationState.FAILED,
+                    failure=kind,
+                )
+    shown = client.get("/operate?show=failed&failure=storage").text
+    listed = re.findall(r'name="listed" value="(\d+)"', shown)
+    assert len(listed) == PAGE_JOBS
+    every_field = {"do": "retry-listed", "show": "failed", "failure": "storage", "page": "1", "listed": listed}
+    answer = client.post("/operate", data=every_field | {"evaluation": listed})
+    assert f"{len(set(listed))} evaluations were changed." in " ".join(answer.text.split())
+    with hub.reading() as session:
+        left = session.exec(select(Job.failure, Job.evaluation_id).where(Job.state == JobState.FAILED)).all()
+    assert {kind for kind, _ in left} == {FailureKind.OUT_OF_MEMORY, FailureKind.STORAGE}
+    assert {str(number) for _, number in left}.isdisjoint(listed), "what the page did not list is left"
+    assert "retry-listed" not in client.get("/operate").text
 
 
 def test_a_page_of_ten_thousand_waiting_jobs_is_one_page_of_them(hub: Hub) -> None:

@@ -33,6 +33,13 @@ def test_an_operator_chooses_several_and_retries_them_without_javascript(plain: 
     assert "2 evaluations were changed." in plain.inner_text("[role=status]")
 
 
+def test_an_operator_retries_all_on_a_page_by_one_button_without_javascript(plain: Page, server: str, hub: Hub) -> None:
+    fail(hub, "acme/a", "acme/b", "acme/c")
+    plain.goto(f"{server}/operate?show=failed&failure=engine")
+    plain.click("text=Retry all on this page")
+    assert "3 evaluations were changed." in plain.inner_text("[role=status]")
+
+
 def test_an_operator_goes_from_the_queue_to_a_failures_log_and_cancels_what_waits(
     page: Page, server: str, hub: Hub
 ) -> None:
@@ -48,7 +55,7 @@ def test_an_operator_goes_from_the_queue_to_a_failures_log_and_cancels_what_wait
     page.click(".chips >> text=engine")
     assert SENTENCE in page.inner_text("table.jobs")
     page.locator("input[name=evaluation][value='1']").last.check()
-    assert page.locator(".moves button").bounding_box()["y"] >= 0, "what is chosen far down is retried from there"  # type: ignore[index]
+    assert page.locator(".moves button").first.bounding_box()["y"] >= 0, "what is chosen far down is retried from there"  # type: ignore[index]
     page.click("table.jobs >> text=The log >> nth=0")
     assert "Segmentation fault" in page.inner_text("pre.log >> nth=0")
     page.goto(f"{server}/operate")
