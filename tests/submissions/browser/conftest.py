@@ -39,7 +39,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Hub:
         add_evaluation(session, demo, model="acme/chat-a", values=DEMO, model_type="chat")
         add_evaluation(session, demo, model="acme/chat-b", values={**DEMO, "Sums": 70.0}, model_type="chat")
         add_evaluation(session, demo, model="acme/base", values={**DEMO, "Sums": 10.0}, parameters=7 * 10**9)
-        add_evaluation(session, demo, model="acme/chat-a", values={**DEMO, "Sums": 20.0}, revision="b" * 40)
+        add_evaluation(
+            session, demo, model="acme/chat-a", values={**DEMO, "Sums": 20.0}, revision="b" * 40, chat_template=True
+        )
         for evaluation, bits in ((5, "VQU="), (6, "qgo=")):  # each every second document, of 12
             strata = [{"documents": "d", "count": 12, "weight": 100.0, "bits": bits}]
             session.add(Outcome(evaluation_id=evaluation, benchmark="Letters", strata=strata))
@@ -56,6 +58,12 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Hub:
     for evaluation, parity in ((5, 0), (6, 1)):
         records = [choice_sample(number, right=number % 2 == parity) for number in range(12)]
         keep_samples(hub, evaluation, "Letters", task="demo_letters", records=records)
+    records = [choice_sample(number, right=number < 4) for number in range(12)]
+    for record in records:
+        record["arguments"]["gen_args_0"]["arg_0"] = (
+            f"<|user|>{record['arguments']['gen_args_0']['arg_0']}<|assistant|>"
+        )
+    keep_samples(hub, 8, "Letters", task="demo_letters", records=records)
     return hub
 
 

@@ -88,6 +88,23 @@ def test_a_models_page_has_all_its_revisions_with_their_history(reader: Reader) 
     assert page.url.endswith("/evaluations/8#Letters")
 
 
+def test_a_reader_sees_what_a_chat_template_and_another_revision_changed_sample_by_sample(reader: Reader) -> None:
+    reader.open("/models/acme/chat-a")
+    page = reader.page
+    assert page.locator("select[name=a]").input_value() == "5"
+    assert cut_off(page) == []
+    assert "bbbbbbb · bfloat16 · chat template" in page.locator("select[name=b] >> option:checked").inner_text()
+    page.click("text=Compare sample by sample")
+    page.click("main table >> text=Letters")
+    differs = page.locator("dl.facts").first.inner_text()
+    assert "Chat template" in differs
+    assert "Revision" in differs
+    page.click(".tabs >> text=Asked otherwise")
+    assert "1 to 5 of 12" in page.inner_text(".pager")
+    assert page.locator("article.sample mark").all_inner_texts()[1].startswith("<|user|>")
+    assert cut_off(page) == []
+
+
 def test_a_failure_is_read_with_its_class_sentence_and_log(reader: Reader) -> None:
     reader.open("/queue")
     reader.page.click("text=acme/failed >> nth=0")
