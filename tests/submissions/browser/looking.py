@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from axe_playwright_python.base import AXE_SCRIPT
-from playwright.sync_api import Page
+from playwright.sync_api import Locator, Page
 
 SHOTS = Path(__file__).resolve().parents[3] / "artifacts" / "pages"
 SIZES = {"desk": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
@@ -48,6 +48,12 @@ def listen(page: Page, said: list[str]) -> None:
 def names(page: Page) -> list[str]:
     """The models of the board, in its order."""
     return page.locator("table.board").first.locator("tbody th .named > a:first-of-type").all_inner_texts()
+
+
+def follow(page: Page, target: str | Locator) -> None:
+    """Click what leads to another page, and go on once that is there: a click may return before the way begins."""
+    with page.expect_navigation():
+        page.click(target) if isinstance(target, str) else target.click()
 
 
 def unfold(page: Page, part: str) -> None:

@@ -2,7 +2,7 @@
 
 from playwright.sync_api import Browser, Page
 
-from tests.submissions.browser.looking import SIZES, Reader, cut_off, names, unfold
+from tests.submissions.browser.looking import SIZES, Reader, cut_off, follow, names, unfold
 
 KINDS = "/?suite=open-llm-v1"
 RANKED = ["moe-8x7b", "merged-7b", "alpha-13b", "alpha-7b", "delta-1b", "tiny"]
@@ -26,7 +26,7 @@ def test_a_reader_filters_by_kind_and_each_count_says_what_is_left(reader: Reade
     assert count(page, "[value=fine-tuned]") == 1
     reader.choose(".more", lambda page: page.check("[name=only]"))
     assert reader.names == ["alpha-13b"]
-    page.click("a.clear")
+    follow(page, "a.clear")
     for kind in ("merged", "moe", "off-hub"):
         reader.choose(".more", lambda page, kind=kind: page.check(f"[name=hide][value={kind}]"))  # type: ignore[misc]
     assert reader.names == ["alpha-13b", "alpha-7b", "delta-1b"]
@@ -39,10 +39,10 @@ def test_a_reader_takes_a_ready_made_size_or_a_range(reader: Reader) -> None:
     reader.open(KINDS)
     page = reader.page
     unfold(page, ".more")
-    page.click(".chip >> text=Mid-range")
+    follow(page, ".chip >> text=Mid-range")
     assert reader.names == ["moe-8x7b", "merged-7b", "alpha-13b", "alpha-7b"]
     unfold(page, ".more")
-    page.click(".chip >> text=Mid-range")
+    follow(page, ".chip >> text=Mid-range")
     assert reader.names == RANKED
     unfold(page, ".more")
     page.fill("[name=min]", "0.9")
@@ -63,7 +63,7 @@ def test_a_reader_searches_with_or_with_fields_and_with_expressions(reader: Read
     assert "no regular expression that can be used" in reader.page.inner_text(".note")
     assert reader.look_for("@maker:acme alpha") == ["alpha-13b", "alpha-7b"]
     assert "There is no field @maker" in reader.page.inner_text(".note")
-    reader.page.click("a.clear")
+    follow(reader.page, "a.clear")
     assert reader.names == RANKED
 
 
@@ -73,7 +73,7 @@ def test_a_reader_chooses_columns_their_order_and_every_one_there_is(reader: Rea
     reader.choose(".view", lambda page: page.check("[name=cols][value=active]"))
     page = reader.page
     unfold(page, ".view")
-    page.click("[title='Move Active left']")
+    follow(page, "[title='Move Active left']")
     head = [text.strip() for text in page.locator("table.board thead th").all_text_contents()]
     assert head[-3:] == ["Size", "Active", "Scored"]
     assert "GSM8K" not in head
@@ -86,7 +86,7 @@ def test_a_reader_chooses_columns_their_order_and_every_one_there_is(reader: Rea
     assert {"Chat template", "GPU-hours", "CO₂ (kg)", "Tokens/s", "Suite", "Submitted", "Scored", "Flags"} <= shown
     assert cut_off(page) == [] or not reader.is_phone, "on a phone each row is a card"
     unfold(page, ".view")
-    page.click("text=The usual ones")
+    follow(page, "text=The usual ones")
     assert "GSM8K" in page.inner_text("table.board thead") or reader.is_phone
     assert "cols=" not in page.url
 
@@ -109,9 +109,9 @@ def test_a_reader_sorts_by_a_column_and_back(reader: Reader) -> None:
     def sort(column: str) -> None:
         if reader.is_phone:  # rows are cards without a head
             reader.page.click("summary:has-text('Sort by')")
-            reader.page.click(f".narrow a:has-text('{column}')")
+            follow(reader.page, f".narrow a:has-text('{column}')")
         else:
-            reader.page.click(f"thead >> text={column}")
+            follow(reader.page, f"thead >> text={column}")
 
     reader.open(KINDS)
     by_rank = reader.names
@@ -128,7 +128,7 @@ def test_a_reader_pins_four_compares_them_and_whoever_gets_the_address_sees_the_
     reader.open(f"{KINDS}&hide=off-hub&sort=parameters")
     page = reader.page
     for name in ("zen/delta-1b", "acme/alpha-7b", "zen/moe-8x7b", "zen/merged-7b"):
-        page.click(f"[aria-label='Pin {name}']")
+        follow(page, f"[aria-label='Pin {name}']")
     pinned = ["delta-1b", "alpha-7b", "moe-8x7b", "merged-7b"]
     assert reader.names[:4] == pinned
     assert "4 pinned of at most 4." in page.inner_text(".pins")
@@ -137,12 +137,12 @@ def test_a_reader_pins_four_compares_them_and_whoever_gets_the_address_sees_the_
     other.goto(page.url)
     assert [name.rsplit("/", 1)[-1] for name in names(other)] == reader.names
     other.close()
-    page.click("text=Compare them")
+    follow(page, "text=Compare them")
     heads = page.locator("table.compared thead .named > a:first-of-type").all_inner_texts()
     assert [name.rsplit("/", 1)[-1] for name in heads] == pinned
-    page.click("[aria-label='Take zen/moe-8x7b away']")
+    follow(page, "[aria-label='Take zen/moe-8x7b away']")
     assert page.locator("table.compared thead a.pin").count() == 3
-    page.click(".crumbs a")
+    follow(page, ".crumbs a")
     assert reader.names[:3] == ["delta-1b", "alpha-7b", "merged-7b"]
 
 
@@ -157,7 +157,7 @@ def test_a_flag_is_read_with_its_reason_followed_to_its_discussion_and_left_out(
     assert "base" not in reader.names
     reader.open("/?suite=demo&q=@flag:contamination")
     assert reader.names == ["base"]
-    page.click("table.board .named a >> text=acme/base")
+    follow(page, "table.board .named a >> text=acme/base")
     assert "Flagged, contamination: It has seen the questions of Sums." in page.inner_text("#flags")
     reader.open("/models/acme/base")
     assert page.get_attribute("#flags a >> text=Discussion", "href") == "https://example.org/7"
@@ -165,11 +165,11 @@ def test_a_flag_is_read_with_its_reason_followed_to_its_discussion_and_left_out(
 
 def test_a_reader_changes_the_language_and_it_stays(reader: Reader) -> None:
     reader.open("/queue")
-    reader.page.click("footer >> text=中文")
+    follow(reader.page, "footer >> text=中文")
     assert reader.page.get_attribute("html", "lang") == "zh-Hans"
     reader.open("/?suite=demo")
     assert "平均分" in reader.page.inner_text("main")
-    reader.page.click("footer >> text=English")
+    follow(reader.page, "footer >> text=English")
     assert "Average" in reader.page.inner_text("main")
 
 

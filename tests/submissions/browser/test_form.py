@@ -8,7 +8,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.adapters import build_adapter
 from tests.hub_stub import HubStub
-from tests.submissions.browser.looking import cut_off
+from tests.submissions.browser.looking import cut_off, follow
 
 LONGEST = 30_000
 
@@ -96,14 +96,14 @@ def test_without_javascript_the_same_check_stands_on_the_page_and_what_was_chose
     plain.goto(f"{server}/submit?suite=demo")
     plain.fill("#model", "typed/empty")
     plain.select_option("#model_type", "merge")
-    plain.click("text=Check only")
+    follow(plain, "text=Check only")
     assert "no safetensors weights" in plain.inner_text("#model-error")
     assert "Would not be accepted." in plain.inner_text("[role=alert]")
     assert (plain.input_value("#model"), plain.input_value("#model_type")) == ("typed/empty", "merge")
     plain.fill("#model", "typed/chat")
-    plain.click("text=Check only")
+    follow(plain, "text=Check only")
     assert "typed/chat would be accepted." in plain.inner_text("#findings")
-    plain.click("form button.primary")
+    follow(plain, "form button.primary")
     assert plain.url.endswith("/evaluations/1")
 
 
@@ -111,11 +111,11 @@ def test_submitting_following_and_cancelling_need_no_javascript(plain: Page, ser
     plain.goto(f"{server}/submit?suite=demo")
     plain.fill("#model", str(model))
     plain.fill("#limit", "2")
-    plain.click("form button.primary")
+    follow(plain, "form button.primary")
     assert "/evaluations/1" in plain.url
     assert "queued" in plain.inner_text(".lead")
     plain.goto(f"{server}/queue")
-    plain.click("[aria-label='Cancel evaluation 1']")
+    follow(plain, "[aria-label='Cancel evaluation 1']")
     assert "cancelled" in plain.inner_text(".lead")
 
 
@@ -123,7 +123,7 @@ def test_a_submitter_mends_all_faults_at_once_follows_the_evaluation_and_cancels
     page: Page, server: str, repositories: HubStub, errors: list[str]
 ) -> None:
     page.goto(server)
-    page.click("header a.button")
+    follow(page, "header a.button")
     expect(page.locator("#model")).to_be_focused(timeout=LONGEST)
     page.keyboard.type("typed/empty")
     page.fill("#limit", "-3")
@@ -146,11 +146,11 @@ def test_a_submitter_mends_all_faults_at_once_follows_the_evaluation_and_cancels
 
     page.request.post(f"{server}/evaluations/1/cancel")  # by somebody else
     expect(page.locator(".lead")).to_contain_text("cancelled", timeout=LONGEST)
-    page.click("text=Submit it again")
+    follow(page, "text=Submit it again")
     assert page.input_value("#model") == "typed/chat"
-    page.click("form button.primary")
-    page.wait_for_url("**/evaluations/*")
+    follow(page, "form button.primary")
+    assert "/evaluations/" in page.url
     page.goto(f"{server}/queue")
-    page.click("[aria-label^='Cancel evaluation']")
+    follow(page, "[aria-label^='Cancel evaluation']")
     assert "cancelled" in page.inner_text(".lead")
     assert cut_off(page) == []

@@ -9,7 +9,7 @@ from orchestrator.lifecycle import EvaluationState
 from orchestrator.program import program
 from orchestrator.wire import FailureKind, Mode
 from submissions.context import Hub
-from tests.submissions.browser.looking import cut_off
+from tests.submissions.browser.looking import cut_off, follow
 from tests.submissions.factories import add_evaluation, add_worker, disturb
 
 SENTENCE = "The engine stopped with exit code 139 after 4 restarts in /usr/lib/python3/dist-packages/vllm/_C.abi3.so."
@@ -25,18 +25,18 @@ def fail(hub: Hub, *models: str) -> None:
 def test_an_operator_chooses_several_and_retries_them_without_javascript(plain: Page, server: str, hub: Hub) -> None:
     fail(hub, "acme/a", "acme/b")
     plain.goto(f"{server}/operate?show=failed")
-    plain.click("text=Retry the chosen")
+    follow(plain, "text=Retry the chosen")
     assert "choose at least one job first" in plain.inner_text("[role=status]")
     for number in (1, 2):
         plain.locator(f"input[name=evaluation][value='{number}']").first.check()
-    plain.click("text=Retry the chosen")
+    follow(plain, "text=Retry the chosen")
     assert "2 evaluations were changed." in plain.inner_text("[role=status]")
 
 
 def test_an_operator_retries_all_on_a_page_by_one_button_without_javascript(plain: Page, server: str, hub: Hub) -> None:
     fail(hub, "acme/a", "acme/b", "acme/c")
     plain.goto(f"{server}/operate?show=failed&failure=engine")
-    plain.click("text=Retry all on this page")
+    follow(plain, "text=Retry all on this page")
     assert "3 evaluations were changed." in plain.inner_text("[role=status]")
 
 
@@ -47,20 +47,20 @@ def test_an_operator_goes_from_the_queue_to_a_failures_log_and_cancels_what_wait
     with hub.writing() as session:
         add_evaluation(session, hub.suites["demo"], model="acme/waits", state=EvaluationState.RUNNING, waits=True)
     page.goto(f"{server}/queue")
-    page.click("text=Operate")
-    page.click(".tabs >> text=failed")
+    follow(page, "text=Operate")
+    follow(page, ".tabs >> text=failed")
     current = page.locator(".tabs [aria-current]").bounding_box()
     assert current is not None
     assert current["x"] + current["width"] <= page.evaluate("innerWidth"), "which state is listed is seen"
-    page.click(".chips >> text=engine")
+    follow(page, ".chips >> text=engine")
     assert SENTENCE in page.inner_text("table.jobs")
     page.locator("input[name=evaluation][value='1']").last.check()
     assert page.locator(".moves button").first.bounding_box()["y"] >= 0, "what is chosen far down is retried from there"  # type: ignore[index]
-    page.click("table.jobs >> text=The log >> nth=0")
+    follow(page, "table.jobs >> text=The log >> nth=0")
     assert "Segmentation fault" in page.inner_text("pre.log >> nth=0")
     page.goto(f"{server}/operate")
-    page.click("text=acme/waits >> nth=0")
-    page.click("text=Cancel this evaluation")
+    follow(page, "text=acme/waits >> nth=0")
+    follow(page, "text=Cancel this evaluation")
     assert "cancelled" in page.inner_text(".lead")
 
 

@@ -9,7 +9,7 @@ import pyarrow.parquet
 from playwright.sync_api import Page, expect
 
 from submissions.context import Hub
-from tests.submissions.browser.looking import Reader, names
+from tests.submissions.browser.looking import Reader, follow, names
 from tests.submissions.factories import DEMO, NOON, add_evaluation
 
 SHOWN = "/?suite=open-llm-v1&hide=off-hub&cols=model&cols=ARC&cols=average&sort=ARC&order=down"
@@ -43,7 +43,7 @@ def test_the_link_to_the_board_as_it_is_now_shows_it_after_others_came(page: Pag
     with hub.writing() as session:
         add_evaluation(session, hub.suites["demo"], model="acme/first", values=DEMO)
     page.goto(f"{server}/?suite=demo")
-    page.click("text=Link to the board as it is now")
+    follow(page, "text=Link to the board as it is now")
     kept = page.url
     with hub.writing() as session:
         better = {name: value + 5 for name, value in DEMO.items()}
@@ -51,7 +51,7 @@ def test_the_link_to_the_board_as_it_is_now_shows_it_after_others_came(page: Pag
     page.goto(kept)
     assert names(page) == ["acme/first"]
     assert "The board as it was on" in page.inner_text(".note")
-    page.click("text=See it as it is now")
+    follow(page, "text=See it as it is now")
     expect(page.locator("table.board tbody tr")).to_have_count(2)
     assert names(page) == ["acme/second", "acme/first"]
 

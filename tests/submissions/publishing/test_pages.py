@@ -16,7 +16,7 @@ from submissions.languages import LANGUAGES
 from submissions.publishing import static_pages
 from tests.orchestrator.board.rows import DEMO, NOON, ask, row
 from tests.submissions.browser.conftest import add_kinds
-from tests.submissions.browser.looking import SIZES, cut_off, findings, keep, listen
+from tests.submissions.browser.looking import SIZES, cut_off, findings, follow, keep, listen
 from tests.submissions.publishing.conftest import publish
 
 
@@ -92,17 +92,17 @@ def test_a_published_folder_is_read_from_a_web_server_and_from_the_disk(
                 said: list[str] = []
                 listen(page, said)
                 page.goto(f"{base}/index.html")
-                page.click("main >> text=Open LLM Leaderboard v1")
+                follow(page, "main >> text=Open LLM Leaderboard v1")
                 assert names(page)[0] == "zen/moe-8x7b"
                 assert cut_off(page) == [], f"{base} on a {size}"
                 if scripts:
                     page.get_by_label("Search").fill("@precision:float16; merged")
                     assert names(page) == ["zen/merged-7b", "acme/alpha-13b", "zen/delta-1b"]
-                page.click("footer >> text=中文")
+                follow(page, "footer >> text=中文")
                 assert len(names(page)) == (3 if scripts else 6)
                 page.go_back()
                 assert said == []
-                page.locator("tbody a >> text=results").first.click()
+                follow(page, page.locator("tbody a >> text=results").first)
                 expect(page.locator("body")).to_contain_text("task_hellaswag")
                 page.go_back()
                 keep(page, f"published-{base[:4]}-{'scripts' if scripts else 'plain'}-{size}")
@@ -124,7 +124,7 @@ def test_the_board_is_there_in_chinese_and_the_switch_keeps_what_is_looked_for(
             page.get_by_label("Search").fill("tied; @type:chat")
             if size == "desk":
                 page.get_by_role("button", name="Model").click()
-        page.click("footer >> text=中文")
+        follow(page, "footer >> text=中文")
         page.wait_for_url("**/demo/index.zh.html*")
         assert page.get_attribute("html", "lang") == "zh-Hans"
         assert "标签有误" in page.locator("tr", has_text="acme/tied").first.inner_text()
@@ -134,7 +134,7 @@ def test_the_board_is_there_in_chinese_and_the_switch_keeps_what_is_looked_for(
             assert names(page)[0] == ("acme/also-tied" if size == "desk" else "acme/first")
             assert serious(page) == []
     assert "未参与排名（2）" in page.inner_text("main")
-    page.click("footer >> text=English")
+    follow(page, "footer >> text=English")
     page.wait_for_url("**/demo/index.html")
 
 
