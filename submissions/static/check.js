@@ -83,4 +83,7 @@ form?.addEventListener("input", (event) => {
   clearTimeout(timer);
   timer = setTimeout(check, 700);
 });
+// A form that was sent comes back with what was filled in as if somebody had chosen it.
+form?.addEventListener("submit", () => sessionStorage.setItem("filled", JSON.stringify([...filled])));
+if (document.querySelector(".error, #findings .passed")) for (const name of JSON.parse(sessionStorage.getItem("filled") ?? "[]")) filled.add(name);
 if (form?.elements.model.value && !document.querySelector(".error")) check();

@@ -41,6 +41,7 @@ def test_a_long_path_in_an_error_stays_within_a_phone(browser: Browser, site: st
 def test_the_form_is_used_with_the_keyboard_alone(browser: Browser, site: str) -> None:
     page = browser.new_page()
     page.goto(f"{site}/submit")
+    expect(page.locator("#model")).to_be_focused(timeout=LONGEST)
     page.keyboard.type("/nowhere/at/all")
     page.keyboard.press("Enter")
     page.wait_for_selector("[role=alert]")
@@ -53,6 +54,7 @@ def test_the_form_checks_a_repository_while_it_is_typed_and_fills_in_what_it_say
     page: Page, server: str, repositories: HubStub, errors: list[str]
 ) -> None:
     page.goto(f"{server}/submit?suite=demo")
+    expect(page.locator("#model")).to_be_focused(timeout=LONGEST)
     page.keyboard.type("typed/chat")
     page.wait_for_selector("#findings .passed")
     assert "typed/chat would be accepted." in page.inner_text("#findings")
@@ -88,6 +90,22 @@ def test_the_form_checks_a_repository_while_it_is_typed_and_fills_in_what_it_say
     expect(page.locator("#model-error")).to_contain_text("in trouble", timeout=LONGEST)
     assert page.input_value("#model") == "typed/chat"
     errors[:] = [said for said in errors if "503" not in said]  # the browser tells of the status by itself
+
+
+def test_what_was_filled_in_for_a_refused_model_is_taken_back_for_another(
+    page: Page, server: str, repositories: HubStub, errors: list[str]
+) -> None:
+    page.goto(f"{server}/submit?suite=demo")
+    page.fill("#limit", "-3")
+    page.fill("#model", "typed/chat")
+    expect(page.locator("#model_type")).to_have_value("chat", timeout=LONGEST)
+    with page.expect_navigation():
+        page.press("#limit", "Enter")
+    assert page.input_value("#model_type") == "chat"
+    page.fill("#model", "typed/empty")
+    expect(page.locator("#model_type")).to_have_value("pretrained", timeout=LONGEST)
+    assert page.input_value("#chat_template") == ""
+    errors[:] = [said for said in errors if "422" not in said]  # the browser tells of the status by itself
 
 
 def test_without_javascript_the_same_check_stands_on_the_page_and_what_was_chosen_stays(
