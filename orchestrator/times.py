@@ -13,6 +13,9 @@ from orchestrator.scheduling.places import Pool, QueuedJob, WorkerView, could_ho
 from orchestrator.wire import Stage
 from orchestrator.words import duration
 
+STEPS = {Stage.PREPARE: "preparing", Stage.SCORE: "scoring"}
+"""Stages beside the engine's work: seconds of preparing are not to be taken for all that an evaluation needs."""
+
 
 class Times:
     """Work that runs and waits in each pool, in seconds of a device, as far as speeds are measured."""
@@ -38,7 +41,8 @@ class Times:
     def describe(self, job: QueuedJob, pool: Pool) -> str:
         """`; about 35 min until it starts and 10 min of work, from measured speeds of similar models`.
 
-        While workers may use nothing, only the work: when they may is not known.
+        Of the job's own stage alone, and it says which. While workers may use nothing, only the work: when they may is
+        not known.
         """
         own, _ = self._estimate(job, pool)
         if own is None:
@@ -48,8 +52,9 @@ class Times:
         about = "at least" if pool in self._unknown else "about"
         models = "such" if own.same_size and own.same_suite else "similar"
         source = f"measured speeds of {models} models" if job.stage is Stage.INFER else "measured runs"
+        what = STEPS.get(job.stage, "work")
         start = f"{about} {duration(until)} until it starts and " if until >= timedelta(seconds=1) else "about "
-        return f"; {start}{duration(max(own.total, timedelta(seconds=1)))} of work, from {source}"
+        return f"; {start}{duration(max(own.total, timedelta(seconds=1)))} of {what}, from {source}"
 
     def _estimate(self, job: QueuedJob, pool: Pool) -> tuple[Estimate | None, int]:
         """By the fastest kind of worker that could hold it."""

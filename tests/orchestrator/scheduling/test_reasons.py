@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 
+import pytest
 from hypothesis import given, settings
 
 from orchestrator.footprint import GIB
@@ -159,6 +160,17 @@ def test_an_estimate_adds_up_what_runs_and_waits_before_and_shares_it_out() -> N
         "about 21 min until it starts and 21 min of work, from measured speeds of such models.",
         2: "2nd; the vllm engine worker is busy with evaluations 8 and 9; "
         "about 32 min until it starts and 41 min of work, from measured speeds of such models.",
+    }
+
+
+@pytest.mark.parametrize(("stage", "step"), [(Stage.PREPARE, "preparing"), (Stage.SCORE, "scoring")])
+def test_the_time_of_a_step_beside_the_engine_is_not_taken_for_the_whole_work(stage: Stage, step: str) -> None:
+    busy = worker("harness-1", used=1, holding=(9,))
+    speeds = Speeds([Measure(EngineFamily.VLLM, stage.value, "s", 32, 2, 6000, 60.0, 4.0)])
+    held = (Held(sized(9, 1000, stage=stage), "harness-1"),)
+    assert why([sized(1, 1000, stage=stage)], [busy], speeds=speeds, held=held) == {
+        1: "1st; the harness worker is busy with evaluation 9; "
+        f"about 12 s until it starts and 12 s of {step}, from measured runs."
     }
 
 
