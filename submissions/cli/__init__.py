@@ -5,11 +5,10 @@ load the workers' packages, and `evalyard status` must not wait for those.
 """
 
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import typer
-from typer.core import TyperGroup
 
 from orchestrator.errors import EvalyardError
 from submissions.cli import (
@@ -29,6 +28,7 @@ from submissions.cli import (
     system,
     workers,
 )
+from submissions.cli.listing import Listing
 from submissions.cli.output import complain
 
 HELP = """Host your own Open LLM Leaderboard on GPUs that are otherwise idle.
@@ -65,8 +65,19 @@ SUBGROUPS = (
 """Commands of two words, e.g. `evalyard rerun plan`."""
 
 
-class Program(TyperGroup):
+class Program(Listing):
     """All commands; what typer says of a wrong word it says without the name that pydantic gives to errors."""
+
+    titles: ClassVar[Mapping[str, Sequence[str]]] = {
+        "Submit and follow": (
+            "submit", "check", "batch", "status", "queue", "cancel", "retry", "vote", "notify", "series", "gate",
+        ),
+        "Read": ("board", "suites", "reproduce"),
+        "Run a hub": ("up", "backup", "restore", "worker", "cluster", "boost", "flag", "unflag", "publish", "import"),
+        "Upgrade it": ("rerun", "harness", "canary"),
+        "Accounts": ("login", "logout", "whoami", "token", "hub-token", "people", "person"),
+        "Evaluate here, without a hub": ("evaluate", "prepare", "infer", "score", "parity"),
+    }  # fmt: skip
 
     def invoke(self, ctx: Any) -> Any:
         try:

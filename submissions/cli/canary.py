@@ -7,6 +7,7 @@ import typer
 from orchestrator.program import program
 from submissions import words
 from submissions.cli.client import Client
+from submissions.cli.listing import Listing
 from submissions.cli.output import answer, answer_json, answer_table, chat
 
 commands = typer.Typer(
@@ -19,6 +20,7 @@ evalyard canary status              what each build answered, and how far it dri
 evalyard canary run gpu-7           once more, on that worker's build
 evalyard canary accept 3f2a91c07b4e let a build work all the same
 evalyard canary off                 let every build work unasked""",
+    cls=Listing,
     no_args_is_help=True,
     rich_markup_mode=None,
 )

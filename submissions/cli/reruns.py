@@ -8,6 +8,7 @@ import typer
 
 from orchestrator.program import program
 from submissions.cli.client import Client, segment
+from submissions.cli.listing import Listing
 from submissions.cli.output import answer, answer_json, chat, on_interrupt
 from submissions.cli.rerun_answers import answer_plan, answer_plans
 from submissions.cli.rerun_report import report
@@ -21,6 +22,7 @@ evalyard rerun plan --suite open-llm-v2 --harness 0.4.14      what changed, and 
 evalyard rerun start 1 --first rank --budget 40gpu-hours      do it, after everybody else's work
 evalyard rerun switch 1                                       let the board show the new version
 evalyard rerun back open-llm-v2                               let it show the old one again""",
+    cls=Listing,
     no_args_is_help=True,
     rich_markup_mode=None,
 )

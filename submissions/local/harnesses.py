@@ -12,6 +12,7 @@ from orchestrator.narrator import telling
 from orchestrator.program import program
 from orchestrator.settings import HubSettings, read_settings
 from orchestrator.suites import load_suites
+from submissions.cli.listing import Listing
 from submissions.cli.output import answer, answer_json, answer_table, chat
 from submissions.local.plan import harness_folder
 from workers.harnesses import environments, making
@@ -19,6 +20,7 @@ from workers.harnesses.environments import Environment
 
 group = typer.Typer(
     help="Versions of lm-eval on this machine, each in an environment of its own.",
+    cls=Listing,
     no_args_is_help=True,
     rich_markup_mode=None,
 )

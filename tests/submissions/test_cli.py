@@ -10,12 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import typer
 
 from orchestrator import jobs, narrator
 from orchestrator.lifecycle import EvaluationState
 from orchestrator.program import program
 from orchestrator.tables import Evaluation
 from orchestrator.wire import EngineFamily, FailureKind
+from submissions.cli import Program, make_app
 from submissions.cli.client import Client, ServerAway, hub_url
 from submissions.context import Hub
 from tests.submissions.command import Command, Ran
@@ -321,6 +323,14 @@ def test_help_teaches_with_examples_and_lists_every_command(alone: Command) -> N
     for name in ("up", "submit", "status", "queue", "board", "suites", "retry", "cancel", "reproduce", "evaluate"):
         assert f"\n  {name} " in listed
     assert "evalyard submit ./my-model --suite demo --wait" in alone("submit", "--help").out
+
+
+def test_help_lists_each_command_once_under_what_it_is_for_and_cuts_no_sentence(alone: Command) -> None:
+    under = [name for names in Program.titles.values() for name in names]
+    every = typer.main.get_command(make_app()).commands  # type: ignore[attr-defined]
+    assert sorted(under) == sorted(every)
+    for listed in (alone("--help").out, alone("rerun", "--help").out, alone("harness", "--help").out):
+        assert "..." not in listed.replace("COMMAND [ARGS]...", "")
 
 
 def test_the_version_is_told(alone: Command) -> None:
