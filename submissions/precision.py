@@ -19,7 +19,10 @@ def resolve_precision(case: Case) -> Precision:
         return Precision.GPTQ
     if whole.quantization_method == "bitsandbytes":
         return Precision.FOUR_BIT if _is_four_bit(whole) else Precision.EIGHT_BIT
-    return whole.config_precision or whole.weight_precision or Precision.BFLOAT16
+    named, stored = whole.config_precision, whole.weight_precision
+    if named is Precision.FLOAT16 and stored is Precision.BFLOAT16 and not whole.quantization_method:
+        return stored  # the config is wrong about them, and float16 cannot hold their range
+    return named or stored or Precision.BFLOAT16
 
 
 def check_precision(case: Case) -> Fault | None:
