@@ -19,9 +19,15 @@ from submissions.words import shown
 
 log = logging.getLogger(__name__)
 
-FILES = ("chat_template.jinja", "chat_template.json")
+FILE = "chat_template.jinja"
 """Newer repositories keep it in a file of its own, which counts before tokenizer_config.json."""
 OTHERS = "additional_chat_templates/"
+"""Where there are any of these, tokenizer_config.json does not count at all."""
+DEFAULT = "default"
+"""Of several templates, the one that is applied where nobody names one."""
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+OF_A_PROCESSOR = ("chat_template.json", "processor_config.json")
+"""Where a multimodal model keeps one that counts before all others; without a processor nobody reads them."""
 SECONDS = 10.0
 """Of waiting for a template; the process itself may compute for less."""
 MOST_CHARACTERS = 1 << 18
@@ -35,28 +41,35 @@ _rooms = threading.BoundedSemaphore(AT_ONCE)
 
 
 def find_template(repository: Repository, tokenizer_config: dict[str, Any] | None) -> str | None:
-    """The text of the default template, from wherever it lies; None where there is none."""
-    for name in FILES:
-        if name not in repository.files:
-            continue
-        try:
-            text = repository.text(name)
-            if name.endswith(".json"):
-                text = json.loads(text)["chat_template"]
-        except (Unreadable, ValueError, KeyError, TypeError, RecursionError):
-            continue
-        if isinstance(text, str) and text.strip():
-            return text[:MOST_CHARACTERS]
+    """The text of the template that will be applied, as transformers and vLLM find it; None where there is none."""
+    if any(name in repository.files for name in PROCESSORS):
+        for name in OF_A_PROCESSOR:
+            if text := _read(repository, name, of_json=True):
+                return text
+    for name in (FILE, f"{OTHERS}{DEFAULT}.jinja"):
+        if text := _read(repository, name):
+            return text
+    if any(name.startswith(OTHERS) for name in repository.files):
+        return None
     found = (tokenizer_config or {}).get("chat_template")
     if isinstance(found, list):
-        named = {one.get("name"): one.get("template") for one in found if isinstance(one, dict)}
-        found = named.get("default") or next(iter(named.values()), None)
+        found = {one.get("name"): one.get("template") for one in found if isinstance(one, dict)}.get(DEFAULT)
+    return _template(found)
+
+
+def _read(repository: Repository, name: str, *, of_json: bool = False) -> str | None:
+    """The template in this file, where it is there and can be read."""
+    if name not in repository.files:
+        return None
+    try:
+        text = repository.text(name)
+        return _template(json.loads(text)["chat_template"] if of_json else text)
+    except (Unreadable, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _template(found: Any) -> str | None:
     return found[:MOST_CHARACTERS] if isinstance(found, str) and found.strip() else None
-
-
-def has_others(repository: Repository) -> bool:
-    """Whether there are templates by other names."""
-    return any(name.startswith(OTHERS) for name in repository.files)
 
 
 def try_template(template: str, tokenizer_config: dict[str, Any] | None) -> str | None:

@@ -204,8 +204,8 @@ def check_chat_template(case: Case) -> Fault | None:
         return None
     return Fault(
         "chat_template",
-        f"{owner.name} has no chat template, in tokenizer_config.json or in chat_template.jinja. "
-        "Submit it without one (--no-chat-template), or add it and submit the new commit.",
+        f"{owner.name} has no chat template, in chat_template.jinja or in tokenizer_config.json, or several and none "
+        "called 'default'. Submit it without one (--no-chat-template), or add it and submit the new commit.",
         FailureKind.CHAT_TEMPLATE,
     )
 

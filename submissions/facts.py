@@ -180,7 +180,7 @@ def read_facts(repository: Repository) -> ModelFacts:
         config=record("config.json"),
         tokenizer_config=tokenizer_config,
         adapter_config=record("adapter_config.json"),
-        has_chat_template=template is not None or chat_templates.has_others(repository),
+        has_chat_template=template is not None,
         licence=card.licence,
         weights=_read_weights(repository),
         unreadable=unreadable,

@@ -237,6 +237,9 @@ REPOSITORIES = (
          asked={"precision": "float16"}),
     # Refused: its chat template
     Made("acme/no-template", nothing, K.CHAT_TEMPLATE, "has no chat template", field="chat_template", asked=CHAT),
+    Made("acme/template-without-default", edit("tokenizer_config.json", chat_template=[
+        {"name": "tool_use", "template": CHAT_TEMPLATE}
+    ]), K.CHAT_TEMPLATE, "none called 'default'", field="chat_template", asked=CHAT),
     Made("acme/looping-template", template(LOOP), K.CHAT_TEMPLATE, "chat template", field="chat_template", asked=CHAT),
     Made("acme/recursive-template", template("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}"), K.CHAT_TEMPLATE,
          "RecursionError", field="chat_template", asked=CHAT),

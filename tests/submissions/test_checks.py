@@ -112,6 +112,25 @@ def test_a_chat_template_is_found_in_each_of_its_places(model: Path) -> None:
     (model / "chat_template.jinja").unlink()
     edit(model / "tokenizer_config.json", chat_template="{{ messages }}")
     assert faults(model, chat_template=True) == []
+    others = model / "additional_chat_templates"
+    others.mkdir()
+    (others / "rag.jinja").write_text("{{ messages }}")
+    assert faults(model, chat_template=True) == [("chat_template", FailureKind.CHAT_TEMPLATE)]
+    (others / "default.jinja").write_text("{{ messages }}")
+    assert faults(model, chat_template=True) == []
+
+
+@pytest.mark.parametrize(("name", "is_fine"), [("default", True), ("tool_use", False)])
+def test_of_several_chat_templates_the_default_one_is_meant(model: Path, name: str, is_fine: bool) -> None:
+    edit(model / "tokenizer_config.json", chat_template=[{"name": name, "template": "{{ messages }}"}])
+    assert (faults(model, chat_template=True) == []) is is_fine
+
+
+def test_a_processors_chat_template_counts_where_there_is_a_processor(model: Path) -> None:
+    (model / "chat_template.json").write_text(json.dumps({"chat_template": "{{ messages }}"}))
+    assert faults(model, chat_template=True) == [("chat_template", FailureKind.CHAT_TEMPLATE)]
+    (model / "preprocessor_config.json").write_text("{}")
+    assert faults(model, chat_template=True) == []
 
 
 def test_the_licence_comes_from_the_cards_header(model: Path) -> None:
