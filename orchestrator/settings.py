@@ -114,7 +114,8 @@ class HubSettings(BaseSettings):
 
     denied_models: str = ""
     """Models that are not evaluated here, nor adapters on them, separated by commas: `org/name`, or `org/*` for all of
-    an organisation. Upper and lower case are the same, and so are a repository's old and new names."""
+    an organisation. Upper and lower case are the same. A repository is denied by the name that the Hub has for it now,
+    and by an old one where that is what was asked for: when one is renamed, list the new name too."""
     private_models: str = ""
     """Who, besides operators, may submit private repositories that the Hub token reads: `organisation=team` pairs,
     separated by commas; the team's members may submit that organisation's. Only with accounts."""

@@ -7,11 +7,21 @@ from submissions.words import shown
 
 def check_denied(case: Case) -> Fault | None:
     """By every name that is known of it, as a repository may have been renamed."""
-    names = (*case.asked_names, case.model.name, *([case.base.name] if case.base else ()))
+    named = (case.model.adapter_config or {}).get("base_model_name_or_path") if case.is_adapter else None
+    names = (
+        *case.asked_names,
+        case.model.name,
+        *([str(named)] if named else ()),
+        *([case.base.name] if case.base else ()),
+    )
     denied = next((name for name in names if case.rules.denies(name)), None)
     if denied is None:
         return None
-    return Fault("model", f"{shown(denied)} is not evaluated here, by its authors' or the operators' wish.")
+    return Fault(
+        "model",
+        f"{shown(denied)} is not evaluated here, by its authors' or the operators' wish. Submit another model, or ask "
+        "the operators (EVALYARD_DENIED_MODELS).",
+    )
 
 
 def check_licence(case: Case) -> Fault | None:

@@ -59,6 +59,7 @@ WANTED = {
     "greater_than_equal": "{input} is too small; the least is {ge}",
     "less_than_equal": "{input} is too large; the most is {le}",
     "string_too_short": "it is empty",
+    "too_short": "it is empty",
     "string_too_long": "it is longer than {max_length} characters",
     "string_type": "it must be text",
 }

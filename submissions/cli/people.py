@@ -163,10 +163,15 @@ def notify(
 
 
 def secret_line(prompt: str) -> str:
-    """What somebody types unseen, or the first line of standard input."""
+    """What somebody types unseen, or the first line of standard input; where that is empty, it is said."""
     if sys.stdin.isatty():
         return str(typer.prompt(prompt, hide_input=True, err=True)).strip()
-    return sys.stdin.readline().strip()
+    if not (line := sys.stdin.readline().strip()):
+        complain(
+            f"{prompt}: standard input is empty. Give it there, on one line, or run this in a terminal to be asked."
+        )
+        raise typer.Exit(1)
+    return line
 
 
 @commands.command()

@@ -94,6 +94,25 @@ def test_a_private_repository_is_there_for_operators_and_for_the_teams_that_a_se
     assert (refused.field, "There is no model acme/private" in refused.sentence) == ("model", True)
 
 
+@pytest.mark.parametrize(
+    ("denied", "name", "weight_type", "is_denied"),
+    [
+        ("acme/old-plain", "acme/old-plain", "original", True),
+        ("Acme/Plain", "acme/old-plain", "original", True),
+        ("acme/plain", "acme/adapter-on-old-name", "adapter", True),
+        ("acme/old-plain", "acme/adapter-on-old-name", "adapter", True),
+        ("acme/plain-2", "acme/plain", "original", False),
+    ],
+)
+def test_a_denied_model_is_denied_by_its_old_name_and_below_an_adapter(
+    hub: HubStub, settings: HubSettings, denied: str, name: str, weight_type: str, is_denied: bool
+) -> None:
+    denying = settings.model_copy(update={"denied_models": denied})
+    said = [fault.sentence for fault in look(denying, name, weight_type=weight_type).faults]
+    assert len(said) == is_denied, said
+    assert all("is not evaluated here" in one and "ask the operators" in one for one in said)
+
+
 def test_markup_in_a_repository_reaches_no_page_unescaped(tmp_path: Path, hub: HubStub) -> None:
     from starlette.testclient import TestClient
 

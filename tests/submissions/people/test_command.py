@@ -42,6 +42,16 @@ def test_what_is_no_token_is_refused_before_it_is_kept(signed_in: Command, monke
     assert signed_in("whoami").out.startswith("ada")
 
 
+@pytest.mark.parametrize("command", [("login",), ("hub-token", "save"), ("notify", "webhook")])
+def test_an_empty_standard_input_is_said_in_our_words(
+    signed_in: Command, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    told = signed_in(*command)
+    assert told.code == 1
+    assert "standard input is empty. Give it there" in told.err
+
+
 def test_a_token_of_the_hub_is_read_from_standard_input_and_never_printed(
     signed_in: Command, hf_hub: HubStub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
