@@ -31,6 +31,8 @@ VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 PACKED = frozenset({"I32", "U8", "U32", "I8"})
 """Dtypes that hold several quantised weights in one element, or one in eight bits."""
+UNPACKED = 32
+"""Bits of a weight that takes an element of its own."""
 SMALL_FLOATS = frozenset({"F8_E4M3", "F8_E5M2", "F8_E4M3FN", "F8_E8M0", "F4"})
 """Dtypes that hold numbers only together with the scales that a quantisation keeps beside them."""
 MOST_SHARDS = 1000
@@ -141,10 +143,21 @@ class ModelFacts:
     def _unpacked(self, dtype: str) -> int:
         if not self.quantization_method or dtype not in PACKED:
             return 1
-        bits = self.quantization.get("bits") or (4 if self.quantization.get("load_in_4bit") else 8)
-        if bits not in (2, 3, 4, 8):
-            return 1
-        return max(1, BYTES.get(dtype, 1) * 8 // int(bits))
+        return max(1, BYTES.get(dtype, 1) * 8 // quantised_bits(self.quantization))
+
+
+def quantised_bits(section: Record) -> int:
+    """Bits of a packed weight, by the config's quantisation section; 8 where it says nothing of it."""
+    named = f"{section.get('quant_method')} {section.get('quant_algo')}".lower()
+    if section.get("load_in_4bit") or section.get("_load_in_4bit") or "fp4" in named:
+        return 4
+    groups = section.get("config_groups")  # of compressed-tensors, whose groups differ in their layers
+    listed = list(groups.values()) if isinstance(groups, dict) else []
+    weights = [group.get("weights") for group in listed if isinstance(group, dict)]
+    counts = [section.get("bits"), section.get("w_bit")]
+    counts += [one.get("num_bits") for one in weights if isinstance(one, dict)]
+    found = next((count for count in counts if count is not None), 8)
+    return found if type(found) is int and 1 <= found <= 8 else UNPACKED
 
 
 def read_facts(repository: Repository) -> ModelFacts:

@@ -96,9 +96,24 @@ def test_auto_is_what_the_weights_were_saved_in(config: dict[str, Any], stored: 
     assert resolve_precision(Case(model=made_up(stored=stored, config=config))) is resolved
 
 
-def test_quantised_weights_are_counted_unpacked() -> None:
-    gptq = made_up(stored="I32", quantization={"quant_method": "gptq", "bits": 4}, elements=1000)
-    assert gptq.parameters == 8000
+@pytest.mark.parametrize(
+    ("stored", "section", "parameters"),
+    [
+        ("I32", {"quant_method": "gptq", "bits": 4}, 8000),
+        ("I32", {"quant_method": "gptq", "bits": 8}, 4000),
+        ("I32", {"quant_method": "awq", "w_bit": 4}, 8000),
+        ("I32", {"quant_method": "compressed-tensors", "config_groups": {"g": {"weights": {"num_bits": 4}}}}, 8000),
+        ("I8", {"quant_method": "compressed-tensors", "config_groups": {"g": {"weights": {"num_bits": 8}}}}, 1000),
+        ("U8", {"quant_method": "bitsandbytes", "load_in_4bit": True}, 2000),
+        ("U8", {"quant_method": "mxfp4"}, 2000),
+        ("U8", {"quant_method": "modelopt", "quant_algo": "NVFP4"}, 2000),
+        ("F8_E4M3", {"quant_method": "fp8"}, 1000),
+        ("I32", {"quant_method": "gptq", "bits": "four"}, 1000),
+        ("I32", {"quant_method": "compressed-tensors", "config_groups": {"g": {"weights": [4]}, "h": 4}}, 4000),
+    ],
+)
+def test_quantised_weights_are_counted_unpacked(stored: str, section: dict[str, Any], parameters: int) -> None:
+    assert made_up(stored=stored, quantization=section, elements=1000).parameters == parameters
 
 
 def made_up(
