@@ -7,7 +7,10 @@ from submissions.headers import Unreadable
 from submissions.repositories import Repository
 
 CARD = "README.md"
-LICENCE_LINE = re.compile(r"^license:[ \t]*[\"']?([\w.+-]{1,60})[\"']?[ \t]*$", re.MULTILINE)
+LICENCE_LINE = re.compile(
+    r"^license:[ \t]*(?:\n[ \t]*-[ \t]*|\[[ \t]*)?[\"']?([\w.+-]{1,60})[\"']?[ \t]*(?:[,\]#].*)?$", re.MULTILINE
+)
+"""Of several the first."""
 NAME_LINE = re.compile(r"^license_name:[ \t]*[\"']?([\w.+ -]{1,60}?)[\"']?[ \t]*$", re.MULTILINE)
 LINK_LINE = re.compile(r"^license_link:[ \t]*[\"']?(\S{1,300}?)[\"']?[ \t]*$", re.MULTILINE)
 BASE_LINE = re.compile(r"^base_model:[ \t]*(?:\n[ \t]*-[ \t]*)?[\"']?([\w./-]{1,200})[\"']?[ \t]*$", re.MULTILINE)
@@ -50,6 +53,7 @@ def read_card(repository: Repository) -> Card:
 
 
 def parse_card(text: str) -> Card:
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n")  # as Windows saves it
     head, body = "", text
     if text.startswith("---"):
         head, _, body = text[3:].partition("\n---")

@@ -8,6 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from orchestrator.wire import FailureKind, Precision
+from submissions.cards import parse_card
 from submissions.case import Case
 from submissions.findings import find_faults
 from tests.submissions.models import edit, facts_of, faults
@@ -142,3 +143,25 @@ def test_the_licence_comes_from_the_cards_header(model: Path) -> None:
     ):
         (model / "README.md").write_text(text)
         assert facts_of(model).licence == licence
+
+
+@pytest.mark.parametrize(
+    ("text", "licence"),
+    [
+        ("---\r\nlicense: mit\r\nlicense_link: x\r\n---\r\nA model\r\n", "mit"),
+        ("\ufeff---\nlicense: mit\n---\nA model", "mit"),
+        ("---\nlicense:\n- mit\n- apache-2.0\n---\nA model", "mit"),
+        ("---\nlicense: [mit, apache-2.0]\n---\nA model", "mit"),
+        ("---\nlicense: mit # of the code\n---\nA model", "mit"),
+        (
+            "---\r\nlicense: other\r\nlicense_name: acme-1\r\nlicense_link: https://a.example\r\n---\r\nA model",
+            "acme-1",
+        ),
+        ("---\nlicense:\nlanguage:\n- en\n---\nA model", None),
+        ("---\nlicense: see the file\n---\nA model", None),
+    ],
+)
+def test_a_licence_is_found_however_the_header_is_written(text: str, licence: str | None) -> None:
+    card = parse_card(text)
+    assert (card.licence, card.has_licence) == (licence, licence is not None)
+    assert card.characters == len("A model")
