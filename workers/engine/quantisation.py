@@ -38,6 +38,7 @@ def refuse_unsupported(model: Model, config: dict[str, Any], *, dtype: str) -> N
     if not method:
         return
 
+    import torch
     import vllm
     from vllm.model_executor.layers.quantization import QUANTIZATION_METHODS, get_quantization_config
     from vllm.platforms import current_platform
@@ -66,8 +67,11 @@ def refuse_unsupported(model: Model, config: dict[str, Any], *, dtype: str) -> N
             f"{how}, which takes a GPU of compute capability {least // 10}.{least % 10}; this worker's has "
             f"{capability.as_version_str()}.{needs} {OTHER}"
         )
-    if current_platform.is_cpu() and _has_fp8(section) and not section.get("weight_block_size"):
-        raise _refused(f"{how} to FP8, which vLLM computes on a CPU only in blocks (weight_block_size). {OTHER}")
+    if current_platform.is_cpu() and _has_fp8(section):
+        if not section.get("weight_block_size"):
+            raise _refused(f"{how} to FP8, which vLLM computes on a CPU only in blocks (weight_block_size). {OTHER}")
+        if not torch.cpu._is_amx_tile_supported():  # vLLM's kernels ask the same
+            raise _refused(f"{how} to FP8, which takes a CPU with AMX; this worker's has none.{needs} {OTHER}")
     dtypes = [str(dtype).removeprefix("torch.") for dtype in _ask(scheme, "get_supported_act_dtypes")]
     if dtype not in dtypes:
         raise _refused(f"{how}, with which vLLM computes in {' or '.join(dtypes)}, not in {dtype}. Choose one of them.")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.wire import EngineFamily, Model, Precision
+from orchestrator.wire import EngineFamily, FailureKind, Model, Precision
 from tests.quantised import SCHEMES, quantise
 from tests.tiny import build_tiny_model
 from tests.workers.engine.factories import IDENTITY, infer_work, responses_in, write_sheet
@@ -36,6 +36,10 @@ for precision, dtype, section in json.load(sys.stdin):
 """
 
 
+NO_AMX = {} if "amx_tile" in Path("/proc/cpuinfo").read_text() else {"fp8": "takes a CPU with AMX"}
+"""What this machine's CPU cannot compute, with what is said of it."""
+
+
 def on_gpu() -> bool:
     """False where there is no vLLM at all: then the tests run, and fail by saying so."""
     try:
@@ -49,7 +53,7 @@ def test_vllm_itself_says_which_quantised_weights_it_computes_with() -> None:
     channel = {"weights": {"num_bits": 8, "type": "float", "strategy": "channel"}}
     cases: list[tuple[str, str, dict[str, Any] | None, str]] = [
         ("bfloat16", "bfloat16", None, "fine"),
-        *(("bfloat16", "bfloat16", scheme, "fine") for scheme in SCHEMES.values()),
+        *(("bfloat16", "bfloat16", SCHEMES[name], NO_AMX.get(name, "fine")) for name in SCHEMES),
         ("gptq", "float16", SCHEMES["gptq"], "fine"),
         ("bfloat16", "bfloat16", SCHEMES["gptq"] | {"quant_method": "auto-round"}, "fine"),
         ("float32", "float32", SCHEMES["awq"], "computes in float16 or bfloat16, not in float32"),
@@ -75,15 +79,20 @@ def test_vllm_answers_with_quantised_weights_as_what_they_unpack_to_answers(sche
     pair = quantise(tmp_path, build_tiny_model(tmp_path / "base", hidden=128), scheme)
     asked = [request for request in log_likelihoods() if len(request.continuation) == 1]
     precision = Precision.GPTQ if scheme == "gptq" else Precision.BFLOAT16
-    found = answers(tmp_path / "vllm", EngineFamily.VLLM, pair.quantised, asked, precision)
-    expected = answers(tmp_path / "transformers", EngineFamily.TRANSFORMERS, pair.unpacked, asked, Precision.FLOAT32)
+    outcome = answer(tmp_path / "vllm", EngineFamily.VLLM, pair.quantised, asked, precision)
+    if scheme in NO_AMX:
+        assert (outcome.failure, NO_AMX[scheme] in outcome.sentence) == (FailureKind.PRECISION, True)
+        return
+    found = answers(tmp_path / "vllm", outcome)
+    unpacked = tmp_path / "transformers"
+    expected = answers(unpacked, answer(unpacked, EngineFamily.TRANSFORMERS, pair.unpacked, asked, Precision.FLOAT32))
     assert len(found) == len(asked)
     assert {request: found[request] for request in expected} == pytest.approx(expected, abs=TOLERANCE)
 
 
-def answers(
+def answer(
     folder: Path, engine: EngineFamily, model_folder: Path, asked: list[Loglikelihood], precision: Precision
-) -> dict[str, float]:
+) -> child.Outcome:
     work = infer_work(
         {"A": write_sheet(folder / "sheet", asked)},
         engine=engine,
@@ -91,6 +100,9 @@ def answers(
         model_folder=str(model_folder),
         identity=IDENTITY | {"dtype": "float16" if precision is Precision.GPTQ else precision.value},
     )
-    outcome = child.start(work, folder / "out", log=folder / "log").outcome()
+    return child.start(work, folder / "out", log=folder / "log").outcome()
+
+
+def answers(folder: Path, outcome: child.Outcome) -> dict[str, float]:
     assert outcome.done, outcome.sentence + outcome.log_tail
     return {one.id: one.logprob for one in responses_in(folder / "out") if isinstance(one, Scored)}
