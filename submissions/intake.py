@@ -12,7 +12,7 @@ from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
-from orchestrator import footprint, jobs
+from orchestrator import footprint, jobs, results
 from orchestrator.lifecycle import EvaluationState
 from orchestrator.settings import HubSettings
 from orchestrator.suites import Suite
@@ -156,7 +156,7 @@ def _as_submission(accepted: Accepted, *, now: datetime) -> Submission:
         team=accepted.owner.team,
         own_token=accepted.own_token,
         submitted_at=now,
-        facts=facts,
+        facts=results.finite(facts),  # a stranger's config may say anything
     )
 
 

@@ -11,10 +11,11 @@ from contextlib import contextmanager
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
+from sqlmodel import Session
 
 from orchestrator import db
 from orchestrator.board.living import Boards
-from orchestrator.suite_versions import shown_suites
+from orchestrator.suite_versions import shown_suite
 from orchestrator.suites import Suite
 
 log = logging.getLogger(__name__)
@@ -76,13 +77,26 @@ def freshen(boards: Boards, engine: Engine, suites: Mapping[str, Suite]) -> None
     A board that cannot be read is said in the log, and keeps no other from its readers.
     """
     with db.session(engine, read_only=True) as session:
-        kept = {(one.name, one.version): one for one in (*shown_suites(session, suites).values(), *boards.known())}
+        kept = {}
+        for suite in suites.values():
+            with _one_board(session, suite):
+                shown = shown_suite(session, suite)
+                kept[shown.name, shown.version] = shown
+        kept |= {(one.name, one.version): one for one in boards.known()}
         # All boards first: readers wait for those, and not for what is known of pairs.
         for step in (boards.take_in, boards.settle_ties):
             for suite in kept.values():
-                try:
+                with _one_board(session, suite):
                     step(session, suite)
-                except OperationalError:
-                    raise
-                except Exception:
-                    log.exception("boards_failed suite=%s version=%s", suite.name, suite.version)
+
+
+@contextmanager
+def _one_board(session: Session, suite: Suite) -> Iterator[None]:
+    """Say what goes wrong with one board, and go on with the next; but a database that is away is away for all."""
+    try:
+        yield
+    except OperationalError:
+        raise
+    except Exception:
+        session.rollback()  # PostgreSQL answers nothing more in a transaction in which it refused something
+        log.exception("boards_failed suite=%s version=%s", suite.name, suite.version)

@@ -84,13 +84,16 @@ def engine_versions(done: ScoreDone, attempts: list[dict[str, Any]]) -> list[str
 
 
 def finite(value: Any) -> Any:
-    """The same JSON without NaN and infinities, which PostgreSQL's JSON cannot hold: they become null."""
+    """The same JSON without what PostgreSQL cannot hold, or refuses as soon as a query looks into it, keys too.
+
+    NaN and infinities become null; zero characters and halves of surrogate pairs a sign that something is missing.
+    """
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, str):
-        return value.replace("\x00", "\ufffd")
+        return value.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
     if isinstance(value, dict):
-        return {str(key): finite(item) for key, item in value.items()}
+        return {finite(str(key)): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
     return value

@@ -8,6 +8,7 @@ from sqlmodel import select
 
 from orchestrator import db
 from orchestrator.board.reading import read_board
+from orchestrator.exchange.reading import public_provenance
 from orchestrator.exchange.row import Row
 from orchestrator.results import imports
 from orchestrator.suites import load_suites
@@ -73,3 +74,13 @@ def test_a_row_that_lacks_a_benchmark_has_a_failed_one_with_its_reason(engine: E
         failed = {job.benchmark: job.sentence for job in session.exec(select(Job)) if job.failure}
     assert apart.apart_because == "No score for Stories, Sums, so there is no average."
     assert failed == {"Sums": "It was a broken run.", "Stories": "Its source has no score of it."}
+
+
+def test_no_provenance_of_a_stranger_keeps_a_board_from_being_read(engine: Engine) -> None:
+    """PostgreSQL takes such JSON, and fails at whatever looks into it: the whole board's costs."""
+    named = {"zero\x00": "a\x00b", "half": ["\ud800"], "\udc00": 1}
+    told = {"identity": named, "infer": {"cost": {"device_seconds": 3600.0}}}
+    take(engine, row(licence="mit", provenance={"Letters": public_provenance(told)}))
+    with db.session(engine, read_only=True) as session:
+        (found,) = read_board(session, DEMO).ranked
+    assert (found.licence, found.device_seconds) == ("mit", 3600.0)

@@ -12,7 +12,7 @@ from huggingface_hub import constants
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Engine
-from sqlmodel import select
+from sqlmodel import col, select
 
 from orchestrator import db
 from orchestrator.keys import evaluation_key
@@ -164,6 +164,20 @@ def test_equal_submissions_at_the_same_moment_are_one_evaluation(engine: Engine,
     with db.session(engine, read_only=True) as session:
         assert len(session.exec(select(Submission)).all()) == 1
         assert len(session.exec(select(Job)).all()) == 7
+
+
+def test_whatever_a_config_says_databases_can_look_into_what_is_kept_of_it(
+    engine: Engine, model: Path, tmp_path: Path
+) -> None:
+    """PostgreSQL takes such JSON, and fails at every query that looks into it: a re-run's plan, of all models."""
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"dtype": None, "torch_dtype": "zero\x00half\ud800"}))
+    settings = HubSettings(data=tmp_path / "data", engine=EngineFamily.SCRIPTED)
+    asked = SubmissionRequest(model=str(model), suite="demo", precision=Precision.FLOAT32)
+    with db.session(engine) as session:
+        record(session, examine(settings, SUITES, request=asked), now=NOON)
+    with db.session(engine, read_only=True) as session:
+        assert session.exec(select(col(Submission.facts)["weight_bytes"].as_string())).one().isdigit()
 
 
 def test_a_hub_model_is_pinned_to_its_commit(hub: Hub, hf_hub: HubStub, model: Path) -> None:

@@ -17,7 +17,8 @@ from orchestrator.errors import NotFound, NotYet, Refused
 from orchestrator.flags import flag, lift, list_flags
 from orchestrator.lifecycle import EvaluationState
 from orchestrator.people import Visibility
-from orchestrator.tables import Evaluation, Event, Submission
+from orchestrator.suite_versions import show
+from orchestrator.tables import Evaluation, Event, Submission, SuiteVersion
 from orchestrator.tables.flags import FlagKind
 from orchestrator.visibility import PUBLIC, Audience, restrict, visible
 from tests.orchestrator.board.rows import DEMO, NOON, WHOLE, ask, numbers
@@ -256,6 +257,41 @@ def test_a_board_that_cannot_be_read_keeps_no_other_from_its_readers(
             raise RuntimeError("a fault of ours")
 
     event.listen(engine, "before_cursor_execute", break_one)
+    freshen(boards, engine, {"broken": DEMO.model_copy(update={"name": "broken"}), DEMO.name: DEMO})
+    boards.is_kept = True
+    assert len(read(engine, boards)) == 1
+    assert "boards_failed suite=broken" in caplog.text
+
+
+def test_a_shown_version_that_is_no_suite_any_more_keeps_no_other_board_from_its_readers(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    boards = Boards()
+    with db.session(engine) as session:
+        add_evaluation(session, DEMO, values=WHOLE)
+        record = DEMO.model_dump(mode="json") | {"harness": "what an older Evalyard took"}
+        session.add(SuiteVersion(suite="old", version="0", digest="", record=record, added_at=NOON))
+        show(session, "old", "0", by="test", now=NOON)
+    freshen(boards, engine, {"old": DEMO.model_copy(update={"name": "old"}), DEMO.name: DEMO})
+    boards.is_kept = True
+    assert len(read(engine, boards)) == 1
+    assert "boards_failed suite=old" in caplog.text
+
+
+# SQLite goes on after any error.
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_board_that_the_database_refuses_to_read_keeps_no_other_from_its_readers(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    boards = Boards()
+    with db.session(engine) as session:
+        add_evaluation(session, DEMO, values=WHOLE)
+
+    def break_one(*given: Any) -> tuple[Any, Any]:
+        is_it = "submission" in given[2] and "broken" in str(given[3])
+        return ("SELECT 1 / 0", {}) if is_it else (given[2], given[3])
+
+    event.listen(engine, "before_cursor_execute", break_one, retval=True)
     freshen(boards, engine, {"broken": DEMO.model_copy(update={"name": "broken"}), DEMO.name: DEMO})
     boards.is_kept = True
     assert len(read(engine, boards)) == 1
