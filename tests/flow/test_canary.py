@@ -78,7 +78,8 @@ def test_an_equal_build_gets_to_work_and_a_drifting_one_is_kept_out_until_it_is_
     fleet.engine_settings = QUICK
     fleet.start("engine-3")
     assert fleet.wait_for(second).state is EvaluationState.FINISHED
-    assert answered_on(fleet, second) == ["engine-3"]
+    # Before the hub misses engine-1 it may still give it the work; engine-2 is given none.
+    assert set(answered_on(fleet, second)) - {"engine-1"} == {"engine-3"}
     assert len(runs(fleet)) == 2
     fleet.kill("engine-3")
     with db.session(fleet.engine) as session:
