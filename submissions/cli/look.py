@@ -75,10 +75,10 @@ def queue(as_json: AsJson = False) -> None:
     if found["failed"]:
         answer("\nFailed lately:")
         for row in found["failed"]:
-            answer(f"  {row['id']} {row['model']}: {row['sentence']}")
+            answer(f"  {row['id']} {row['model']}: {row['sentence']} {row['next_step']}".rstrip())
     answer("\nWorkers:" if found["workers"] else "\nNo worker has reported yet.")
     for worker in found["workers"]:
-        state = "up" if worker["is_up"] else "down"
+        state = ("up, stopping" if worker["stopping"] else "up") if worker["is_up"] else "down"
         what = ", ".join(worker["doing"]) or worker["sentence"] or "idle"
         if worker["doing"] and worker["sentence"]:
             what += f" ({worker['sentence']})"

@@ -7,9 +7,10 @@ import pytest
 from sqlmodel import select
 from starlette.testclient import TestClient
 
+from orchestrator.errors import next_step
 from orchestrator.lifecycle import EvaluationState
 from orchestrator.tables import Job, Submission, Worker
-from orchestrator.wire import Gpu, GpuState, Mode, Stage
+from orchestrator.wire import FailureKind, Gpu, GpuState, Mode, Stage
 from submissions.context import Hub
 from tests.submissions.command import Command
 from tests.submissions.factories import add_attempt, add_evaluation, add_worker
@@ -44,6 +45,16 @@ def test_the_queue_says_of_each_gpu_how_it_stands(hub: Hub, client: TestClient) 
     text = page(client, "/queue").text
     for said in ("GPU 0: busy: another user", "GPU 1: idle for 3 of 5 minutes", "none of its 2 GPUs may be used now"):
         assert said in text
+
+
+def test_the_queue_says_that_a_worker_stops_and_what_to_do_about_a_failure(hub: Hub, evalyard: Command) -> None:
+    add_gpu_worker(hub, stopping=True)
+    with hub.writing() as session:
+        failed = {"state": EvaluationState.FAILED, "failure": FailureKind.NODE_LOST, "sentence": "gpu-7 was lost."}
+        add_evaluation(session, hub.suites["demo"], model="acme/lost", **failed)
+    told = evalyard("queue").out
+    assert ": up, stopping, none of its 2 GPUs may be used now" in told
+    assert f"acme/lost: gpu-7 was lost. {next_step(FailureKind.NODE_LOST)}\n" in told
 
 
 @pytest.mark.parametrize(
