@@ -97,7 +97,7 @@ def as_csv(shown: Shown) -> str:
 
 def as_markdown(shown: Shown) -> str:
     """A table of the shown columns, numbers to two decimals."""
-    fields = [field for field in _fields(shown) if not field[0].endswith((" stderr", " raw", " n"))]
+    fields = _fields(shown, beside=False)
     lines = [
         "| " + " | ".join(_markdown(name) for name, _ in fields) + " |",
         "|" + "|".join(" --- " for _ in fields) + "|",
@@ -147,16 +147,16 @@ def _values(shown: Shown) -> Iterator[list[Any]]:
         yield [value(line) for _, value in fields]
 
 
-def _fields(shown: Shown) -> list[tuple[str, Any]]:
-    """Name and getter of each column of an export; scores bring their raw value, error and number of samples along."""
+def _fields(shown: Shown, *, beside: bool = True) -> list[tuple[str, Any]]:
+    """Name and getter of each column of an export; `beside`: with the raw value, error and samples of each score."""
     raw = shown.request.show == "raw"
     fields: list[tuple[str, Any]] = []
     for column in shown.columns:
         if column.benchmark:
-            fields += _score_fields(column.benchmark, raw=raw)
+            fields += _score_fields(column.benchmark, raw=raw)[: None if beside else 1]
         else:
             fields.append((column.key, _getter(column)))
-            if column.key == "average":
+            if column.key == "average" and beside:
                 fields.append(("average stderr", lambda line: line.stderr))
     fields.append(("evaluation", lambda line: line.row.evaluation))
     fields.append(("limit", lambda line: line.row.document_limit))
@@ -175,6 +175,8 @@ def _getter(column: Column) -> Any:
 
 
 def _score_fields(name: str, *, raw: bool) -> list[tuple[str, Any]]:
+    """The shown number first."""
+
     def of(part: str) -> Any:
         return lambda line: getattr(line.row.cells[name], part) if name in line.row.cells else None
 

@@ -79,8 +79,10 @@ class Comparing:
             self._fetch([best.evaluation])
         self._read.move_to_end(best.evaluation)
         if row.evaluation not in self._read:
-            rows = self._following(row, ROWS_AT_ONCE)
-            self._fetch([one.evaluation for one in rows if self._pairs.known(best, one) is None])
+            rows = self._following(row, ROWS_AT_ONCE)[1:]
+            # The row itself whatever is known by now: another thread may have learned of it since it was asked for.
+            unknown = [one.evaluation for one in rows if self._pairs.known(best, one) is None]
+            self._fetch([row.evaluation, *unknown])
         return self._read[best.evaluation], self._read[row.evaluation]
 
     def _fetch(self, evaluations: Collection[int]) -> None:

@@ -13,7 +13,7 @@ KINDS: dict[Kind, str] = {
     "compare": "The pinned models side by side",
 }
 MOST_POINTS = 2000
-"""The first rows in the shown order; more than that is a cloud, and slow to draw."""
+"""The first rows in the shown order; more than that is a cloud, and slow to draw. Lines are drawn through all."""
 INTERVAL = 1.96
 LIGHT = {
     "ink": "#1b2226",
@@ -41,7 +41,7 @@ def draw(shown: Shown, kind: Kind, *, dark: bool = False) -> Spec:
     colours = DARK if dark else LIGHT
     if kind == "compare":
         return _compare(shown, colours)
-    lines = [line for line in shown.lines[:MOST_POINTS] if line.average is not None]
+    lines = [line for line in shown.lines if line.average is not None]
     return _size(lines, colours) if kind == "size" else _time(lines, colours)
 
 
@@ -63,29 +63,36 @@ def _size(lines: Sequence[Line], colours: dict[str, str]) -> Spec:
     best = {"type": "line", "interpolate": "step-after", "color": colours["front"], "strokeWidth": 2}
     layers = [
         _interval(x, sized, colours),
-        _points(x, sized, colours),
+        _points(x, sized[:MOST_POINTS], colours),
         {"data": {"values": front}, "mark": best, "encoding": {"x": x, "y": _average()}},
     ]
     left_out = len(lines) - len(sized)
     note = f"The line is the Pareto front: no smaller model scores higher. {count(len(sized), 'model')}"
-    note += f", {left_out} of unknown size left out." if left_out else "."
+    note += f", {left_out} of unknown size left out" if left_out else ""
+    note += _drawn(sized)
     return whole("Score against parameters", note, layers, colours)
 
 
 def _time(lines: Sequence[Line], colours: dict[str, str]) -> Spec:
-    dated = sorted((line for line in lines if line.row.ended_at), key=lambda line: str(line.row.ended_at))
+    dated = [line for line in lines if line.row.ended_at]
     best: list[Spec] = []
-    for line in dated:
+    for line in sorted(dated, key=lambda line: str(line.row.ended_at)):
         if not best or (line.average or 0.0) > best[-1]["average"]:
             best.append(_point(line))
     x = {"field": "ended", "type": "temporal", "title": "Scored"}
     mark = {"type": "line", "interpolate": "step-after", "color": colours["front"], "strokeWidth": 2}
     layers = [
         _interval(x, dated, colours),
-        _points(x, dated, colours),
+        _points(x, dated[:MOST_POINTS], colours),
         {"data": {"values": best}, "mark": mark, "encoding": {"x": x, "y": _average()}},
     ]
-    return whole("Score over time", f"The line is the best so far. {count(len(dated), 'model')}.", layers, colours)
+    note = f"The line is the best so far. {count(len(dated), 'model')}{_drawn(dated)}"
+    return whole("Score over time", note, layers, colours)
+
+
+def _drawn(lines: Sequence[Line]) -> str:
+    """How many of them are points, where not all are; it ends the note."""
+    return f"; the first {MOST_POINTS:,} in the table are points." if len(lines) > MOST_POINTS else "."
 
 
 def _compare(shown: Shown, colours: dict[str, str]) -> Spec:

@@ -24,6 +24,8 @@ SIZES = {
 """Ready-made size ranges, in billions of parameters; those of the Open LLM Leaderboard."""
 ALSO_CALLED = {"search": "q", "smallest": "min", "largest": "max"}
 """Names that earlier versions of the API took."""
+DIGITS = ".15g"
+"""How a number is written that was given: rounded to less it would choose other rows."""
 
 Hidden = Literal["merged", "moe", "flagged", "off-hub", "imported"]
 Text = Annotated[str, Field(max_length=200)]
@@ -183,7 +185,7 @@ def _texts(value: Any, default: Any) -> list[str]:
 def _text(value: Any) -> str:
     if isinstance(value, datetime):
         return value.isoformat()
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:{DIGITS}}" if isinstance(value, float) else str(value)
 
 
 def _gather(kind: type[BoardRequest], pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:

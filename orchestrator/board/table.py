@@ -269,6 +269,8 @@ class Table:
             self.apart &= ~bit
             for facet in self._facets_of(move.before):
                 self.facets[facet] &= ~bit
+                if not self.facets[facet]:
+                    del self.facets[facet]  # no choice is left of what nobody has any more
         if move.after is not None:
             if move.after.apart_because:
                 self.apart |= bit

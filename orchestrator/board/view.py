@@ -216,7 +216,8 @@ class _Filters:
 
     def _sized(self, low: float | None, high: float | None) -> int:
         sizes = self.known["parameters"] if "parameters" in self.known else columns_of(self.table.suite)["parameters"]
-        return self.table.within(sizes, None if low is None else low * 1e9, None if high is None else high * 1e9)
+        # Whole weights: 32.763876352 billion times a billion is a hair less than the model that has so many.
+        return self.table.within(sizes, *(None if end is None else round(end * 1e9) for end in (low, high)))
 
 
 def _any(sets: Iterable[int]) -> int:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.board import Flagging, Table
+from orchestrator.board import Cell, Flagging, Table
 from orchestrator.board.export import as_csv, as_markdown, as_parquet, as_record, as_records
 from tests.orchestrator.board.rows import DEMO, ask, row
 
@@ -37,6 +37,13 @@ def test_rows_columns_and_order_are_those_of_the_request() -> None:
     assert as_markdown(shown).splitlines()[0] == "| model | licence | Sums | evaluation | limit | apart\\_because |"
     assert as_markdown(shown).splitlines()[3].startswith("| acme/a\\|b | mit | 70.12 | 1 |")
     assert [each["model"] for each in as_records(shown)["ranked"]] == ["acme/m2", "acme/a|b"]
+
+
+def test_markdown_has_the_benchmarks_before_normalisation_where_those_are_shown() -> None:
+    cells = {"Letters": Cell(40.0, raw=55.0, stderr=1.0), "Sums n": Cell(1.0)}
+    lines = as_markdown(ask(Table(DEMO, [row(1, 40.0, cells=cells)]), "cols=Letters&cols=average&show=raw"))
+    assert "| model | Letters raw | average | evaluation | limit | apart\\_because |" in lines.splitlines()
+    assert "| acme/m1 | 55.00 | 40.00 | 1 |" in lines
 
 
 def test_rows_apart_come_last_with_their_reason() -> None:

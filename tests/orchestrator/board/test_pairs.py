@@ -8,10 +8,11 @@ from sqlalchemy import Engine
 from sqlmodel import col, select
 
 from orchestrator import db
-from orchestrator.board import Boards
+from orchestrator.board import Boards, Standing, read_board
 from orchestrator.board.export import as_record
 from orchestrator.board.keeping import freshen
-from orchestrator.board.ties import Tie
+from orchestrator.board.pairs import Comparing, Pairs
+from orchestrator.board.ties import Tie, independent
 from orchestrator.people import Visibility
 from orchestrator.reruns.carrying import carry_scores, scores_of
 from orchestrator.tables import Evaluation, Job, Outcome
@@ -98,6 +99,21 @@ def test_with_a_keeper_readers_wait_for_no_comparison(engine: Engine) -> None:
         (third, 2, 3),
         (other, 2, 3),
     ]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_pair_that_another_thread_compares_meanwhile_is_compared_all_the_same(engine: Engine) -> None:
+    for right in (1000, 990):
+        add(engine, right)
+    pairs = Pairs()
+    with db.session(engine, read_only=True) as session:
+        best, other = read_board(session, DEMO).ranked
+
+        def follow(row: Standing, many: int) -> list[Standing]:
+            pairs.learn(best, other, independent(best, other))
+            return [row]
+
+        assert Comparing(session, pairs, follow).compare(best, other).documents == 3 * DOCUMENTS
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

@@ -143,6 +143,19 @@ def test_a_request_survives_its_own_address() -> None:
     assert asked.pairs(sort="rank", page=1)[-1] == ("pin", "3")
 
 
+@pytest.mark.parametrize("parameters", [6_738_415_616, 32_763_876_352, 141_000_000_001])
+def test_a_size_to_the_last_weight_holds_the_model_and_stays_so_in_addresses(parameters: int) -> None:
+    table = Table(DEMO, [row(1, 5.0, parameters=parameters), row(2, 4.0, parameters=parameters + 1000)])
+    shown = ask(table, f"min={parameters / 1e9!r}&max={parameters / 1e9!r}")
+    assert numbers(shown) == [1]
+    assert numbers(ask(table, shown.request.query(sort="model"))) == [1]
+
+
+def test_what_no_row_has_any_more_is_no_choice() -> None:
+    table = Table(DEMO, [row(1, 5.0, model_type="chat"), row(2, 4.0)])
+    assert ask(table.changed({1: None})).counts.type == {"unknown": 1}
+
+
 def test_choices_that_make_no_sense_are_left_out_and_named() -> None:
     asked, ignored = BoardRequest.parse_kindly([("min", "much"), ("page", "0"), ("q", "x"), ("precision", "float7")])
     assert (asked.q, asked.min, asked.page, ignored) == ("x", None, 1, ["min", "page", "precision"])
