@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator.footprint import quantization
 from orchestrator.wire import Precision
 from submissions import cards, chat_templates
 from submissions.headers import BYTES, MOST_ELEMENTS, TensorHeader, Unreadable
@@ -103,9 +104,8 @@ class ModelFacts:
 
     @property
     def quantization(self) -> Record:
-        """The config's quantisation section; empty when the weights are not quantised."""
-        found = (self.config or {}).get("quantization_config")
-        return found if isinstance(found, dict) else {}
+        """The config's quantisation section, as engines find it; empty when the weights are not quantised."""
+        return quantization(self.config or {})
 
     @property
     def quantization_method(self) -> str:

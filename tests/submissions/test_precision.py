@@ -90,6 +90,7 @@ def test_vllm_is_asked_for_8_bits_only_where_the_weights_are_stored_so() -> None
         ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}, "U8", Precision.FOUR_BIT),
         ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}}, "I8", Precision.EIGHT_BIT),
         ({"quantization_config": {"quant_method": "fp8"}, "dtype": "bfloat16"}, "F8_E4M3", Precision.BFLOAT16),
+        ({"text_config": {"quantization_config": {"quant_method": "gptq"}}}, "I32", Precision.GPTQ),
     ],
 )
 def test_auto_is_what_the_weights_were_saved_in(config: dict[str, Any], stored: str, resolved: Precision) -> None:
@@ -114,6 +115,16 @@ def test_auto_is_what_the_weights_were_saved_in(config: dict[str, Any], stored: 
 )
 def test_quantised_weights_are_counted_unpacked(stored: str, section: dict[str, Any], parameters: int) -> None:
     assert made_up(stored=stored, quantization=section, elements=1000).parameters == parameters
+
+
+@pytest.mark.parametrize("where", ["quantization_config", "compression_config", "text_config"])
+def test_how_weights_are_quantised_is_found_wherever_engines_find_it(where: str) -> None:
+    section: dict[str, Any] = {"quant_method": "fp8"}
+    facts = made_up(stored="F8_E4M3", config={where: {"quantization_config": section} if "text" in where else section})
+    assert find_faults(Case(model=facts)) == []
+    only_gptq = Fleet(machines=(Machine("cuda"),), engine="vLLM 1", quantisations=frozenset({"gptq"}))
+    (fault,) = find_faults(Case(model=facts, fleet=only_gptq))
+    assert "quantised with fp8, which vLLM 1 does not load" in fault.sentence
 
 
 def made_up(
