@@ -36,6 +36,11 @@ def _without_empty(values: Any) -> Any:
     return [value for value in values if value != ""] if isinstance(values, list | tuple) else values
 
 
+def _each_once(values: Any) -> Any:
+    """Several may stand in one value, with commas between."""
+    return list(dict.fromkeys(",".join(map(str, values)).split(","))) if isinstance(values, list | tuple) else values
+
+
 def _number(value: Any) -> Any:
     return None if value == "" else value.replace(",", ".") if isinstance(value, str) else value
 
@@ -84,7 +89,12 @@ class BoardRequest(BaseModel):
     """`visible` for the average over the benchmarks that are shown alone."""
     rank: Literal["", "dynamic"] = ""
     """`dynamic` for places among the rows that are shown."""
-    pin: Annotated[tuple[Annotated[int, Field(ge=1, le=2**62)], ...], Field(max_length=MOST_PINNED)] = ()
+    pin: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=2**62)], ...],
+        BeforeValidator(_without_empty),
+        BeforeValidator(_each_once),
+        Field(max_length=MOST_PINNED),
+    ] = ()
     """Evaluations to keep on top."""
     at: Annotated[datetime | None, BeforeValidator(lambda at: at or None), AfterValidator(_in_utc)] = None
     """The board as it was then."""
@@ -200,6 +210,4 @@ def _gather(kind: type[BoardRequest], pairs: Iterable[tuple[str, str]]) -> dict[
             values.setdefault(name, []).append(value)
         else:
             values[name] = value
-    if isinstance(values.get("pin"), list):
-        values["pin"] = list(dict.fromkeys(part for value in values["pin"] for part in value.split(",") if part))
     return values

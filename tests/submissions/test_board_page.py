@@ -86,6 +86,16 @@ def test_an_applied_form_with_nothing_chosen_shows_every_row(hub: Hub, client: T
     assert "1 of 2 ranked evaluations" in page(client, form.format("", "chat", "bfloat16")).text
 
 
+def test_the_api_takes_the_pins_that_a_page_takes(hub: Hub, client: TestClient) -> None:
+    with hub.writing() as session:
+        for number in range(3):
+            add_evaluation(session, hub.suites["demo"], model=f"acme/m{number}", values=DEMO)
+    for query in ("pin=3,1", "pin=3&pin=1&pin=3", "pin=&pin=3,,1"):
+        assert client.get(f"/?{query}").text.count('<tr class="pinned">') == 2
+        assert [row["evaluation"] for row in client.get(f"/api/v1/board?{query}").json()["pinned"]] == [3, 1]
+    assert client.get("/api/v1/board?pin=3,x").json()["detail"] == "pin: 'x' is no whole number."
+
+
 def test_filters_are_folded_away_unless_one_is_set(hub: Hub, client: TestClient) -> None:
     with hub.writing() as session:
         add_evaluation(session, hub.suites["demo"], values=DEMO)
