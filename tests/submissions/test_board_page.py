@@ -1,12 +1,15 @@
 """The board's page: what it says when empty, in which order, and what its links and filters do."""
 
+from datetime import UTC, datetime
+from urllib.parse import parse_qs
+
 from starlette.testclient import TestClient
 
 from orchestrator.board.keeping import freshen
 from orchestrator.lifecycle import EvaluationState
 from orchestrator.program import program
 from submissions.context import Hub
-from tests.submissions.factories import DEMO, add_evaluation
+from tests.submissions.factories import DEMO, NOON, add_evaluation
 from tests.submissions.pages import page
 
 
@@ -94,6 +97,15 @@ def test_the_api_takes_the_pins_that_a_page_takes(hub: Hub, client: TestClient) 
         assert client.get(f"/?{query}").text.count('<tr class="pinned">') == 2
         assert [row["evaluation"] for row in client.get(f"/api/v1/board?{query}").json()["pinned"]] == [3, 1]
     assert client.get("/api/v1/board?pin=3,x").json()["detail"] == "pin: 'x' is no whole number."
+
+
+def test_a_result_of_the_future_makes_no_link_to_a_board_that_still_changes(hub: Hub, client: TestClient) -> None:
+    with hub.writing() as session:
+        add_evaluation(session, hub.suites["demo"], model="acme/past", values=DEMO, at=NOON.replace(year=2020))
+        add_evaluation(session, hub.suites["demo"], model="acme/misdated", values=DEMO, at=NOON.replace(year=2900))
+    (link,) = (one for one in page(client, "/").links if "&at=" in one)
+    assert datetime.fromisoformat(parse_qs(link)["at"][0]) <= datetime.now(UTC)
+    assert "acme/past" in page(client, link).text
 
 
 def test_filters_are_folded_away_unless_one_is_set(hub: Hub, client: TestClient) -> None:
