@@ -254,6 +254,7 @@ def _make_sqlite_engine(database: str) -> Engine:
         raise DatabaseUnusable("Several processes share the database: give SQLite a file, sqlite:///path/evalyard.db.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)  # what is private stands in it; SQLite gives its journal the same mode
         # SQLite itself says no more than "unable to open database file".
         with path.open("ab"):
             pass

@@ -102,6 +102,16 @@ def test_tables_that_evalyard_did_not_make_are_left_alone(database_url: str) -> 
         db.migrate(engine)
 
 
+def test_a_database_file_is_for_its_owner_alone(tmp_path: Path) -> None:
+    made = db.make_engine(f"sqlite:///{tmp_path / 'evalyard.db'}")
+    db.migrate(made)
+    with db.session(made):
+        modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert set(modes) >= {"evalyard.db", "evalyard.db-wal"}
+    assert set(modes.values()) == {0o600}
+    made.dispose()
+
+
 def test_an_unwritable_data_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(DatabaseUnusable, match=r"data folder .*file/data cannot be written .*EVALYARD_DATA"):
