@@ -1,6 +1,6 @@
 """Commands that only look: `status`, `queue`, `board`, `suites`."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -78,14 +78,7 @@ def queue(as_json: AsJson = False) -> None:
             answer(f"  {row['id']} {row['model']}: {row['sentence']} {row['next_step']}".rstrip())
     answer("\nWorkers:" if found["workers"] else "\nNo worker has reported yet.")
     for worker in found["workers"]:
-        state = ("up, stopping" if worker["stopping"] else "up") if worker["is_up"] else "down"
-        what = ", ".join(worker["doing"]) or worker["sentence"] or "idle"
-        if worker["doing"] and worker["sentence"]:
-            what += f" ({worker['sentence']})"
-        detail = " ".join(filter(None, [worker["engine"], worker["device"]]))
-        gpus = words.count(worker["devices"], "GPU")
-        room = f", {worker['slots']} of {gpus} free to use" if worker["devices"] else ""
-        answer(f"  {worker['name']} ({worker['kind']}{', ' + detail if detail else ''}{room}): {state}, {what}")
+        answer(f"  {_worker_line(worker)}")
         if worker.get("mode_since"):
             how = paused_line(f"worker resume {worker['name']}", by=worker["mode_by"], since=worker["mode_since"])
             answer(f"    {how}")
@@ -98,6 +91,23 @@ def queue(as_json: AsJson = False) -> None:
             "No worker was heard of lately. Where their hosts are up, the hub does not hear them: see at the end of "
             "DATA/logs/control.log whether control process and broker run (docs/faults.md)."
         )
+
+
+def _worker_line(worker: dict[str, Any]) -> str:
+    """`gpu-7 (engine, vllm 0.32.0 NVIDIA H100, 2 of 8 GPUs free to use): up, infer of evaluation 41 (12 %)`."""
+    doing = ", ".join(worker["doing"])
+    detail = [worker["kind"], " ".join(filter(None, [worker["engine"], worker["device"]]))]
+    if not worker["is_up"]:
+        heard = words.ago(datetime.fromisoformat(worker["last_heartbeat"]), datetime.now(UTC))
+        state = f"down, last heard of {heard}" + (f" with {doing}" if doing else "")
+    else:
+        state = "up, stopping, " if worker["stopping"] else "up, "
+        state += doing or worker["sentence"] or "idle"
+        if doing and worker["sentence"]:
+            state += f" ({worker['sentence']})"
+        if worker["devices"]:
+            detail.append(f"{worker['slots']} of {words.count(worker['devices'], 'GPU')} free to use")
+    return f"{worker['name']} ({', '.join(filter(None, detail))}): {state}"
 
 
 @commands.command()

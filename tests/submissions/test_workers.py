@@ -57,6 +57,15 @@ def test_the_queue_says_that_a_worker_stops_and_what_to_do_about_a_failure(hub: 
     assert f"acme/lost: gpu-7 was lost. {next_step(FailureKind.NODE_LOST)}\n" in told
 
 
+def test_of_a_worker_that_is_down_the_queue_says_when_it_was_heard_of_and_nothing_that_is_no_longer_so(
+    hub: Hub, evalyard: Command
+) -> None:
+    add_gpu_worker(hub, away=True)
+    (line,) = (line for line in evalyard("queue").out.splitlines() if "gpu-7" in line)
+    assert line.endswith(": down, last heard of 60 min ago")
+    assert "free to use" not in line
+
+
 @pytest.mark.parametrize(
     ("action", "mode", "said"),
     [
