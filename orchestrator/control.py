@@ -46,9 +46,9 @@ log = logging.getLogger(__name__)
 
 FORGET_EVERY = timedelta(hours=1)
 DEAF_AFTER = timedelta(seconds=60)
-GATHER_SECONDS = 0.2
-"""Between a report and the round that it causes: what comes meanwhile is given out in the same round and transaction. A
-fifth of a tick, so that no slot stands empty for a whole one."""
+GATHER_SECONDS = 0.1
+"""Between a report and the round that it causes: what comes meanwhile is given out in the same round and transaction.
+Shorter, rounds of a quiet hub have nothing to share; longer, the slots of a busy one stand empty for it."""
 
 
 @dataclass

@@ -147,6 +147,13 @@ def migrate(engine: Engine, *, revision: str = "head") -> None:
         ) from error
 
 
+def note_sizes(engine: Engine) -> None:
+    """After many rows came at once: PostgreSQL plans by what it knows of tables, and looks by itself once a minute."""
+    if engine.dialect.name == "postgresql":
+        with engine.begin() as connection:
+            connection.execute(text("ANALYZE"))
+
+
 @contextmanager
 def _migrating(engine: Engine) -> Iterator[Connection]:
     """A transaction in which SQLite may copy a table to change it: dropping the old one breaks what refers to it."""
