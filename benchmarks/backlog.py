@@ -73,7 +73,7 @@ def fill(engine: Engine, count: int) -> None:
         connection.execute(insert(Submission), [one.model_dump() for one in submissions])
         connection.execute(insert(Evaluation), [one.model_dump() for one in evaluations])
         connection.execute(insert(Job), [one.model_dump(exclude={"id"}) for one in jobs])
-    db.note_sizes(engine)
+    db.analyze(engine)
 
 
 def orders(engine: Engine) -> int:

@@ -121,7 +121,7 @@ def restore(settings: HubSettings, folder: Path, *, progress: Progress | None = 
     with db.session(engine) as session:  # by now the columns are there, whatever the backup's schema was
         unknown = update(Cluster).where(col(Cluster.paused), col(Cluster.paused_since).is_(None))
         session.connection().execute(unknown.values(paused_by="evalyard restore", paused_since=datetime.now(UTC)))
-    db.note_sizes(engine)
+    db.analyze(engine)
     resume = f"{program()} cluster resume NAME"
     paused = f" Launching is paused ({', '.join(clusters)}); go on with {resume}." if clusters else ""
     start = f"Start the system: {program()} up --data {settings.data}"

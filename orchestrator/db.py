@@ -147,7 +147,7 @@ def migrate(engine: Engine, *, revision: str = "head") -> None:
         ) from error
 
 
-def note_sizes(engine: Engine) -> None:
+def analyze(engine: Engine) -> None:
     """After many rows came at once: PostgreSQL plans by what it knows of tables, and looks by itself once a minute."""
     if engine.dialect.name == "postgresql":
         with engine.begin() as connection:

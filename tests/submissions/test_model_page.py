@@ -30,6 +30,15 @@ def test_one_evaluation_has_no_history(hub: Hub, client: TestClient) -> None:
     assert "Over time" not in page(client, "/models/acme/model-1b").text
 
 
+def test_a_trial_is_called_one_where_two_evaluations_are_chosen_to_compare(hub: Hub, client: TestClient) -> None:
+    with hub.writing() as session:
+        add_evaluation(session, hub.suites["demo"], values=DEMO)
+        add_evaluation(session, hub.suites["demo"], values=DEMO, limit=3)
+    found = client.get("/models/acme/model-1b").text
+    assert found.count("bfloat16 · trial of 3 · version 1</option>") == 2, "one in each list"
+    assert found.count("bfloat16 · version 1</option>") == 2
+
+
 def test_a_drawing_stays_within_its_frame_and_escapes_its_name() -> None:
     drawn = sparkline('<b>"', [0.0, 100.0, 50.0])
     assert 'points="4.0,24.0 48.0,4.0 92.0,14.0"' in drawn
